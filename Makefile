@@ -1,0 +1,67 @@
+# Everything starts here. Needs Python >= 3.11, make and the package index; all else is set up by the targets.
+#
+#   make demo     the six services on embedded servers, real input, audit and queries
+#   make test     every test                  make check    linters, types, architecture, protocol
+#   make up       the suite in the foreground make bench    BENCH=<name>, default whole-way
+#   make protos   regenerate code             make baseline accept the protocol as the new compatibility baseline
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+PYTHON ?= python3
+BENCH ?= whole-way
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PROJECTS := $(wildcard libs/*/pyproject.toml services/*/pyproject.toml)
+TYPED := $(wildcard libs services tools bench)
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PYTHONDONTWRITEBYTECODE :=
+
+.PHONY: help setup demo up test check protos baseline bench clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+setup: $(STAMP)
+
+$(STAMP): constraints.txt requirements-dev.txt $(PROJECTS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "CDI needs Python 3.11 or newer; set PYTHON=python3.x")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt hatchling editables
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --requirement requirements-dev.txt
+	@touch $@
+
+demo: setup
+	$(BIN)/cdi demo
+
+up: setup
+	$(BIN)/cdi up
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(TYPED)
+	$(BIN)/lint-imports
+	$(BIN)/python tools/generate_protos.py --check
+	$(BIN)/python tools/check_protos.py
+
+protos: setup
+	$(BIN)/python tools/generate_protos.py
+
+baseline: setup
+	$(BIN)/python tools/check_protos.py --write-baseline
+
+bench: setup
+	@mkdir -p build/bench
+	$(BIN)/python -m bench.$(subst -,_,$(BENCH))
+
+clean:
+	rm -rf build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,1 @@
+"""The cdi command and the embedded servers behind it."""

@@ -1,0 +1,1 @@
+"""Machinery of a CDI service: lifecycle, message bus, RPC, store, telemetry."""

@@ -1,0 +1,1 @@
+"""Real-process fixtures, builders and waiting for the tests of CDI."""

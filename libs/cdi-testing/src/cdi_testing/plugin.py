@@ -1,0 +1,1 @@
+"""Pytest plugin of CDI: loaded by the root pytest configuration, gives every suite real servers."""

@@ -1,0 +1,1 @@
+"""CDI collector: the public door for events, HTTP and gRPC."""

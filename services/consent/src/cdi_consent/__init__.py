@@ -1,0 +1,1 @@
+"""CDI consent: purposes, the ledger of decisions, evaluation in batches."""

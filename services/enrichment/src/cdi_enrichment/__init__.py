@@ -1,0 +1,1 @@
+"""CDI enrichment: dedupe, validate, consent, enrich, identity."""

@@ -1,0 +1,1 @@
+"""CDI identity: the identity graph, resolved in batches."""

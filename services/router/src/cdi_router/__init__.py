@@ -1,0 +1,1 @@
+"""CDI router: delivery to destinations, isolated and in order per person."""

@@ -1,0 +1,1 @@
+"""CDI warehouse loader: rows and stream position in one transaction."""
