@@ -50,14 +50,14 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(TYPED)
 	$(BIN)/lint-imports
-	$(BIN)/python tools/generate_protos.py --check
-	$(BIN)/python tools/check_protos.py
+	$(BIN)/python -m tools.generate_protos --check
+	$(BIN)/python -m tools.check_protos
 
 protos: setup
-	$(BIN)/python tools/generate_protos.py
+	$(BIN)/python -m tools.generate_protos
 
 baseline: setup
-	$(BIN)/python tools/check_protos.py --write-baseline
+	$(BIN)/python -m tools.check_protos --write-baseline
 
 bench: setup
 	@mkdir -p build/bench

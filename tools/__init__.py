@@ -1,0 +1,1 @@
+"""Developer tools of this repository; run them through make."""
