@@ -22,11 +22,12 @@ a settlement of a bus message, or as the reason of a rejected event. Adapters tu
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 from cdi.error.v1 import error_pb2
 
-Reason = error_pb2.ErrorReason.ValueType
+Reason: TypeAlias = error_pb2.ErrorReason.ValueType
+"""A value of ``cdi.error.v1.ErrorReason``."""
 
 
 def reason_name(reason: Reason) -> str:
