@@ -24,9 +24,6 @@ SCHEMA: Final = "Cdi-Schema"
 EVENTS: Final = "Cdi-Events"
 """Number of events in the payload, so that counting needs headers only."""
 
-SAMPLED: Final = "Cdi-Sampled"
-"""Space-separated ``index`` of sampled events in the payload; absent when there are none."""
-
 SOURCE_SEQUENCE: Final = "Cdi-Source-Sequence"
 """On ENRICHED: the COLLECTED sequence that this message was made from. Rises strictly within a partition, so that a sink that
 remembers the last one never takes the same events twice, however late they are published again."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 MASK: Final = "[redacted]"
@@ -17,7 +16,7 @@ def redacted(message: Message) -> Mapping[str, object]:
     for field, value in message.ListFields():
         if field.GetOptions().debug_redact:
             shown[field.name] = MASK
-        elif field.type == FieldDescriptor.TYPE_MESSAGE and not field.message_type.GetOptions().map_entry:
+        elif (kind := field.message_type) is not None and not kind.GetOptions().map_entry:
             shown[field.name] = [redacted(item) for item in value] if field.is_repeated else redacted(value)
         else:
             shown[field.name] = list(value) if field.is_repeated else value
