@@ -1,1 +1,132 @@
-"""Pytest plugin of CDI: loaded by the root pytest configuration, gives every suite real servers."""
+"""Pytest plugin of CDI: loaded by the root pytest configuration, gives every suite real servers and services.
+
+Streams have fixed names, so a suite that needs a bus of its own takes ``fresh_nats`` or ``module_nats``: a server starts in
+milliseconds. Postgres takes a second to create, so there is one per run and a fresh database per test or module.
+"""
+
+from collections.abc import Generator, Iterator, Mapping
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from cdi_cli.embedded import NatsServer, PostgresServer, ServiceProcess
+
+_DATABASE_NUMBERS = count(1)
+
+
+class StartService:
+    """Starts services for one test and stops them at its end, the last first.
+
+    Each service gets a fresh, migrated database of its own and, unless the test says otherwise, the test's ``fresh_nats``.
+    """
+
+    def __init__(self, request: pytest.FixtureRequest, postgres: PostgresServer, directory: Path) -> None:
+        self.started: list[ServiceProcess] = []
+        self._request = request
+        self._postgres = postgres
+        self._directory = directory
+
+    def __call__(self, service: str, environment: Mapping[str, str] | None = None, *, name: str | None = None) -> ServiceProcess:
+        """Migrate and start a service.
+
+        Args:
+            service: name as in the repository, such as ``"warehouse-loader"``.
+            environment: settings that matter to the test. Without ``CDI_NATS_URL`` the service uses the test's
+                ``fresh_nats``; without ``CDI_DATABASE_URL`` a new database.
+            name: distinguishes replicas of one service in logs.
+
+        Raises:
+            ProcessFailed: the migration or the start failed; the text ends with the log.
+        """
+        settings = dict(environment or {})
+        if "CDI_NATS_URL" not in settings:
+            settings["CDI_NATS_URL"] = self._request.getfixturevalue("fresh_nats").url
+        if "CDI_DATABASE_URL" not in settings:
+            settings["CDI_DATABASE_URL"] = self._postgres.create_database(new_database_name())
+        process = ServiceProcess(service, settings, self._directory, name=name)
+        process.migrate()
+        self.started.append(process)
+        return process.start()
+
+    def stop(self) -> None:
+        """Stop everything that was started: all drain at once, then each is waited for."""
+        for process in self.started:
+            process.terminate()
+        for process in reversed(self.started):
+            process.stop()
+
+
+def new_database_name() -> str:
+    """A database name that this test run has not used."""
+    return f"test_{next(_DATABASE_NUMBERS)}"
+
+
+@pytest.fixture(scope="session")
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    """One NATS server for the run, for tests that name their own streams and never restart it."""
+    with NatsServer(tmp_path_factory.mktemp("nats")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def module_nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    """A NATS server that only this module uses."""
+    with NatsServer(tmp_path_factory.mktemp("module-nats")) as server:
+        yield server
+
+
+@pytest.fixture
+def fresh_nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    """A NATS server that only this test uses and may stop, kill and restart."""
+    with NatsServer(tmp_path_factory.mktemp("fresh-nats")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """One Postgres server for the run, without fsync."""
+    with PostgresServer(tmp_path_factory.mktemp("postgres"), durable=False) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def module_database_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """URL of an empty database that only this module uses."""
+    yield from _database(postgres_server)
+
+
+@pytest.fixture
+def database_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """URL of an empty database that only this test uses."""
+    yield from _database(postgres_server)
+
+
+@pytest.fixture
+def start_service(
+    request: pytest.FixtureRequest, postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[StartService]:
+    """Factory of service processes; see ``StartService``."""
+    starter = StartService(request, postgres_server, tmp_path_factory.mktemp("services"))
+    # Set up first, so that it is torn down last: services drain into a living broker.
+    request.getfixturevalue("fresh_nats")
+    try:
+        yield starter
+    finally:
+        starter.stop()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the logs of the test's services to the report of a failure."""
+    report = yield
+    starter = getattr(item, "funcargs", {}).get("start_service")
+    if report.failed and isinstance(starter, StartService):
+        report.sections += [(f"log of {process.name}", process.process.log_tail()) for process in starter.started]
+    return report
+
+
+def _database(server: PostgresServer) -> Iterator[str]:
+    name = new_database_name()
+    yield server.create_database(name)
+    server.drop_database(name)

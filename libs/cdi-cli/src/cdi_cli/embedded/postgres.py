@@ -78,7 +78,7 @@ class PostgresServer:
         for attempt in range(1, START_ATTEMPTS + 1):
             self._port = chosen or free_port()
             self.process = self._child()
-            self.process.start(prefix=_drop_root(), death_signal=signal.SIGINT)
+            self.process.start(death_signal=signal.SIGINT)
             try:
                 self.process.await_ready(self._accepts, within)
             except ProcessFailed as failure:
@@ -160,7 +160,7 @@ class PostgresServer:
         if not self._durable:
             settings |= {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        command = [_program("postgres"), "-D", str(self._data), *options]
+        command = [*_drop_root(), _program("postgres"), "-D", str(self._data), *options]
         return ChildProcess("postgres", command, self.directory / "postgres.log")
 
     def _create_cluster(self) -> None:
@@ -203,7 +203,8 @@ def _drop_root() -> Sequence[str]:
             return namespace
     except FileNotFoundError:
         pass  # no util-linux here; setpriv fails with a clear message of its own
-    return ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+    # The kernel forgets the death signal when the uid changes: setpriv sets it again.
+    return ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--pdeathsig=INT")
 
 
 def _program(name: str) -> str:

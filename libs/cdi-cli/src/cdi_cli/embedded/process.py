@@ -18,7 +18,7 @@ LOG_TAIL_BYTES: Final = 4_000
 
 # Runs inside the child before the real program: asks the kernel to signal this process when its parent dies, leaves at
 # once if that has happened already, and becomes the program. A trampoline, not preexec_fn: that one is unsafe once gRPC has
-# threads, and could not run behind an `unshare` prefix.
+# threads.
 _TRAMPOLINE: Final = (
     "import os,sys\n"
     "if sys.platform=='linux':\n"
@@ -80,11 +80,10 @@ class ChildProcess:
         self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, *, prefix: Sequence[str] = (), death_signal: signal.Signals = signal.SIGKILL) -> None:
+    def start(self, *, death_signal: signal.Signals = signal.SIGKILL) -> None:
         """Start the process and return at once.
 
         Args:
-            prefix: a program that changes credentials and then becomes the command, such as ``unshare …``.
             death_signal: what the kernel sends to the child when this process dies.
 
         Raises:
@@ -98,7 +97,7 @@ class ChildProcess:
             output = log if self._output_file is None else self._output_file.open("wb")
             try:
                 self._process = subprocess.Popen(
-                    [*prefix, *trampoline, *self._command],
+                    [*trampoline, *self._command],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=log,
