@@ -1,0 +1,151 @@
+"""Around every RPC of our servicers: a SERVER span, the duration metric, and the one place where a fault becomes a status."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any, NoReturn, TypeAlias
+
+import grpc
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.trace import NonRecordingSpan, Span, SpanKind, Status, StatusCode
+
+from cdi.error.v1 import error_pb2
+from cdi_kernel.faults import Fault, Internal
+from cdi_runtime.rpc.status import DETAILS_KEY, status_of
+from cdi_runtime.telemetry import instruments, logger, tracer
+from cdi_runtime.telemetry.spans import parse
+
+Handler = Any
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Behaviour = Callable[[Any, Context], Any]
+
+_FOREIGN = ("grpc.health.", "grpc.reflection.")
+_SERVER_FAULTS = frozenset({"INTERNAL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "UNKNOWN"})
+
+log = logger(__name__)
+
+
+class ServerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
+    """Wraps each method once and keeps the wrapped handler."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[str, Handler] = {}
+
+    async def intercept_service(
+        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]], details: grpc.HandlerCallDetails
+    ) -> Handler:
+        wrapped = self._handlers.get(details.method)
+        if wrapped is not None:
+            return wrapped
+        handler = await continuation(details)
+        method = details.method.lstrip("/")
+        if handler is None or method.startswith(_FOREIGN):
+            return handler
+        self._handlers[details.method] = wrapped = _wrap(handler, method)
+        return wrapped
+
+
+def _wrap(handler: Handler, method: str) -> Handler:
+    coders = {
+        "request_deserializer": handler.request_deserializer,
+        "response_serializer": handler.response_serializer,
+    }
+    if handler.unary_unary:
+        return grpc.unary_unary_rpc_method_handler(_answering(handler.unary_unary, method), **coders)
+    if handler.stream_unary:
+        return grpc.stream_unary_rpc_method_handler(_answering(handler.stream_unary, method), **coders)
+    if handler.unary_stream:
+        return grpc.unary_stream_rpc_method_handler(_streaming(handler.unary_stream, method), **coders)
+    return grpc.stream_stream_rpc_method_handler(_streaming(handler.stream_stream, method), **coders)
+
+
+def _answering(behaviour: Behaviour, method: str) -> Behaviour:
+    async def answer(request: Any, context: Context) -> Any:
+        with _observed(method, context) as observed:
+            try:
+                return await behaviour(request, context)
+            except Exception as error:  # noqa: BLE001 - the outermost catch of an RPC
+                await _abort(context, error, observed)
+
+    return answer
+
+
+def _streaming(behaviour: Behaviour, method: str) -> Behaviour:
+    if not inspect.isasyncgenfunction(behaviour):
+        return _answering(behaviour, method)
+
+    async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
+        with _observed(method, context) as observed:
+            try:
+                async for response in behaviour(request, context):
+                    yield response
+            except Exception as error:  # noqa: BLE001 - the outermost catch of an RPC
+                await _abort(context, error, observed)
+
+    return stream
+
+
+class _Observed:
+    """What is known of a running RPC: its span and, at the end, its code."""
+
+    __slots__ = ("code", "method", "span")
+
+    def __init__(self, method: str, span: Span) -> None:
+        self.method = method
+        self.span = span
+        self.code = "OK"
+
+
+@contextlib.contextmanager
+def _observed(method: str, context: Context) -> Iterator[_Observed]:
+    started = time.perf_counter()
+    span = _span(method, context)
+    observed = _Observed(method, span)
+    token = otel_context.attach(trace.set_span_in_context(span)) if span.is_recording() else None
+    try:
+        yield observed
+    except GeneratorExit:
+        observed.code = "CANCELLED"
+        raise
+    finally:
+        instruments.RPC_SERVER_DURATION.record(time.perf_counter() - started, method=method, code=observed.code)
+        if token is not None:
+            otel_context.detach(token)
+            span.set_attribute("rpc.response.status_code", observed.code)
+            if observed.code in _SERVER_FAULTS:
+                span.set_status(Status(StatusCode.ERROR))
+            span.end()
+
+
+def _span(method: str, context: Context) -> Span:
+    """The span of this RPC: below the caller's if that is sampled, none if it is not, by ratio if there is no caller's."""
+    attributes = {"rpc.system.name": "grpc", "rpc.method": method}
+    for key, value in context.invocation_metadata() or ():
+        if key == "traceparent" and (parent := parse(str(value))) is not None:
+            if not parent.trace_flags.sampled:
+                return trace.INVALID_SPAN
+            above = trace.set_span_in_context(NonRecordingSpan(parent))
+            return tracer().start_span(method, above, SpanKind.SERVER, attributes)
+    return tracer().start_span(method, otel_context.Context(), SpanKind.SERVER, attributes)
+
+
+async def _abort(context: Context, error: Exception, observed: _Observed) -> NoReturn:
+    """Ends the RPC with the status of a fault. Anything else is a bug: fixed text outside, the rest in the log."""
+    if isinstance(error, grpc.aio.AbortError):
+        raise error
+    if isinstance(error, Fault):
+        fault: Fault = error
+        log.debug("rpc.refused", method=observed.method, code=fault.code, reason=fault.reason_name)
+    else:
+        correlation_id = secrets.token_hex(8)
+        log.error("rpc.failed", method=observed.method, correlation_id=correlation_id, exc_info=error)
+        fault = Internal(error_pb2.ERROR_REASON_INTERNAL, "internal error", metadata={"correlation_id": correlation_id})
+    observed.code = fault.code
+    status = status_of(fault)
+    await context.abort(grpc.StatusCode[fault.code], fault.message, ((DETAILS_KEY, status.SerializeToString()),))
+    raise AssertionError("abort returned")

@@ -1,0 +1,24 @@
+"""One service's own Postgres: transactions, the driver for hot paths, migrations, the outbox.
+
+Deliberately absent: an ORM, sessions, and spans per statement (one span per transaction).
+"""
+
+from cdi_runtime.store.database import Database, raw
+from cdi_runtime.store.faults import StoreUnavailable, translated
+from cdi_runtime.store.migrations import SchemaOutdated, upgrade, verify
+from cdi_runtime.store.outbox import OutboxMessage, OutboxRelay, Publisher, enqueue, outbox_table
+
+__all__ = [
+    "Database",
+    "OutboxMessage",
+    "OutboxRelay",
+    "Publisher",
+    "SchemaOutdated",
+    "StoreUnavailable",
+    "enqueue",
+    "outbox_table",
+    "raw",
+    "translated",
+    "upgrade",
+    "verify",
+]
