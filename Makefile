@@ -20,7 +20,6 @@ PROJECTS := $(wildcard libs/*/pyproject.toml services/*/pyproject.toml)
 TYPED := $(wildcard libs services tools bench)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup demo up test check protos baseline bench clean
 
@@ -32,8 +31,8 @@ setup: $(STAMP)
 $(STAMP): constraints.txt requirements-dev.txt $(PROJECTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "CDI needs Python 3.11 or newer; set PYTHON=python3.x")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt hatchling editables
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --requirement requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt hatchling editables
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --no-build-isolation --requirement requirements-dev.txt
 	@touch $@
 
 demo: setup

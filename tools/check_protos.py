@@ -42,9 +42,7 @@ def check() -> int:
     with tempfile.TemporaryDirectory() as folder:
         image = Path(folder) / "image.binpb"
         build_image(image, comments=True)
-        code = buf("lint", str(image)) or buf(
-            "breaking", str(image), "--against", str(BASELINE), "--against-config", str(CONFIG)
-        )
+        code = buf("lint", str(image)) or buf("breaking", str(image), "--against", str(BASELINE), "--against-config", str(CONFIG))
     if code == 0:
         print("protocol: lint clean, compatible with the baseline")
     return code

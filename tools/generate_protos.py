@@ -68,11 +68,7 @@ def drift(expected: Path, found: Path) -> list[str]:
     present = _relative_files(found)
     lines = [f"missing: {name}" for name in sorted(wanted - present)]
     lines += [f"stale:   {name}" for name in sorted(present - wanted)]
-    lines += [
-        f"differs: {name}"
-        for name in sorted(wanted & present)
-        if not filecmp.cmp(expected / name, found / name, shallow=False)
-    ]
+    lines += [f"differs: {name}" for name in sorted(wanted & present) if not filecmp.cmp(expected / name, found / name, shallow=False)]
     return lines
 
 
@@ -115,11 +111,7 @@ def _drop_empty_service_stubs(tree: Path) -> None:
 
 
 def _relative_files(tree: Path) -> set[str]:
-    return {
-        path.relative_to(tree).as_posix()
-        for path in tree.rglob("*")
-        if path.is_file() and path.suffix in {".py", ".pyi", ".typed"}
-    }
+    return {path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_file() and path.suffix in {".py", ".pyi", ".typed"}}
 
 
 def main() -> int:
