@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -13,6 +14,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from cdi_runtime.rpc.status import fault_of_error
 from cdi_runtime.telemetry import instruments, traceparent_of, tracer
+from cdi_runtime.telemetry.spans import active
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 _OPTIONS = [
@@ -76,7 +78,7 @@ class _ClientInterceptor(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[
         started = time.perf_counter()
         if not parent.is_recording():
             made = await continuation(client_call_details, request)
-            code = await made.code()
+            code = await _code(made)
         else:
             made, code = await self._traced(continuation, client_call_details, request, method)
         instruments.RPC_CLIENT_DURATION.record(time.perf_counter() - started, method=method, code=code.name)
@@ -86,16 +88,26 @@ class _ClientInterceptor(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[
         self, continuation: Callable[..., Any], details: grpc.aio.ClientCallDetails, request: Any, method: str
     ) -> tuple[Any, grpc.StatusCode]:
         attributes = {"rpc.system.name": "grpc", "rpc.method": method}
-        with tracer().start_as_current_span(method, kind=SpanKind.CLIENT, attributes=attributes) as span:
+        with active(tracer().start_span(method, kind=SpanKind.CLIENT, attributes=attributes)) as span:
             metadata = grpc.aio.Metadata(*(details.metadata or ()))
             metadata.add("traceparent", traceparent_of(span))
             traced = grpc.aio.ClientCallDetails(details.method, details.timeout, metadata, details.credentials, details.wait_for_ready)
             made = await continuation(traced, request)
-            code = await made.code()
+            code = await _code(made)
             span.set_attribute("rpc.response.status_code", code.name)
             if code is not grpc.StatusCode.OK:
                 span.set_status(Status(StatusCode.ERROR))
             return made, code
+
+
+async def _code(made: Any) -> grpc.StatusCode:
+    """Waits for the end of a call; when the waiting is cancelled, so is the call."""
+    try:
+        code: grpc.StatusCode = await made.code()
+    except asyncio.CancelledError:
+        made.cancel()
+        raise
+    return code
 
 
 def _name(method: str | bytes) -> str:

@@ -27,6 +27,7 @@ _OPTIONS = [
     ("grpc.keepalive_permit_without_calls", 1),
 ]
 _HEALTH_SECONDS = 0.5
+_GRACE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class Registration:
 async def serve(context: ServiceContext, address: str, *registrations: Registration) -> AsyncIterator[str]:
     """Serves the registrations while the block runs and announces the address as ``grpc``.
 
-    At the end new calls are refused at once, and running ones have half of the drain time to finish.
+    At the end new calls are refused at once, and running ones have five seconds to finish.
 
     Args:
         context: the process; its readiness is the overall gRPC health.
@@ -79,9 +80,6 @@ async def serve(context: ServiceContext, address: str, *registrations: Registrat
     finally:
         await servicer.enter_graceful_shutdown()
         await server.stop(grace=_GRACE_SECONDS)
-
-
-_GRACE_SECONDS = 5.0
 
 
 def _bind(server: grpc.aio.Server, address: str) -> str:

@@ -6,9 +6,10 @@ Deliberately absent: an ORM, sessions, and spans per statement (one span per tra
 from cdi_runtime.store.database import Database, raw
 from cdi_runtime.store.faults import StoreUnavailable, translated
 from cdi_runtime.store.migrations import SchemaOutdated, upgrade, verify
-from cdi_runtime.store.outbox import OutboxMessage, OutboxRelay, Publisher, enqueue, outbox_table
+from cdi_runtime.store.outbox import OUTBOX_DDL, OutboxMessage, OutboxRelay, Publisher, enqueue, outbox_table
 
 __all__ = [
+    "OUTBOX_DDL",
     "Database",
     "OutboxMessage",
     "OutboxRelay",

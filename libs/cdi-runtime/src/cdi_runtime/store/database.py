@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import asyncpg
+import sqlalchemy.event
+import sqlalchemy.exc
 from opentelemetry import trace
 from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from cdi_runtime.store.faults import translated
+from cdi_runtime.store.faults import StoreUnavailable, translated
 from cdi_runtime.telemetry import instruments, tracer
+from cdi_runtime.telemetry.spans import active
 
 _CONNECT_SECONDS = 5.0
 _STATEMENT_SECONDS = 30.0
@@ -44,6 +48,7 @@ class Database:
             hide_parameters=True,
             connect_args={"timeout": _CONNECT_SECONDS, "command_timeout": _STATEMENT_SECONDS},
         )
+        sqlalchemy.event.listen(engine.sync_engine, "checkout", _replace_if_closed)
         try:
             yield cls(engine)
         finally:
@@ -84,9 +89,7 @@ class Database:
         # A transaction outside a traced batch is not worth a trace of its own.
         if not trace.get_current_span().is_recording():
             return contextlib.nullcontext()
-        return tracer().start_as_current_span(
-            "transaction", kind=trace.SpanKind.CLIENT, attributes=self._attributes, record_exception=False
-        )
+        return active(tracer().start_span("transaction", kind=trace.SpanKind.CLIENT, attributes=self._attributes))
 
 
 def raw(connection: AsyncConnection) -> asyncpg.Connection[asyncpg.Record]:
@@ -105,4 +108,15 @@ async def _begin(connection: AsyncConnection) -> None:
     """
     sync = connection.sync_connection
     assert sync is not None
-    await sync.connection.dbapi_connection._start_transaction()  # type: ignore[union-attr]
+    adapter: Any = sync.connection.dbapi_connection
+    try:
+        await adapter._start_transaction()
+    except adapter.dbapi.Error as error:
+        await connection.invalidate()
+        raise StoreUnavailable from error
+
+
+def _replace_if_closed(driver: Any, _: object, __: object) -> None:
+    """A pool listener: a connection that the driver knows to be closed is replaced before it is lent. Costs no round trip."""
+    if driver.driver_connection.is_closed():
+        raise sqlalchemy.exc.DisconnectionError

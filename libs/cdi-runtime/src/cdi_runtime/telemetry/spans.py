@@ -13,7 +13,7 @@ from itertools import islice
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, TraceFlags
+from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.util.types import AttributeValue
 
 from cdi_runtime.telemetry import providers
@@ -62,12 +62,20 @@ def event_span(
         A recording span, or a non-recording one when the parent is not sampled or no exporter is configured.
     """
     parent = parse(traceparent)
-    if parent is None:
-        return providers.chosen_tracer().start_span(name, _NO_PARENT, kind, attributes, start_time=start_time_ns, record_exception=False)
-    if not parent.trace_flags.sampled or not providers.exporting():
-        return NonRecordingSpan(parent)
-    above = trace.set_span_in_context(NonRecordingSpan(parent), _NO_PARENT)
-    return providers.chosen_tracer().start_span(name, above, kind, attributes, start_time=start_time_ns, record_exception=False)
+    above = _NO_PARENT
+    if parent is not None:
+        if not parent.trace_flags.sampled or not providers.exporting():
+            return NonRecordingSpan(parent)
+        above = trace.set_span_in_context(NonRecordingSpan(parent), _NO_PARENT)
+    return providers.chosen_tracer().start_span(
+        name,
+        above,
+        kind,
+        attributes,
+        start_time=start_time_ns,
+        record_exception=False,
+        set_status_on_exception=False,
+    )
 
 
 def traceparent_of(span: Span) -> str:
@@ -100,8 +108,19 @@ def batch_span(
     if not linked:
         yield trace.INVALID_SPAN
         return
-    with providers.chosen_tracer().start_as_current_span(name, _NO_PARENT, kind, attributes, links=linked, record_exception=False) as span:
+    with active(providers.chosen_tracer().start_span(name, _NO_PARENT, kind, attributes, linked)) as span:
         yield span
+
+
+@contextlib.contextmanager
+def active(span: Span) -> Iterator[Span]:
+    """Makes a span current for the block and ends it. Of an exception it keeps the type only: the text can quote an event."""
+    with trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
+        try:
+            yield span
+        except Exception as error:
+            span.set_status(Status(StatusCode.ERROR, type(error).__qualname__))
+            raise
 
 
 def parse(traceparent: str) -> SpanContext | None:
