@@ -45,10 +45,11 @@ def run_service(bootstrap: Bootstrap[S], settings: type[S]) -> NoReturn:
         bootstrap: the service's composition root.
         settings: the class to read from the environment.
     """
-    sys.exit(_run(bootstrap, settings, sys.argv[1:]))
+    sys.exit(run(bootstrap, settings, sys.argv[1:]))
 
 
-def _run(bootstrap: Bootstrap[S], settings_class: type[S], arguments: Sequence[str]) -> int:
+def run(bootstrap: Bootstrap[S], settings_class: type[S], arguments: Sequence[str]) -> int:
+    """``run_service`` with its arguments given; returns the exit code."""
     command = arguments[0] if arguments else "serve"
     if len(arguments) > 1 or command not in ("serve", "migrate", "--check-config"):
         return _refuse(USAGE)
@@ -116,28 +117,28 @@ async def _serve(bootstrap: Bootstrap[S], settings: S, context: ServiceContext) 
         except Fault as fault:
             log.error("service.start_failed", reason=fault.message)
             return FAILED
-    starting = _on_signals(context)
+    started = _on_signals(context)
     context.readiness.add("service", lambda: "starting")
-    async with serve_ops(context, settings.ops_address) as ops:
-        context.announce("ops", ops)
-        try:
-            await _live(bootstrap, settings, context, starting)
-        except asyncio.CancelledError:
-            log.info("service.start_abandoned")
-        except Exception as error:  # the outermost catch of the process
-            log.error("service.failed", text=str(error), exc_info=error)
-            return FAILED
-        finally:
-            await context.end_tasks()
+    try:
+        async with serve_ops(context, settings.ops_address) as ops:
+            context.announce("ops", ops)
+            await _live(bootstrap, settings, context, started)
+    except asyncio.CancelledError:
+        log.info("service.start_abandoned")
+    except Exception as error:  # the outermost catch of the process
+        log.error("service.failed", text=str(error), exc_info=error)
+        return FAILED
+    finally:
+        await context.end_tasks()
     log.info("service.stopped")
     return FAILED if context.failure is not None else OK
 
 
-async def _live(bootstrap: Bootstrap[S], settings: S, context: ServiceContext, starting: asyncio.Event) -> None:
+async def _live(bootstrap: Bootstrap[S], settings: S, context: ServiceContext, started: asyncio.Event) -> None:
     """Enters the bootstrap, says so, waits for the stop, and leaves it within ``drain_seconds``."""
     resources = bootstrap(settings, context)
     await resources.__aenter__()
-    starting.set()
+    started.set()
     context.readiness.add("service", lambda: "stopping" if context.stopping.is_set() else None)
     line = {"service": context.name, "instance": context.instance, **context.addresses}
     sys.stdout.buffer.write(orjson.dumps(line) + b"\n")

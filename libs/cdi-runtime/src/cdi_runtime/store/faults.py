@@ -15,7 +15,12 @@ import sqlalchemy.exc
 from cdi_kernel.faults import Unavailable
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
-_TRANSIENT_CLASSES = ("08", "53")  # connection exceptions; insufficient resources
+_TRANSIENT_CLASSES = (
+    "08",  # connection exceptions
+    "28",  # not let in: a role or password that is being changed
+    "3D",  # no such database: not made yet, or being restored
+    "53",  # insufficient resources
+)
 _TRANSIENT_STATES = frozenset(
     {
         "25006",  # read-only transaction: connected to a server that is no longer the primary

@@ -1,7 +1,8 @@
 """Spans of batches and of the few sampled events inside them.
 
 Whether an event is traced is chosen once, where it enters (``chosen``), and travels as its ``traceparent``: empty means no.
-All of it costs well below a microsecond when nothing is chosen.
+``chosen`` costs a fraction of a microsecond; a stage calls
+``event_span`` only for events that carry a ``traceparent``.
 """
 
 from __future__ import annotations
