@@ -1,0 +1,18 @@
+"""What identity is told from outside."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import SecretStr
+
+from cdi_runtime.service import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """The names that every service has, with a database of its own; nothing else."""
+
+    service_name: ClassVar[str] = "identity"
+    migrations: ClassVar[str | None] = "cdi_identity.migrations"
+
+    database_url: SecretStr

@@ -1,0 +1,66 @@
+"""Traits: newest wins, values stay what they were, nothing strange fails."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cdi_identity.domain.traits import MAX_TRAITS, MAX_VALUE_BYTES, Traits, from_document, learn, observed, to_document, to_object
+
+
+def values(known: Traits) -> dict[str, object]:
+    result: dict[str, object] = json.loads(to_object(known))
+    return result
+
+
+def test_newest_wins_whatever_comes_last() -> None:
+    known: Traits = {}
+    assert learn(known, observed(b'{"plan":"pro","city":"Rome"}', 20))
+    assert learn(known, observed(b'{"plan":"free","age":7}', 10))
+    assert values(known) == {"plan": "pro", "city": "Rome", "age": 7}
+
+
+def test_of_two_equally_old_values_the_later_stands_and_the_same_changes_nothing() -> None:
+    known = observed(b'{"plan":"free"}', 10)
+    assert learn(known, observed(b'{"plan":"pro"}', 10))
+    assert not learn(known, observed(b'{"plan":"pro"}', 10))
+    assert values(known) == {"plan": "pro"}
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"", b"[]", b"{", b'"x"', b'{"a":\xff}', b'{"a":"\xff"}', b'{"\\ud800":1}', b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"],
+)
+def test_what_is_no_object_brings_no_traits(payload: bytes) -> None:
+    assert observed(payload, 1) == {}
+
+
+def test_values_that_databases_refuse_survive() -> None:
+    payload = b'{"huge":' + b"9" * 400 + b',"nul":"a\\u0000b","k\\u0000":1e999,"deep":{"a":[null,"\\ud83d\\ude00"]}}'
+    stored = from_document(to_document(observed(payload, -5)))
+    assert sorted(to_object(stored)) == sorted(payload)
+    assert stored["nul"][0] == -5
+
+
+def test_a_value_too_long_and_a_trait_too_many_are_not_kept() -> None:
+    known = observed(json.dumps({"long": "x" * MAX_VALUE_BYTES, "n" * 201: 1, "short": 1}).encode(), 1)
+    assert values(known) == {"short": 1}
+    learn(known, observed(json.dumps({str(number): 1 for number in range(MAX_TRAITS)}).encode(), 2))
+    assert len(known) == MAX_TRAITS
+    assert learn(known, observed(b'{"short":2}', 3))
+
+
+moments = st.lists(st.tuples(st.sampled_from("abc"), st.integers()), max_size=8)
+
+
+@given(moments)
+def test_order_does_not_matter_when_times_differ(pairs: list[tuple[str, int]]) -> None:
+    news = [observed(json.dumps({key: value}).encode(), time_us) for time_us, (key, value) in enumerate(pairs)]
+    one: Traits = {}
+    other: Traits = {}
+    for item in news:
+        learn(one, item)
+    for item in reversed(news):
+        learn(other, item)
+    assert values(one) == values(other)
