@@ -87,18 +87,36 @@ class ServiceProcess:
         Raises:
             ProcessFailed: it ended or announced nothing within ``within`` seconds.
         """
+        self.launch()
+        return self.await_started(within)
+
+    def launch(self) -> None:
+        """Start the process and return at once, so that several services start side by side."""
         self._output_file.parent.mkdir(parents=True, exist_ok=True)
         self.process = self._child()
         self._output_file.unlink(missing_ok=True)
         self.process.start()
-        self.process.await_ready(lambda: self._announcement() is not None, within)
-        announcement = self._announcement() or {}
+
+    def await_started(self, within: float = 30.0) -> Self:
+        """Wait for the announcement of a launched service.
+
+        Raises:
+            ProcessFailed: it ended or announced nothing within ``within`` seconds.
+        """
+        self.process.await_ready(self.started, within)
+        return self
+
+    def started(self) -> bool:
+        """Whether a launched service has announced its addresses; they are known from then on."""
+        announcement = self._announcement()
+        if announcement is None:
+            return False
         announcement.pop("service", None)
         self.instance = announcement.pop("instance", "")
         self.addresses = announcement
         for name, address in self.addresses.items():
             self.environment[f"CDI_{name.upper()}_ADDRESS"] = address
-        return self
+        return True
 
     def terminate(self) -> None:
         """Ask the service to drain and end (SIGTERM); returns at once."""
