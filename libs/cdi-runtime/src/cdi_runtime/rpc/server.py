@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
-from grpc_health.v1 import _async, health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from cdi_kernel.faults import Unavailable
@@ -65,7 +65,7 @@ async def serve(context: ServiceContext, address: str, *registrations: Registrat
     server = grpc.aio.server(interceptors=[ServerInterceptor()], options=_OPTIONS)
     for registration in registrations:
         registration.add_to_server(registration.servicer, server)
-    servicer = _async.HealthServicer()
+    servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]  # public, but not marked as exported
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     names = [registration.full_name for registration in registrations]
     reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)

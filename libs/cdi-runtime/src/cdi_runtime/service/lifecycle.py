@@ -162,10 +162,13 @@ def _on_signals(context: ServiceContext) -> asyncio.Event:
     started = asyncio.Event()
     main = asyncio.current_task()
     loop = asyncio.get_running_loop()
+    told_before = False
 
     def told(number: signal.Signals) -> None:
-        if context.stopping.is_set() and context.failure is None:
+        nonlocal told_before
+        if told_before:
             os._exit(128 + number)
+        told_before = True
         context.stopping.set()
         if not started.is_set() and main is not None:
             main.cancel()

@@ -7,6 +7,7 @@ tracer behind ``event_span`` and ``batch_span`` records whatever it is given, si
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterable
 
 import psutil
@@ -24,7 +25,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from cdi_runtime.telemetry import instruments
 
 SCOPE = "cdi"
-_FLUSH_MILLISECONDS = 3_000
+_LAST_SECONDS = 3.0
 
 
 class _State:
@@ -80,23 +81,27 @@ def prometheus_text() -> bytes:
 
 
 def flush() -> None:
-    """Sends the spans that wait for their batch; at most three seconds."""
+    """Sends the spans that wait for their batch."""
     if _State.processor is not None:
-        _State.processor.force_flush(_FLUSH_MILLISECONDS)
+        _State.processor.force_flush(int(_LAST_SECONDS * 1000))
 
 
 def shut_down() -> None:
-    """Flushes and closes the exporters; spans and metrics afterwards go nowhere."""
-    flush()
+    """Sends what waits and closes the exporters, within three seconds; spans and metrics afterwards go nowhere."""
+    processor, meters = _State.processor, _State.meters
     _State.by_ratio = _State.chosen = trace.NoOpTracer()
-    _State.ratio = 0.0
-    if _State.processor is not None:
-        _State.processor.shutdown()
-        _State.processor = None
-    if _State.meters is not None:
-        _State.meters.shutdown(timeout_millis=_FLUSH_MILLISECONDS)
-        _State.meters = None
-    _State.prometheus = None
+    _State.ratio, _State.processor, _State.meters, _State.prometheus = 0.0, None, None, None
+
+    def close() -> None:
+        if processor is not None:
+            processor.shutdown()
+        if meters is not None:
+            meters.shutdown()
+
+    # The exporters retry for longer than a service may take to end when their backend is away.
+    closing = threading.Thread(target=close, name="telemetry-shutdown", daemon=True)
+    closing.start()
+    closing.join(_LAST_SECONDS)
 
 
 def _otlp_spans() -> SpanExporter | None:

@@ -1,8 +1,7 @@
 """Spans of batches and of the few sampled events inside them.
 
 Whether an event is traced is chosen once, where it enters (``chosen``), and travels as its ``traceparent``: empty means no.
-``chosen`` costs a fraction of a microsecond; a stage calls
-``event_span`` only for events that carry a ``traceparent``.
+``chosen`` costs a fraction of a microsecond; a stage calls ``event_span`` only for events that carry a ``traceparent``.
 """
 
 from __future__ import annotations
