@@ -1,0 +1,125 @@
+"""The use cases: purposes, recording, evaluation, the ledger of a subject."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from cdi_consent.domain.decisions import Decision, Standing, Subject
+from cdi_consent.domain.evaluation import Evaluation, Item, earlier_than_batch, evaluate
+from cdi_consent.domain.purposes import Outcome, Purpose, Purposes, checked, snapshot
+from cdi_consent.domain.recording import Draft, accepted
+from cdi_consent.ports import Clock, Ledger, Position, PurposeStore, Reading
+from cdi_kernel.faults import Fault, Transient
+
+RELOAD_SECONDS = 1.0
+"""How often a replica looks for purposes that another one was given. With the read itself it keeps the 2 s that the protocol promises."""
+
+
+class PurposeBook:
+    """The purposes in force as an immutable snapshot, at most ``RELOAD_SECONDS`` behind the store while that answers."""
+
+    def __init__(self, store: PurposeStore) -> None:
+        self._store = store
+        self._known: list[Purpose] = []
+        self._reloading = asyncio.Lock()
+        self.current: Purposes = {}
+
+    async def reload(self) -> None:
+        """Takes over what is stored. Raises ``Unavailable``."""
+        # One at a time: an older answer must not overtake a newer one.
+        async with self._reloading:
+            newest = await self._store.newest()
+            if newest != self._known:
+                self._known, self.current = newest, snapshot(newest)
+
+    async def keep_current(self) -> None:
+        """Reloads until cancelled. While the store is away the last snapshot stays; evaluation fails then anyway."""
+        while True:
+            await asyncio.sleep(RELOAD_SECONDS)
+            try:
+                await self.reload()
+            except Transient:
+                continue
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """What consent does, in words of its ports."""
+
+    ledger: Ledger
+    purposes: PurposeStore
+    book: PurposeBook
+    clock: Clock
+
+    async def apply_purpose(self, purpose: Purpose) -> tuple[Purpose, bool]:
+        """Makes a purpose be as given; in force on this replica when it returns. Gives it with its version, and whether it changed.
+
+        Raises:
+            InvalidArgument: the purpose breaks a rule.
+        """
+        applied = await self.purposes.apply(checked(purpose))
+        await self.book.reload()
+        return applied
+
+    async def list_purposes(self, workspace_id: str, after_name: str, limit: int) -> list[Purpose]:
+        """Purposes by name, after a name."""
+        return await self.purposes.page(workspace_id, after_name, limit)
+
+    async def list_decisions(self, subject: Subject, before: Position | None, limit: int) -> list[Decision]:
+        """The ledger of a subject, newest first."""
+        return await self.ledger.page(subject, before, limit)
+
+    async def record(self, drafts: Sequence[Draft]) -> list[Decision | Fault]:
+        """Writes decisions into the ledger, the good ones all together; gives each one's decision or why it was refused."""
+        purposes, now_us = self.book.current, self.clock()
+        results = [accepted(draft, purposes, now_us) for draft in drafts]
+        good = [result for result in results if isinstance(result, Decision)]
+        if good:
+            async with self.ledger.writing({decision.subject for decision in good}) as writing:
+                await writing.record(good)
+        return results
+
+    async def evaluate(self, items: Sequence[Item]) -> list[Outcome]:
+        """What each event may be used for, after recording the answers that the events carry.
+
+        A batch without news costs one statement and takes no lock. News are judged a second time under the lock of the subjects whom
+        they concern, so that what is recorded is a change of what is in force at that moment.
+        """
+        purposes = self.book.current
+        subjects = dict.fromkeys(subject for item in items if item.workspace_id in purposes for subject in item.subjects)
+        if not subjects:
+            return evaluate(items, purposes, {}, self.clock()).outcomes
+        async with self.ledger.reading() as reading:
+            standings = await _before_batch(items, purposes, reading, subjects)
+        evaluation = evaluate(items, purposes, standings, self.clock())
+        if evaluation.decisions:
+            evaluation = await self._record_carried(items, purposes, standings, evaluation)
+        return evaluation.outcomes
+
+    async def _record_carried(
+        self, items: Sequence[Item], purposes: Purposes, standings: dict[Subject, dict[str, Standing]], first: Evaluation
+    ) -> Evaluation:
+        changing = {decision.subject for decision in first.decisions}
+        others = {subject: own for subject, own in standings.items() if subject not in changing}
+        async with self.ledger.writing(changing) as writing:
+            fresh = await _before_batch(items, purposes, writing, changing)
+            evaluation = evaluate(items, purposes, others | fresh, self.clock())
+            await writing.record(evaluation.decisions)
+        return evaluation
+
+
+async def _before_batch(
+    items: Sequence[Item], purposes: Purposes, reading: Reading, subjects: Collection[Subject]
+) -> dict[Subject, dict[str, Standing]]:
+    """What was in force before these items: now, less what the same batch recorded when it was evaluated before."""
+    standings = await reading.standings(subjects)
+    ignored = earlier_than_batch(items, purposes, standings)
+    if ignored:
+        earlier = await reading.standings_without(ignored)
+        for subject, purpose in ignored:
+            del standings[subject][purpose]
+        for (subject, purpose), standing in earlier.items():
+            standings[subject][purpose] = standing
+    return standings

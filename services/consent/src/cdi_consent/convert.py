@@ -1,0 +1,194 @@
+"""Requests and responses ↔ domain, and the messages on CONSENT."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from cdi.consent.v1 import consent_service_pb2 as service_pb2
+from cdi.consent.v1 import purpose_pb2
+from cdi_consent.domain.decisions import ANONYMOUS_ID, SUBJECT_TYPES, USER_ID, Decision, Subject, can_be_subject, instant
+from cdi_consent.domain.evaluation import Item
+from cdi_consent.domain.purposes import Outcome, Purpose
+from cdi_consent.domain.recording import Draft
+from cdi_consent.ports import Position
+from cdi_kernel.faults import InvalidArgument
+
+MAX_INPUTS: Final = 5_000
+"""Events or decisions in one request."""
+
+DEFAULT_PAGE: Final = 100
+MAX_PAGE: Final = 1_000
+
+
+class Sampled(NamedTuple):
+    """An event that is traced: its message id and its caller's traceparent."""
+
+    message_id: str
+    traceparent: str
+
+
+def items_of(request: service_pb2.EvaluateConsentRequest) -> tuple[list[Item], list[Sampled]]:
+    """The events of a batch, and which of them are traced. Runs for every event: reads each field once.
+
+    Raises:
+        InvalidArgument: more than ``MAX_INPUTS``.
+    """
+    checked_size(len(request.inputs), "inputs")
+    items: list[Item] = []
+    sampled: list[Sampled] = []
+    for given in request.inputs:
+        workspace_id, message_id = given.workspace_id, given.message_id
+        user_id, anonymous_id = given.user_id, given.anonymous_id
+        subjects: tuple[Subject, ...] = ()
+        if user_id and can_be_subject(user_id):
+            subjects = ((workspace_id, USER_ID, user_id),)
+        if anonymous_id and can_be_subject(anonymous_id):
+            subjects = (*subjects, (workspace_id, ANONYMOUS_ID, anonymous_id))
+        if preferences := given.preferences:
+            answers = tuple((preference.category, preference.granted) for preference in preferences)
+            items.append(Item(workspace_id, message_id, subjects, answers, _micros(given.event_time)))
+        else:
+            items.append(Item(workspace_id, message_id, subjects))
+        if traceparent := given.traceparent:
+            sampled.append(Sampled(message_id, traceparent))
+    return items, sampled
+
+
+def evaluated(outcomes: Iterable[Outcome]) -> service_pb2.EvaluateConsentResponse:
+    """The answer to a batch. Most events share their outcome, so each distinct one is built once."""
+    known: dict[Outcome, service_pb2.EvaluatedConsent] = {}
+    results: list[service_pb2.EvaluatedConsent] = []
+    for outcome in outcomes:
+        result = known.get(outcome)
+        if result is None:
+            granted, decision_ids, linkable = outcome
+            result = service_pb2.EvaluatedConsent(granted_purposes=granted, decision_ids=decision_ids, linkable=linkable)
+            known[outcome] = result
+        results.append(result)
+    return service_pb2.EvaluateConsentResponse(results=results)
+
+
+def draft_of(message: purpose_pb2.Decision) -> Draft:
+    """A decision to record."""
+    decide_us = _micros(message.decide_time) if message.HasField("decide_time") else None
+    subject = message.workspace_id, message.subject_type, message.subject_id
+    return Draft(subject, message.purpose, message.granted, decide_us, message.proof)
+
+
+def decision_message(decision: Decision) -> purpose_pb2.Decision:
+    """A line of the ledger."""
+    workspace_id, subject_type, subject_id = decision.subject
+    return purpose_pb2.Decision(
+        decision_id=decision.decision_id,
+        workspace_id=workspace_id,
+        subject_type=subject_type,
+        subject_id=subject_id,
+        purpose=decision.purpose,
+        granted=decision.granted,
+        decide_time=_timestamp(decision.decide_us),
+        record_time=_timestamp(decision.record_us),
+        proof=decision.proof,
+    )
+
+
+def announcement(decisions: Sequence[Decision]) -> purpose_pb2.DecisionsRecorded:
+    """What goes onto CONSENT: decisions of one workspace, in the order of recording."""
+    return purpose_pb2.DecisionsRecorded(decisions=[decision_message(decision) for decision in decisions])
+
+
+def purpose_of(message: purpose_pb2.Purpose) -> Purpose:
+    """A purpose to apply; its version is ours to set. Not yet checked."""
+    allowed = message.default_policy == purpose_pb2.DEFAULT_POLICY_ALLOW
+    categories = tuple(message.categories)
+    return Purpose(message.workspace_id, message.name, message.description, categories, allowed, message.required_for_linking)
+
+
+def purpose_message(purpose: Purpose) -> purpose_pb2.Purpose:
+    """A purpose as it is."""
+    return purpose_pb2.Purpose(
+        workspace_id=purpose.workspace_id,
+        name=purpose.name,
+        description=purpose.description,
+        categories=purpose.categories,
+        default_policy=purpose_pb2.DEFAULT_POLICY_ALLOW if purpose.allowed_by_default else purpose_pb2.DEFAULT_POLICY_REQUIRE,
+        required_for_linking=purpose.required_for_linking,
+        version=purpose.version,
+    )
+
+
+def page_size(asked: int) -> int:
+    """Items of a page. Raises ``InvalidArgument`` below 0."""
+    if asked < 0:
+        raise _invalid("page_size", "must not be negative")
+    return min(asked, MAX_PAGE) or DEFAULT_PAGE
+
+
+def checked_size(size: int, field: str) -> None:
+    """Raises ``InvalidArgument`` when a request holds more than ``MAX_INPUTS``."""
+    if size > MAX_INPUTS:
+        raise _invalid(field, f"must be at most {MAX_INPUTS}")
+
+
+def checked_text(text: str, field: str) -> str:
+    """A text that Postgres can compare. Raises ``InvalidArgument`` if it is empty or holds NUL."""
+    if not text or "\0" in text:
+        raise _invalid(field, "must not be empty or hold NUL")
+    return text
+
+
+def subject_of(request: service_pb2.ListDecisionsRequest) -> Subject:
+    """Whose ledger is asked for. Raises ``InvalidArgument`` if it can be nobody's."""
+    if request.subject_type not in SUBJECT_TYPES:
+        raise _invalid("subject_type", f"must be one of {', '.join(SUBJECT_TYPES)}")
+    if not can_be_subject(request.subject_id):
+        raise _invalid("subject_id", "is empty, too long or holds NUL")
+    return checked_text(request.workspace_id, "workspace_id"), request.subject_type, request.subject_id
+
+
+def name_token(name: str) -> str:
+    """The page token that continues after a name."""
+    return base64.urlsafe_b64encode(name.encode()).decode()
+
+
+def name_of_token(token: str) -> str:
+    """The name in a page token; empty for the first page. Raises ``InvalidArgument``."""
+    try:
+        name = base64.b64decode(token, altchars=b"-_", validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError, ValueError):
+        raise _invalid("page_token", "is not from an earlier answer") from None
+    return checked_text(name, "page_token") if token else ""
+
+
+def position_token(decision: Decision) -> str:
+    """The page token that continues after a line of the ledger."""
+    return name_token(f"{decision.decide_us}/{decision.decision_id}")
+
+
+def position_of_token(token: str) -> Position | None:
+    """The place in a page token; ``None`` for the first page. Raises ``InvalidArgument``."""
+    if not token:
+        return None
+    decide_us, _, decision_id = name_of_token(token).partition("/")
+    try:
+        return instant(0, int(decide_us) * 1_000), str(UUID(decision_id))
+    except ValueError:
+        raise _invalid("page_token", "is not from an earlier answer") from None
+
+
+def _invalid(field: str, text: str) -> InvalidArgument:
+    return InvalidArgument(f"{field} {text}", metadata={"field": field}, field_violations=[(field, text)])
+
+
+def _micros(timestamp: Timestamp) -> int:
+    return instant(timestamp.seconds, timestamp.nanos)
+
+
+def _timestamp(micros: int) -> Timestamp:
+    seconds, rest = divmod(micros, 1_000_000)
+    return Timestamp(seconds=seconds, nanos=rest * 1_000)

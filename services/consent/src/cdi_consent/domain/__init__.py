@@ -1,0 +1,1 @@
+"""The rules of consent as functions of their arguments, time included."""

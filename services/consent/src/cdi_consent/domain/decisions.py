@@ -1,0 +1,112 @@
+"""Decisions: whose, their ids, and which of two is in force."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+import orjson
+
+from cdi_kernel.clock import MAX_INSTANT_US, MIN_INSTANT_US
+
+USER_ID: Final = "user_id"
+ANONYMOUS_ID: Final = "anonymous_id"
+SUBJECT_TYPES: Final = (USER_ID, ANONYMOUS_ID)
+
+MAX_SUBJECT_ID: Final = 512
+"""Characters of an id that can be a subject's."""
+
+MAX_PROOF: Final = 1_000
+"""Characters of a proof."""
+
+Subject: TypeAlias = tuple[str, str, str]
+"""Whose decision: workspace, ``user_id`` or ``anonymous_id``, the id. A plain tuple, because one is made per id and event."""
+
+
+class Standing(NamedTuple):
+    """The decision in force of one subject on one purpose.
+
+    Attributes:
+        granted: yes or no.
+        decide_us: when it was taken, microseconds since 1970.
+        decision_id: its line of the ledger.
+        proof: where it came from.
+    """
+
+    granted: bool
+    decide_us: int
+    decision_id: str
+    proof: str
+
+    def yields_to(self, decide_us: int, decision_id: str) -> bool:
+        """Whether a decision of that time and id takes its place: the later one, at the same instant the greater id."""
+        return (decide_us, decision_id) > (self.decide_us, self.decision_id)
+
+
+Standings = Mapping[Subject, Mapping[str, Standing]]
+"""Subject → purpose → the decision in force. Subjects without any decision are absent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One answer of one subject on one purpose: a line of the ledger.
+
+    Attributes:
+        decision_id: see ``decision_id``.
+        subject: whose.
+        purpose: the purpose's name.
+        granted: yes or no.
+        decide_us: when it was taken, never after ``record_us``.
+        record_us: when the ledger took it.
+        proof: an event's message id, or the caller's own reference.
+    """
+
+    decision_id: str
+    subject: Subject
+    purpose: str
+    granted: bool
+    decide_us: int
+    record_us: int
+    proof: str
+
+    @property
+    def standing(self) -> Standing:
+        """The decision as it stands when it is in force."""
+        return Standing(self.granted, self.decide_us, self.decision_id, self.proof)
+
+
+Origin: TypeAlias = Literal["event", "record"]
+"""How a decision came: carried by an event, or by RecordDecisions. Two origins never give the same id."""
+
+
+def decision_id(origin: Origin, subject: Subject, purpose: str, granted: bool, decide_us: int, proof: str) -> str:
+    """The id of a decision: the same for the same answer, so that recording it again adds no line.
+
+    A UUIDv7 (RFC 9562) whose time is when the person decided, with the microseconds in ``rand_a`` (method 3) and a hash as its random
+    part. The first bit of that hash is set for a denial: of two decisions at the same instant the denial has the greater id.
+    """
+    moment = min(max(decide_us, 0), MAX_INSTANT_US)
+    milliseconds, micros = divmod(moment, 1_000)
+    # Encoded as JSON, because an id may contain any separator.
+    content = orjson.dumps((origin, subject, purpose, granted, decide_us, proof))
+    digest = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big") >> 3
+    value = milliseconds << 80 | 0x7 << 76 | (micros << 12) // 1_000 << 64 | 0b10 << 62 | (not granted) << 61 | digest
+    return str(uuid.UUID(int=value))
+
+
+def can_be_subject(subject_id: str) -> bool:
+    """Whether an id can be kept: not empty, not absurdly long, and without NUL, which Postgres has no way to store."""
+    return 0 < len(subject_id) <= MAX_SUBJECT_ID and "\0" not in subject_id
+
+
+def proof_of(message_id: str) -> str:
+    """A message id as the proof of the decisions that the event carries."""
+    return message_id[:MAX_PROOF].replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def instant(seconds: int, nanos: int) -> int:
+    """A protobuf timestamp as microseconds since 1970, within the range of timestamps whatever its fields say."""
+    return min(max(seconds * 1_000_000 + nanos // 1_000, MIN_INSTANT_US), MAX_INSTANT_US)

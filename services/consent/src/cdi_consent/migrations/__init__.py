@@ -1,0 +1,1 @@
+"""Migrations of the consent database, run by ``python -m cdi_consent migrate``."""

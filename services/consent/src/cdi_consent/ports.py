@@ -1,0 +1,72 @@
+"""What consent needs from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from cdi_consent.domain.decisions import Decision, Standing, Subject
+from cdi_consent.domain.purposes import Purpose
+
+Clock = Callable[[], int]
+"""Microseconds since 1970. Does not promise to rise."""
+
+Position = tuple[int, str]
+"""A place in a subject's ledger: decide time in microseconds since 1970, decision id."""
+
+
+class Reading(Protocol):
+    """Reads what is committed. Does not promise that two calls see the same moment."""
+
+    async def standings(self, subjects: Collection[Subject]) -> dict[Subject, dict[str, Standing]]:
+        """What is in force, by subject and purpose. Subjects without a decision are absent."""
+        ...
+
+    async def standings_without(self, ignored: Mapping[tuple[Subject, str], Sequence[str]]) -> dict[tuple[Subject, str], Standing]:
+        """What would be in force for each (subject, purpose) if the given decisions had never been recorded; absent if nothing."""
+        ...
+
+
+class Writing(Reading, Protocol):
+    """Reads and writes in one transaction that nobody else's writing about the same subjects can interleave with."""
+
+    async def record(self, decisions: Sequence[Decision]) -> int:
+        """Adds decisions to the ledger, puts the latest of each subject and purpose in force and announces what was new, in order.
+
+        Returns:
+            How many were new; a decision whose id is in the ledger already is left alone.
+        """
+        ...
+
+
+class Ledger(Protocol):
+    """The ledger and the decisions in force. Every call raises ``Unavailable`` when the database does not answer."""
+
+    def reading(self) -> AbstractAsyncContextManager[Reading]:
+        """For reading without a transaction."""
+        ...
+
+    def writing(self, subjects: Collection[Subject]) -> AbstractAsyncContextManager[Writing]:
+        """A transaction about these subjects. Any number of them may run at once, they never deadlock."""
+        ...
+
+    async def page(self, subject: Subject, before: Position | None, limit: int) -> list[Decision]:
+        """Lines of one subject, by decide time and id, newest first, after ``before`` in that order."""
+        ...
+
+
+class PurposeStore(Protocol):
+    """The purposes with all their versions. Every call raises ``Unavailable`` when the database does not answer."""
+
+    async def apply(self, purpose: Purpose) -> tuple[Purpose, bool]:
+        """Stores a purpose as the next version unless the newest one says the same; gives the newest and whether it is new."""
+        ...
+
+    async def newest(self) -> list[Purpose]:
+        """Every purpose in its newest version."""
+        ...
+
+    async def page(self, workspace_id: str, after_name: str, limit: int) -> list[Purpose]:
+        """Purposes of one workspace in their newest version, by name, after a name."""
+        ...

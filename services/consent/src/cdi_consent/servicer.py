@@ -1,0 +1,71 @@
+"""gRPC in: convert, ask the application, convert."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import grpc
+
+from cdi.consent.v1 import consent_service_pb2 as service_pb2
+from cdi.consent.v1 import consent_service_pb2_grpc
+from cdi_consent import convert
+from cdi_consent.application import Consent
+from cdi_consent.domain.decisions import Decision
+from cdi_kernel.faults import Fault
+from cdi_runtime.rpc import status_of
+from cdi_runtime.telemetry import event_span, instruments
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class ConsentServicer(consent_service_pb2_grpc.ConsentServiceServicer):
+    """``cdi.consent.v1.ConsentService``."""
+
+    def __init__(self, consent: Consent) -> None:
+        self._consent = consent
+
+    async def ApplyPurpose(self, request: service_pb2.ApplyPurposeRequest, context: Context) -> service_pb2.ApplyPurposeResponse:
+        purpose, changed = await self._consent.apply_purpose(convert.purpose_of(request.purpose))
+        return service_pb2.ApplyPurposeResponse(purpose=convert.purpose_message(purpose), changed=changed)
+
+    async def ListPurposes(self, request: service_pb2.ListPurposesRequest, context: Context) -> service_pb2.ListPurposesResponse:
+        size, after = convert.page_size(request.page_size), convert.name_of_token(request.page_token)
+        workspace_id = convert.checked_text(request.workspace_id, "workspace_id")
+        found = await self._consent.list_purposes(workspace_id, after, size + 1)
+        shown = [convert.purpose_message(purpose) for purpose in found[:size]]
+        token = convert.name_token(found[size - 1].name) if len(found) > size else ""
+        return service_pb2.ListPurposesResponse(purposes=shown, next_page_token=token)
+
+    async def RecordDecisions(self, request: service_pb2.RecordDecisionsRequest, context: Context) -> service_pb2.RecordDecisionsResponse:
+        convert.checked_size(len(request.decisions), "decisions")
+        results = await self._consent.record([convert.draft_of(decision) for decision in request.decisions])
+        return service_pb2.RecordDecisionsResponse(results=[_result(index, result) for index, result in enumerate(results)])
+
+    async def EvaluateConsent(self, request: service_pb2.EvaluateConsentRequest, context: Context) -> service_pb2.EvaluateConsentResponse:
+        started_ns = time.time_ns()
+        items, sampled = convert.items_of(request)
+        response = convert.evaluated(await self._consent.evaluate(items))
+        instruments.BATCH_EVENTS.record(len(items), stage="consent")
+        _trace(sampled, started_ns)
+        return response
+
+    async def ListDecisions(self, request: service_pb2.ListDecisionsRequest, context: Context) -> service_pb2.ListDecisionsResponse:
+        size, before = convert.page_size(request.page_size), convert.position_of_token(request.page_token)
+        found = await self._consent.list_decisions(convert.subject_of(request), before, size + 1)
+        shown = [convert.decision_message(decision) for decision in found[:size]]
+        token = convert.position_token(found[size - 1]) if len(found) > size else ""
+        return service_pb2.ListDecisionsResponse(decisions=shown, next_page_token=token)
+
+
+def _result(index: int, result: Decision | Fault) -> service_pb2.RecordResult:
+    if isinstance(result, Fault):
+        return service_pb2.RecordResult(index=index, status=status_of(result))
+    return service_pb2.RecordResult(index=index, decision_id=result.decision_id)
+
+
+def _trace(sampled: Iterable[convert.Sampled], started_ns: int) -> None:
+    """A span for each traced event, as long as the batch that it was part of."""
+    for message_id, traceparent in sampled:
+        event_span("EvaluateConsent", traceparent, attributes={"cdi.message_id": message_id}, start_time_ns=started_ns).end()

@@ -1,0 +1,214 @@
+"""Evaluation of batches: examples of each rule, and properties that hold for any history."""
+
+from collections.abc import Iterable, Mapping
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cdi_consent.domain.decisions import ANONYMOUS_ID, USER_ID, Decision, Standing, Subject
+from cdi_consent.domain.evaluation import Evaluation, Item, earlier_than_batch, evaluate
+from cdi_consent.domain.purposes import Outcome, Purpose, snapshot
+
+WORKSPACE = "acme"
+NOW_US = 1_000_000_000
+PURPOSES = snapshot(
+    [
+        Purpose(WORKSPACE, "advertising", categories=("ads", "C0004")),
+        Purpose(WORKSPACE, "analytics", allowed_by_default=True, required_for_linking=True),
+        Purpose(WORKSPACE, "email", categories=("C0004",)),
+    ]
+)
+ADA: Subject = (WORKSPACE, USER_ID, "ada")
+BROWSER: Subject = (WORKSPACE, ANONYMOUS_ID, "browser")
+
+
+class Memory:
+    """The ledger and what is in force, as the store derives one from the other."""
+
+    def __init__(self) -> None:
+        self.ledger: dict[str, Decision] = {}
+        self.standings: dict[Subject, dict[str, Standing]] = {}
+
+    def record(self, decisions: Iterable[Decision]) -> None:
+        for decision in decisions:
+            if decision.decision_id not in self.ledger:
+                self.ledger[decision.decision_id] = decision
+                own = self.standings.setdefault(decision.subject, {})
+                known = own.get(decision.purpose)
+                if known is None or known.yields_to(decision.decide_us, decision.decision_id):
+                    own[decision.purpose] = decision.standing
+
+    def before(self, items: list[Item]) -> Mapping[Subject, Mapping[str, Standing]]:
+        """What was in force before the items."""
+        ignored = earlier_than_batch(items, PURPOSES, self.standings)
+        standings = {subject: dict(own) for subject, own in self.standings.items()}
+        for (subject, purpose), ids in ignored.items():
+            del standings[subject][purpose]
+            rest = [d.standing for d in self.ledger.values() if (d.subject, d.purpose) == (subject, purpose) and d.decision_id not in ids]
+            if rest:
+                standings[subject][purpose] = max(rest, key=lambda standing: (standing.decide_us, standing.decision_id))
+        return standings
+
+    def evaluate(self, *items: Item, now_us: int = NOW_US) -> Evaluation:
+        result = evaluate(items, PURPOSES, self.before(list(items)), now_us)
+        self.record(result.decisions)
+        return result
+
+
+def item(message_id: str, *subjects: Subject, at: int = 0, **preferences: bool) -> Item:
+    return Item(WORKSPACE, message_id, subjects or (ADA,), tuple(preferences.items()), at)
+
+
+def granted(outcome: Outcome) -> set[str]:
+    return set(outcome.granted_purposes)
+
+
+def test_without_a_decision_the_default_policy_holds() -> None:
+    result = Memory().evaluate(item("m1"))
+    assert result == ([Outcome(("analytics",), (), True)], [])
+
+
+def test_a_workspace_without_purposes_grants_nothing_and_links() -> None:
+    assert evaluate([Item("other", "m1", (("other", USER_ID, "x"),), (("ads", True),))], PURPOSES, {}, NOW_US) == (
+        [Outcome((), (), True)],
+        [],
+    )
+
+
+def test_a_carried_answer_holds_for_itself_and_later_events_only() -> None:
+    result = Memory().evaluate(item("m1"), item("m2", at=5, analytics=False), item("m3", at=6))
+    assert [outcome.linkable for outcome in result.outcomes] == [True, False, False]
+    (decision,) = result.decisions
+    assert (decision.subject, decision.purpose, decision.granted, decision.decide_us, decision.proof) == (ADA, "analytics", False, 5, "m2")
+    assert result.outcomes[2].decision_ids == (decision.decision_id,)
+
+
+def test_categories_are_case_sensitive_and_unknown_ones_say_nothing() -> None:
+    result = Memory().evaluate(item("m1", ADVERTISING=True, Ads=True, nonsense=True))
+    assert result.decisions == []
+
+
+def test_a_category_may_mean_several_purposes_and_the_stricter_of_two_categories_counts() -> None:
+    result = Memory().evaluate(item("m1", C0004=True, ads=False))
+    assert {(d.purpose, d.granted) for d in result.decisions} == {("advertising", False), ("email", True)}
+
+
+def test_the_same_answer_again_is_no_new_line() -> None:
+    memory = Memory()
+    assert len(memory.evaluate(item("m1", at=1, ads=True)).decisions) == 1
+    assert memory.evaluate(item("m2", at=2, ads=True), item("m3", at=3, ads=True)).decisions == []
+
+
+def test_a_late_older_answer_is_kept_and_changes_nothing() -> None:
+    memory = Memory()
+    memory.evaluate(item("m2", at=2, ads=True))
+    late = memory.evaluate(item("m1", at=1, ads=False))
+    assert "advertising" in granted(late.outcomes[0])
+    assert len(memory.ledger) == 2
+    assert "advertising" in granted(memory.evaluate(item("m3")).outcomes[0])
+
+
+def test_at_the_same_instant_the_denial_is_in_force() -> None:
+    for first in (True, False):
+        memory = Memory()
+        memory.evaluate(item("m1", at=1, ads=first), item("m2", at=1, ads=not first))
+        assert "advertising" not in granted(memory.evaluate(item("m3")).outcomes[0])
+
+
+def test_between_the_subjects_of_an_event_the_stricter_wins_and_is_what_it_rests_on() -> None:
+    memory = Memory()
+    memory.evaluate(item("m1", ADA, at=1, ads=True), item("m2", BROWSER, at=2, ads=False))
+    (outcome,) = memory.evaluate(item("m3", ADA, BROWSER)).outcomes
+    denial = memory.standings[BROWSER]["advertising"].decision_id
+    assert "advertising" not in granted(outcome)
+    assert outcome.decision_ids == (denial,)
+
+
+def test_an_answer_is_recorded_for_every_subject_of_its_event() -> None:
+    memory = Memory()
+    memory.evaluate(item("m1", ADA, BROWSER, at=1, ads=True))
+    assert memory.standings.keys() == {ADA, BROWSER}
+
+
+def test_a_decision_dated_into_the_future_counts_as_taken_now() -> None:
+    memory = Memory()
+    memory.evaluate(item("m1", at=NOW_US * 9, ads=True), now_us=NOW_US)
+    memory.evaluate(item("m2", at=NOW_US + 1, ads=False), now_us=NOW_US + 2)
+    assert "advertising" not in granted(memory.evaluate(item("m3")).outcomes[0])
+
+
+def test_an_event_that_belongs_to_nobody_is_bound_by_its_own_denials_alone() -> None:
+    nobody = Item(WORKSPACE, "m1", (), (("analytics", False), ("ads", True)), 1)
+    assert Memory().evaluate(nobody, item("m2")) == ([Outcome((), (), False), Outcome(("analytics",), (), True)], [])
+
+
+def test_nul_in_a_message_id_does_not_reach_the_proof() -> None:
+    (decision,) = Memory().evaluate(item("m\0", ads=True)).decisions
+    assert decision.proof == "m\N{REPLACEMENT CHARACTER}"
+
+
+subjects = st.lists(st.sampled_from([ADA, BROWSER, (WORKSPACE, USER_ID, "bob")]), min_size=1, max_size=2, unique=True)
+preferences = st.dictionaries(st.sampled_from(["ads", "C0004", "analytics", "email", "?"]), st.booleans(), max_size=3)
+Drawn = list[tuple[list[Subject], dict[str, bool], int]]
+carried = st.tuples(subjects, preferences, st.integers(0, 6))
+
+
+def build(drawn: Drawn, start: int = 0) -> list[Item]:
+    return [Item(WORKSPACE, f"m{number}", tuple(who), tuple(answers.items()), at) for number, (who, answers, at) in enumerate(drawn, start)]
+
+
+@given(st.lists(carried, max_size=6), st.lists(carried, max_size=6))
+def test_the_same_batch_again_writes_nothing_and_answers_the_same(earlier: Drawn, drawn: Drawn) -> None:
+    memory = Memory()
+    memory.evaluate(*build(earlier, start=100))
+    batch = build(drawn)
+    first = memory.evaluate(*batch)
+    lines = dict(memory.ledger)
+    again = memory.evaluate(*batch, now_us=NOW_US + 1)
+    assert again.outcomes == first.outcomes
+    assert memory.ledger == lines
+
+
+@given(st.lists(carried, max_size=8), st.lists(st.booleans(), min_size=8, max_size=8))
+def test_how_events_are_cut_into_batches_does_not_matter(drawn: Drawn, cuts: list[bool]) -> None:
+    items = build(drawn)
+    whole, cut = Memory(), Memory()
+    expected = whole.evaluate(*items).outcomes
+    batches: list[list[Item]] = [[]]
+    for one, new in zip(items, cuts, strict=False):
+        if new:
+            batches.append([])
+        batches[-1].append(one)
+    assert [outcome for batch in batches for outcome in cut.evaluate(*batch).outcomes] == expected
+    assert cut.ledger == whole.ledger
+
+
+@given(st.lists(carried, max_size=10))
+def test_what_is_in_force_is_the_latest_line_and_every_line_changed_something_or_came_late(
+    drawn: Drawn,
+) -> None:
+    memory = Memory()
+    memory.evaluate(*build(drawn))
+    for subject, own in memory.standings.items():
+        for purpose, standing in own.items():
+            lines = [d for d in memory.ledger.values() if (d.subject, d.purpose) == (subject, purpose)]
+            latest = max(lines, key=lambda d: (d.decide_us, not d.granted, d.decision_id))
+            assert standing == latest.standing
+    by_key: dict[tuple[Subject, str], Standing] = {}
+    for decision in memory.ledger.values():
+        key = decision.subject, decision.purpose
+        known = by_key.get(key)
+        assert known is None or known.granted != decision.granted
+        if known is None or known.yields_to(decision.decide_us, decision.decision_id):
+            by_key[key] = decision.standing
+
+
+@given(st.lists(carried, max_size=8), subjects)
+def test_an_event_is_granted_what_no_subject_denies(drawn: Drawn, who: list[Subject]) -> None:
+    memory = Memory()
+    memory.evaluate(*build(drawn))
+    (outcome,) = memory.evaluate(item("last", *who)).outcomes
+    for purpose in PURPOSES[WORKSPACE].purposes:
+        answers = [own[purpose.name].granted for subject in who if purpose.name in (own := memory.standings.get(subject, {}))]
+        assert (purpose.name in outcome.granted_purposes) == (all(answers) if answers else purpose.allowed_by_default)
+    assert outcome.linkable == ("analytics" in outcome.granted_purposes)
