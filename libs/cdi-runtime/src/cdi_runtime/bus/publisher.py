@@ -1,0 +1,110 @@
+"""Publishing to JetStream: acknowledgements over one inbox, each with a deadline.
+
+nats-py's own ``publish_async`` futures never time out and its ``publish`` costs a subscription lookup per message; here an acknowledgement
+costs one dictionary entry and one timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import msgspec
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.errors import MaxPayloadError
+
+from cdi.error.v1 import error_pb2
+from cdi_kernel.envelope import MESSAGE_ID
+from cdi_kernel.faults import TooLarge, Unavailable
+from cdi_runtime.bus.message import Outgoing, PubAck
+
+ACK_DEADLINE_SECONDS: Final = 5.0
+"""How long a publish waits for its acknowledgement."""
+
+
+class _Error(msgspec.Struct):
+    description: str = ""
+
+
+class _Answer(msgspec.Struct):
+    stream: str = ""
+    seq: int = 0
+    duplicate: bool = False
+    error: _Error | None = None
+
+
+_decode = msgspec.json.Decoder(_Answer).decode
+
+
+class Publisher:
+    """Publishes over one connection and matches acknowledgements to publishes."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._prefix = client.new_inbox()
+        self._pending: dict[str, asyncio.Future[PubAck]] = {}
+        self._next = 0
+
+    async def start(self) -> None:
+        """Subscribes to the inbox of acknowledgements."""
+        await self._client.subscribe(f"{self._prefix}.*", cb=self._acknowledged)
+
+    async def send(self, message: Outgoing) -> asyncio.Future[PubAck]:
+        """Hands a message to the connection; the order of calls is the order in the stream.
+
+        Returns:
+            A future with the acknowledgement or with ``Unavailable``.
+
+        Raises:
+            Unavailable: the connection is down.
+            TooLarge: the message is over the server's limit.
+        """
+        if not self._client.is_connected:
+            raise _away("not connected")
+        self._next += 1
+        token = str(self._next)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[PubAck] = loop.create_future()
+        self._pending[token] = future
+        timer = loop.call_later(ACK_DEADLINE_SECONDS, self._expire, token)
+        future.add_done_callback(lambda _: timer.cancel())
+        headers = {**message.headers, MESSAGE_ID: message.message_id}
+        try:
+            await self._client.publish(message.subject, message.payload, reply=f"{self._prefix}.{token}", headers=headers)
+        except MaxPayloadError as error:
+            self._forget(token)
+            limit = {"limit": str(self._client.max_payload), "size": str(len(message.payload))}
+            raise TooLarge(error_pb2.ERROR_REASON_TOO_LARGE, "the message is over the bus's limit", metadata=limit) from error
+        except NatsError as error:
+            self._forget(token)
+            raise _away(type(error).__name__) from error
+        return future
+
+    async def _acknowledged(self, message: Msg) -> None:
+        future = self._pending.pop(message.subject[len(self._prefix) + 1 :], None)
+        if future is None or future.done():
+            return
+        if not message.data:
+            future.set_exception(_away("no stream answers"))
+            return
+        answer = _decode(message.data)
+        if answer.error is not None:
+            future.set_exception(_away(answer.error.description))
+        else:
+            future.set_result(PubAck(answer.stream, answer.seq, answer.duplicate))
+
+    def _expire(self, token: str) -> None:
+        future = self._pending.pop(token, None)
+        if future is not None and not future.done():
+            future.set_exception(_away("no acknowledgement in time"))
+
+    def _forget(self, token: str) -> None:
+        future = self._pending.pop(token, None)
+        if future is not None:
+            future.cancel()
+
+
+def _away(detail: str) -> Unavailable:
+    return Unavailable("nats", f"the message bus did not store the message: {detail}", retry_after=1.0)
