@@ -11,16 +11,17 @@ import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import orjson
+from asyncpg import Record
 from sqlalchemy import BigInteger, Column, DateTime, Identity, LargeBinary, MetaData, Table, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from cdi_kernel.faults import Transient
+from cdi_kernel.faults import Fault
+from cdi_runtime.bus.message import Outgoing, PubAck
 from cdi_runtime.store.database import Database, raw
-from cdi_runtime.store.faults import StoreUnavailable
 from cdi_runtime.telemetry import instruments
 from cdi_runtime.telemetry.logs import logger
 
@@ -42,9 +43,15 @@ class OutboxMessage:
 
 
 class Publisher(Protocol):
-    """The bus as the relay sees it: returns when the message is stored, raises a ``Transient`` fault when it is not known to be."""
+    """The bus as the relay sees it; ``cdi_runtime.bus.Bus`` is one."""
 
-    async def publish(self, subject: str, payload: bytes, *, headers: Mapping[str, str], message_id: str) -> Any: ...
+    async def publish_all(self, messages: Sequence[Outgoing]) -> Sequence[PubAck]:
+        """Publishes in order and returns when all are stored.
+
+        Raises:
+            Fault: at least one is not known to be stored.
+        """
+        ...
 
 
 def outbox_table(metadata: MetaData) -> Table:
@@ -105,22 +112,21 @@ class OutboxRelay:
         return self._reason
 
     async def run(self) -> None:
-        """Relays until cancelled. Transient faults are retried with backoff and shown by ``check``."""
+        """Relays until cancelled. Faults are retried with backoff and shown by ``check``."""
         shortest, longest = _BACKOFF_SECONDS
         pause = shortest
         while True:
             try:
                 async with self._database.session() as connection:
                     if await self._lead(connection):
-                        pause = shortest
                         await self._relay(connection)
                 self._reason = None
                 await asyncio.sleep(_POLL_SECONDS)
-            except Transient as fault:
+            except Fault as fault:
+                pause = shortest if self._reason is None else min(pause * 2, longest)
                 self._reason = fault.message
                 log.warning("outbox.waiting", reason=fault.reason_name, seconds=pause)
                 await asyncio.sleep(pause)
-                pause = min(pause * 2, longest)
 
     async def _lead(self, connection: AsyncConnection) -> bool:
         result = await connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": _LOCK})
@@ -150,34 +156,21 @@ class OutboxRelay:
         )
         if not rows:
             return 0
-        outcomes = await asyncio.gather(
-            *(
-                self._bus.publish(
-                    row["subject"],
-                    row["payload"],
-                    headers=orjson.loads(row["headers"]),
-                    # The time keeps ids apart when a database is made anew under the same stream.
-                    message_id=f"{self._service}-outbox-{row['id']}-{row['enqueued']}",
-                )
-                for row in rows
-            ),
-            return_exceptions=True,
-        )
-        failure = next((outcome for outcome in outcomes if isinstance(outcome, BaseException)), None)
-        stored = next((i for i, outcome in enumerate(outcomes) if isinstance(outcome, BaseException)), len(rows))
-        if stored:
-            # By id, not by range: a row with a lower id may have been committed since the page was read.
-            await driver.execute("DELETE FROM outbox WHERE id = ANY($1::bigint[])", [row["id"] for row in rows[:stored]])
-            instruments.OUTBOX_PUBLISHED.add(stored)
-        if failure is not None:
-            raise failure
-        return stored
+        await self._bus.publish_all([self._outgoing(row) for row in rows])
+        # By id, not by range: a row with a lower id may have been committed since the page was read.
+        await driver.execute("DELETE FROM outbox WHERE id = ANY($1::bigint[])", [row["id"] for row in rows])
+        instruments.OUTBOX_PUBLISHED.add(len(rows))
+        return len(rows)
+
+    def _outgoing(self, row: Record) -> Outgoing:
+        # The time keeps ids apart when a database is made anew under the same stream.
+        message_id = f"{self._service}-outbox-{row['id']}-{row['enqueued']}"
+        return Outgoing(row["subject"], row["payload"], message_id, orjson.loads(row["headers"]))
 
     async def _step_down(self, connection: AsyncConnection) -> None:
-        """Gives the lock back before the pool lends the connection to somebody else; a dead connection has lost it anyway."""
-        with contextlib.suppress(StoreUnavailable):
-            try:
-                await connection.execute(text("SELECT pg_advisory_unlock_all()"))
-            except BaseException:
-                await connection.invalidate()
-                raise
+        """Gives the lock back before the pool lends the connection to somebody else; closing the connection does so too."""
+        try:
+            await connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _LOCK})
+        except BaseException:
+            await connection.invalidate()
+            raise
