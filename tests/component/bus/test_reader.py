@@ -204,15 +204,14 @@ async def test_draining_hands_a_partition_over_at_once(fresh_nats: NatsServer, b
 
 
 async def test_replicas_share_the_partitions(fresh_nats: NatsServer, bus: Bus) -> None:
-    async with connect(fresh_nats.url, "second") as other, running(bus, Recorder()) as first:
-        async with running(other, Recorder()) as second:
+    async with connect(fresh_nats.url, "second") as other, running(bus, Recorder()) as first, running(other, Recorder()) as second:
 
-            async def shared() -> bool:
-                for partition in range(PARTITIONS):
-                    await publish(bus, 1, partition=partition, payload=str(time.monotonic_ns()))
-                return first.owned | second.owned == {0, 1} and len(first.owned) == len(second.owned) == 1
+        async def shared() -> bool:
+            for partition in range(PARTITIONS):
+                await publish(bus, 1, partition=partition, payload=str(time.monotonic_ns()))
+            return first.owned | second.owned == {0, 1} and len(first.owned) == len(second.owned) == 1
 
-            await eventually(shared, within=10)
+        await eventually(shared, within=10)
 
 
 async def test_a_restart_of_nats_loses_and_reorders_nothing(fresh_nats: NatsServer, bus: Bus) -> None:
