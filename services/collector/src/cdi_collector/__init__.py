@@ -1,1 +1,9 @@
-"""CDI collector: the public door for events, HTTP and gRPC."""
+"""CDI collector: the only public door for events.
+
+Serves: HTTP (Segment's shapes, docs/http.md), gRPC ``CollectorService`` and ``SourcesService``.
+Consumes: nothing. Produces: COLLECTED (accepted events), REJECTED (single bad events of an HTTP batch).
+Owns: sources and the hashes of their write keys.
+Invariants: success is answered only after JetStream has stored the events; events of one person leave in the order in which they
+came; one bad event never costs the others of its batch; what a stranger can send is bounded in size, depth and time.
+Deliberately absent: validation against tracking plans, consent, deduplication (enrichment does these).
+"""

@@ -1,0 +1,61 @@
+"""The composition root: resources in start order, released in reverse. Doors open last and close first."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from cdi.collector.v1 import collector_service_pb2, collector_service_pb2_grpc
+from cdi_collector.application import Budget, Collector, Sources
+from cdi_collector.http.app import HttpApp
+from cdi_collector.http.registry import ROUTES
+from cdi_collector.http.server import serve_http
+from cdi_collector.publisher import GroupCommit
+from cdi_collector.servicer import CollectorServicer, SourcesServicer
+from cdi_collector.settings import Settings
+from cdi_collector.store import PostgresSources, SourceDirectory
+from cdi_collector.tracing import Sampler
+from cdi_runtime import bus, rpc
+from cdi_runtime.service import ServiceContext
+from cdi_runtime.store import Database
+
+
+@asynccontextmanager
+async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterator[None]:
+    """Runs the collector while the block runs."""
+    assert settings.database_url is not None
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(Database.connect(settings.database_url.get_secret_value()))
+        store = PostgresSources(database)
+        directory = SourceDirectory(store, settings.sources_refresh_seconds)
+        await directory.refresh()
+        await stack.enter_async_context(context.background(directory.run(), "sources"))
+        context.readiness.add("sources", directory.ready)
+        connection = await stack.enter_async_context(bus.connect(settings.nats_url, context.name))
+        context.readiness.add("nats", connection.ready)
+        commit = GroupCommit(connection, settings.partitions, settings.linger_milliseconds / 1_000)
+        stack.push_async_callback(commit.drain)
+        collector = Collector(directory, commit, commit, Sampler(settings.trace_sample_ratio), settings.partitions)
+        budget = Budget(settings.max_in_flight_bytes)
+        await stack.enter_async_context(
+            rpc.serve(context, settings.grpc_address, *_registrations(collector, budget, Sources(store, directory)))
+        )
+        app = HttpApp(collector, budget, ROUTES, body_seconds=settings.body_seconds, proxy_hops=settings.trusted_proxy_hops)
+        await stack.enter_async_context(serve_http(context, settings, app))
+        yield
+
+
+def _registrations(collector: Collector, budget: Budget, sources: Sources) -> list[rpc.Registration]:
+    services = collector_service_pb2.DESCRIPTOR.services_by_name
+    return [
+        rpc.Registration(
+            collector_service_pb2_grpc.add_CollectorServiceServicer_to_server,
+            CollectorServicer(collector, budget),
+            services["CollectorService"].full_name,
+        ),
+        rpc.Registration(
+            collector_service_pb2_grpc.add_SourcesServiceServicer_to_server,
+            SourcesServicer(sources),
+            services["SourcesService"].full_name,
+        ),
+    ]

@@ -1,0 +1,133 @@
+"""Requests and responses of the gRPC API ↔ domain."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+
+import msgspec
+from google.protobuf import json_format
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc import status_pb2
+
+from cdi.collector.v1 import collector_service_pb2 as pb
+from cdi.collector.v1 import source_pb2
+from cdi.event.v1 import event_pb2
+from cdi_collector.domain import json_text
+from cdi_collector.domain.client_event import ABSENT, ClientEvent, Item
+from cdi_collector.domain.event_fields import TYPES, invalid
+from cdi_collector.domain.intake import Intake
+from cdi_collector.domain.sources import Source, hash_of
+from cdi_kernel.clock import MAX_INSTANT_US, MIN_INSTANT_US
+from cdi_kernel.faults import Fault, InvalidArgument
+from cdi_kernel.ids import SourceId, WorkspaceId
+
+_NAMES = {number: name for name, number in TYPES.items()}
+
+
+def items_of(request: pb.IngestEventsRequest) -> Sequence[Item]:
+    """The events of a request."""
+    return [_item(event) for event in request.events]
+
+
+def sent_us_of(request: pb.IngestEventsRequest) -> int | None:
+    """When the client sent it; ``None`` if it did not say, or nothing that is a time."""
+    return _micros(request.sent_time) if request.HasField("sent_time") else None
+
+
+def results_of(intake: Intake, statuses: Sequence[status_pb2.Status]) -> list[pb.IngestResult]:
+    """One result per event, in order.
+
+    Args:
+        intake: what the request came to.
+        statuses: of its refusals, in their order.
+    """
+    refused = {refusal.index: status for refusal, status in zip(intake.refusals, statuses, strict=True)}
+    stored = status_pb2.Status()
+    return [
+        pb.IngestResult(index=index, message_id=message_id, status=refused.get(index, stored))
+        for index, message_id in enumerate(intake.message_ids)
+    ]
+
+
+def source_of(message: source_pb2.Source) -> Source:
+    """A source as asked for; its version is not the client's to set."""
+    hashes = frozenset(hash_of(key) for key in message.write_keys)
+    return Source(WorkspaceId(message.workspace_id), SourceId(message.source_id), message.disabled, 0, hashes)
+
+
+def source_message(source: Source) -> source_pb2.Source:
+    """A source without its keys."""
+    return source_pb2.Source(workspace_id=source.workspace_id, source_id=source.source_id, disabled=source.disabled, version=source.version)
+
+
+def page_token_of(after: str) -> str:
+    """The token of the page after a source id; empty for none."""
+    return base64.urlsafe_b64encode(after.encode()).decode()
+
+
+def after_of(page_token: str) -> str:
+    """The source id in a page token.
+
+    Raises:
+        InvalidArgument: it is no token of ours.
+    """
+    try:
+        return base64.urlsafe_b64decode(page_token.encode()).decode()
+    except (binascii.Error, ValueError) as error:
+        wrong = ("page_token", "not a token of an earlier answer")
+        raise InvalidArgument("the page token cannot be read", field_violations=[wrong]) from error
+
+
+def _item(event: pb.EventInput) -> Item:
+    try:
+        return ClientEvent(
+            type=_NAMES.get(event.type, "" if event.type == event_pb2.EVENT_TYPE_UNSPECIFIED else str(event.type)),
+            message_id=event.message_id,
+            event=event.name,
+            name=event.name,
+            category=event.category,
+            user_id=event.user_id,
+            anonymous_id=event.anonymous_id,
+            group_id=event.group_id,
+            previous_id=event.previous_id,
+            schema_uri=event.schema_uri,
+            original_timestamp=_seconds(event.original_time) if event.HasField("original_time") else None,
+            properties=_object("properties", event.properties),
+            traits=_object("traits", event.traits),
+            context=_object("context", event.context),
+            integrations=_object("integrations", event.integrations),
+        )
+    except Fault as fault:
+        return fault
+
+
+def _object(field: str, value: pb.JsonObject) -> msgspec.Raw:
+    form = value.WhichOneof("form")
+    if form is None:
+        return ABSENT
+    if form == "json":
+        return msgspec.Raw(_checked(field, value.json)) if value.json else ABSENT
+    try:
+        return msgspec.Raw(msgspec.json.encode(json_format.MessageToDict(value.struct)))
+    except json_format.Error as error:
+        raise invalid(field, "a number of a Struct has to be finite") from error
+
+
+def _checked(field: str, text: bytes) -> bytes:
+    repaired, fault = json_text.checked(text)
+    if fault is not None or not json_text.is_object(repaired):
+        raise invalid(field, "UTF-8 JSON text of an object is expected")
+    return repaired.strip()
+
+
+def _micros(time: Timestamp) -> int | None:
+    micros = time.seconds * 1_000_000 + time.nanos // 1_000
+    return micros if MIN_INSTANT_US <= micros <= MAX_INSTANT_US else None
+
+
+def _seconds(time: Timestamp) -> str:
+    if _micros(time) is None:
+        raise invalid("original_time", "a time between the years 1 and 9999 is expected")
+    return time.ToJsonString()

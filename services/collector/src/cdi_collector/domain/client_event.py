@@ -1,0 +1,151 @@
+"""An event as a client gives it, before any rule: the shape that every door and every SDK family is brought to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from cdi.error.v1 import error_pb2
+from cdi_collector.domain import json_text
+from cdi_collector.faults import malformed
+from cdi_kernel.faults import Fault, InvalidArgument
+
+Identifier = str | int | float | None
+Time = str | int | float | None
+ABSENT: Final = msgspec.Raw(b"")
+
+
+class ClientEvent(msgspec.Struct, rename="camel", gc=False):
+    """One event in Segment's words; ``None`` and an empty ``Raw`` mean absent, and so does JSON's null.
+
+    Objects stay the bytes that the client sent.
+    """
+
+    type: str | None = None
+    message_id: Identifier = None
+    event: str | None = None
+    name: str | None = None
+    category: str | None = None
+    user_id: Identifier = None
+    anonymous_id: Identifier = None
+    group_id: Identifier = None
+    previous_id: Identifier = None
+    schema_uri: str | None = None
+    timestamp: Time = None
+    original_timestamp: Time = None
+    sent_at: Time = None
+    properties: msgspec.Raw = ABSENT
+    traits: msgspec.Raw = ABSENT
+    context: msgspec.Raw = ABSENT
+    integrations: msgspec.Raw = ABSENT
+
+
+Item = ClientEvent | Fault
+"""An event, or why what stands in its place is none."""
+
+
+class Batch(msgspec.Struct, rename="camel", gc=False):
+    """The body of ``/v1/batch``."""
+
+    batch: list[ClientEvent]
+    write_key: str | None = None
+    sent_at: Time = None
+    context: msgspec.Raw = ABSENT
+    integrations: msgspec.Raw = ABSENT
+
+
+class RawBatch(msgspec.Struct, rename="camel", gc=False):
+    """The same body with its items unread: for a batch with an item that is no event, and to keep what was refused."""
+
+    batch: list[msgspec.Raw]
+    write_key: str | None = None
+    sent_at: Time = None
+    context: msgspec.Raw = ABSENT
+    integrations: msgspec.Raw = ABSENT
+
+
+class Single(ClientEvent, rename="camel", gc=False):
+    """The body of a path for one event."""
+
+    write_key: str | None = None
+
+
+_PATH: Final = re.compile(r"at `\$\.?(?:\[\.\.\.\]\.?)?([A-Za-z.\[\]]*)`")
+_decode_batch: Final = msgspec.json.Decoder(Batch).decode
+_decode_raw_batch: Final = msgspec.json.Decoder(RawBatch).decode
+_decode_single: Final = msgspec.json.Decoder(Single).decode
+_decode_event: Final = msgspec.json.Decoder(ClientEvent).decode
+
+
+def read_single(body: bytes) -> Single:
+    """The event of a single-event path.
+
+    Raises:
+        InvalidArgument: the body is not JSON, not an object, or a field has the wrong type.
+    """
+    text, fault = json_text.checked(body)
+    if fault is not None:
+        raise fault
+    try:
+        return _decode_single(text)
+    except msgspec.ValidationError as error:
+        raise wrong_type(error) from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise malformed("the body is not JSON") from error
+
+
+def read_batch(body: bytes) -> tuple[Batch | RawBatch, Sequence[Item]]:
+    """The body of a batch and its items, each an event or the reason why it is none.
+
+    Raises:
+        InvalidArgument: the body as a whole is not JSON, or not an object with an array ``batch``.
+    """
+    text, fault = json_text.checked(body)
+    if fault is None:
+        try:
+            whole = _decode_batch(text)
+        except (msgspec.ValidationError, RecursionError):
+            return _read_one_by_one(text)
+        return whole, whole.batch
+    if fault.reason != error_pb2.ERROR_REASON_INVALID_FIELD:
+        raise fault
+    return _read_one_by_one(text)
+
+
+def raw_items(body: bytes) -> Sequence[bytes]:
+    """The items of a batch that ``read_batch`` took, as bytes."""
+    return [bytes(item) for item in _decode_raw_batch(json_text.checked(body)[0]).batch]
+
+
+def wrong_type(error: msgspec.ValidationError) -> Fault:
+    """The fault for a field of the wrong JSON type, naming the field."""
+    path = _PATH.search(str(error))
+    if path is None or not path[1]:
+        return malformed("a JSON object is expected")
+    return InvalidArgument("a field has the wrong type", reason=error_pb2.ERROR_REASON_INVALID_FIELD, metadata={"field": path[1]})
+
+
+def _read_one_by_one(text: bytes) -> tuple[RawBatch, Sequence[Item]]:
+    try:
+        whole = _decode_raw_batch(text)
+    except msgspec.ValidationError as error:
+        raise wrong_type(error) from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise malformed("the body is not JSON") from error
+    if (fault := json_text.check(b"[%s,%s]" % (bytes(whole.context) or b"0", bytes(whole.integrations) or b"0"))) is not None:
+        raise fault
+    return whole, [_item(bytes(raw)) for raw in whole.batch]
+
+
+def _item(text: bytes) -> Item:
+    if (fault := json_text.check(text)) is not None:
+        return fault
+    try:
+        return _decode_event(text)
+    except msgspec.ValidationError as error:
+        return wrong_type(error)
+    except (msgspec.DecodeError, RecursionError):
+        return malformed("the event is not JSON")

@@ -1,0 +1,141 @@
+"""From client events to framed ``cdi.event.v1.Event`` per partition: the rules of an event, its times, its partition.
+
+``admit`` is the hot loop of the collector: no allocation that is not needed, one serialization, no message object per event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from cdi.event.v1 import event_pb2
+from cdi_collector.domain import json_text, wire
+from cdi_collector.domain.client_event import Item
+from cdi_collector.domain.event_fields import append_message_id, append_objects, append_subject, append_times, too_large
+from cdi_collector.domain.limits import MAX_EVENT_BYTES
+from cdi_collector.domain.sources import Source
+from cdi_kernel.faults import Fault
+from cdi_kernel.topology import partition_of
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """What holds for all events of one request.
+
+    Attributes:
+        source: whose write key it was.
+        received_us: microseconds since 1970, by the collector's clock.
+        sent_us: when the client sent it, by the client's clock; ``None`` if it did not say.
+        client_ip: where the request came from.
+        user_agent: its User-Agent header.
+        partitions: partitions of the installation.
+        new_message_id: makes the id of an event that has none.
+    """
+
+    source: Source
+    received_us: int
+    sent_us: int | None
+    client_ip: str
+    user_agent: str
+    partitions: int
+    new_message_id: Callable[[], str]
+
+    def constant_fields(self) -> bytes:
+        """The fields that every event of the request shares, serialized once."""
+        event = event_pb2.Event(
+            workspace_id=self.source.workspace_id,
+            source_id=self.source.source_id,
+            client_ip=self.client_ip,
+            user_agent=self.user_agent,
+        )
+        return event.SerializeToString() + wire.RECEIVED_TIME + wire.timestamp(self.received_us)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An event that breaks a rule: its place in the request and why."""
+
+    index: int
+    fault: Fault
+
+
+@dataclass(slots=True)
+class Intake:
+    """What a request comes to.
+
+    Attributes:
+        frames: framed events by partition, in the order of the request.
+        links: traceparents of the sampled events, by partition.
+        message_ids: of each item, given or made; empty where it could not be read.
+        refusals: the items that are no events, by rising index.
+    """
+
+    frames: dict[int, list[bytes]] = field(default_factory=dict)
+    links: dict[int, list[str]] = field(default_factory=dict)
+    message_ids: list[str] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+
+    @property
+    def accepted(self) -> int:
+        """Number of events that passed."""
+        return len(self.message_ids) - len(self.refusals)
+
+
+def admit(items: Sequence[Item], arrival: Arrival, traceparents: Mapping[int, str]) -> Intake:
+    """Applies the rules to every item.
+
+    Args:
+        items: in the order of the request.
+        arrival: what they share.
+        traceparents: of the sampled ones, by index.
+    """
+    intake = Intake()
+    constant = arrival.constant_fields()
+    workspace_id, partitions = arrival.source.workspace_id, arrival.partitions
+    received_us, sent_us = arrival.received_us, arrival.sent_us
+    for index, item in enumerate(items):
+        message_id = ""
+        try:
+            if isinstance(item, Fault):
+                raise item
+            parts = [constant]
+            message_id = append_message_id(parts, item.message_id, "" if item.message_id else arrival.new_message_id())
+            person = append_subject(parts, item)
+            append_times(parts, item, received_us, sent_us)
+            append_objects(parts, item)
+            partition = partition_of(workspace_id, person, partitions)
+            parts += (wire.PARTITION, wire.size(partition))
+            if index in traceparents:
+                parts += wire.TRACEPARENT.of(traceparents[index].encode())
+                intake.links.setdefault(partition, []).append(traceparents[index])
+            framed = wire.framed(parts)
+            if len(framed) > MAX_EVENT_BYTES:
+                raise too_large(len(framed))
+            if (frames := intake.frames.get(partition)) is None:
+                frames = intake.frames[partition] = []
+            frames.append(framed)
+        except Fault as fault:
+            intake.refusals.append(Refusal(index, fault))
+        intake.message_ids.append(message_id)
+    return intake
+
+
+def with_defaults(items: Sequence[Item], context: bytes, integrations: bytes) -> None:
+    """Gives the batch's own context and integrations to its items; an item's members win. Changes the items in place."""
+    for item in items:
+        if isinstance(item, Fault):
+            continue
+        if context:
+            item.context = _default(context, item.context)
+        if integrations:
+            item.integrations = _default(integrations, item.integrations)
+
+
+def _default(outer: bytes, raw: msgspec.Raw) -> msgspec.Raw:
+    inner = bytes(raw)
+    if inner in (b"", b"null"):
+        return msgspec.Raw(outer)
+    # What is no object stays as it is, to be refused with its event.
+    return msgspec.Raw(json_text.merged(outer, inner)) if json_text.is_object(inner) else raw

@@ -1,0 +1,80 @@
+"""Sources and their write keys: hashing, looking up, and what makes a source document valid."""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final
+
+from cdi.error.v1 import error_pb2
+from cdi_kernel.faults import Fault, InvalidArgument, PermissionDenied, Unauthenticated
+from cdi_kernel.ids import SourceId, WorkspaceId
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+_MAX_KEYS: Final = 100
+_MAX_KEY_LENGTH: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A place that events come from, as the collector keeps it.
+
+    Attributes:
+        workspace_id: the workspace.
+        source_id: its id within the workspace.
+        disabled: its events are refused.
+        version: rises with every change.
+        key_hashes: SHA-256 of its write keys. They are random and long, so a plain hash cannot be guessed backwards.
+    """
+
+    workspace_id: WorkspaceId
+    source_id: SourceId
+    disabled: bool
+    version: int
+    key_hashes: frozenset[bytes]
+
+
+def hash_of(write_key: str) -> bytes:
+    """The hash under which a write key is stored."""
+    return sha256(write_key.encode()).digest()
+
+
+class SourceSnapshot:
+    """All sources at one moment, by write key. A key that is not in it is unknown: nobody asks the database about a stranger's key."""
+
+    def __init__(self, sources: Iterable[Source]) -> None:
+        self._by_hash: dict[bytes, tuple[bytes, Source]] = {digest: (digest, source) for source in sources for digest in source.key_hashes}
+
+    def authenticate(self, write_key: str) -> Source:
+        """The source that a key belongs to.
+
+        Raises:
+            Unauthenticated: no key was given, or no source has it.
+            PermissionDenied: the source is switched off.
+        """
+        digest = hash_of(write_key)
+        stored, source = self._by_hash.get(digest, (b"", None))
+        if source is None or not hmac.compare_digest(stored, digest):
+            text = "no source has this write key" if write_key else "no write key was given"
+            raise Unauthenticated(error_pb2.ERROR_REASON_UNKNOWN_WRITE_KEY, text)
+        if source.disabled:
+            metadata = {"source": source.source_id}
+            raise PermissionDenied(error_pb2.ERROR_REASON_SOURCE_DISABLED, "the source is switched off", metadata=metadata)
+        return source
+
+
+def violations(workspace_id: str, source_id: str, write_keys: Iterable[str]) -> Fault | None:
+    """What is wrong with a source document, or ``None``."""
+    keys = list(write_keys)
+    wrong: list[tuple[str, str]] = []
+    for field, value in (("workspace_id", workspace_id), ("source_id", source_id)):
+        if not _NAME.fullmatch(value):
+            wrong.append((f"source.{field}", "letters, digits, '_', '.', '-', starting with a letter or digit, at most 63"))
+    if len(keys) > _MAX_KEYS:
+        wrong.append(("source.write_keys", f"at most {_MAX_KEYS}"))
+    if any(not key or len(key) > _MAX_KEY_LENGTH or not key.isprintable() or ":" in key for key in keys):
+        wrong.append(("source.write_keys", f"1 to {_MAX_KEY_LENGTH} printable characters without a colon"))
+    return InvalidArgument("the source breaks rules of its fields", field_violations=wrong) if wrong else None

@@ -1,0 +1,10 @@
+"""The families that the door takes, and all their paths."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cdi_collector.http import segment
+from cdi_collector.http.base import Routes
+
+ROUTES: Final[Routes] = {**segment.ROUTES}

@@ -1,0 +1,1 @@
+"""Migrations of the collector's database; run by ``python -m cdi_collector migrate``."""

@@ -1,0 +1,38 @@
+"""What the collector is told from outside; names as in its README."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from cdi_runtime.service import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """Settings of the collector beside those of every service.
+
+    Attributes:
+        http_address: where events are taken over HTTP, ``host:port``; announced as ``http``.
+        trusted_proxy_hops: how many proxies of one's own add to X-Forwarded-For; 0 takes the peer as the client.
+        linger_milliseconds: longest time that an event waits for others of its partition under load.
+        max_in_flight_bytes: bodies and requests in memory, all together; beyond it new ones get 503.
+        max_connections: open HTTP connections; further ones are closed at once.
+        head_seconds: time for a request's head to arrive.
+        body_seconds: time for a request's body to arrive.
+        keep_alive_seconds: how long an idle HTTP connection stays open.
+        sources_refresh_seconds: how old the known sources may become.
+    """
+
+    service_name: ClassVar[str] = "collector"
+    migrations: ClassVar[str | None] = "cdi_collector.migrations"
+
+    http_address: str = "127.0.0.1:0"
+    trusted_proxy_hops: int = Field(default=0, ge=0, le=10)
+    linger_milliseconds: float = Field(default=5.0, ge=0.0, le=1_000.0)
+    max_in_flight_bytes: int = Field(default=32 * 1024 * 1024, ge=1024 * 1024)
+    max_connections: int = Field(default=4_096, ge=1)
+    head_seconds: float = Field(default=10.0, gt=0.0)
+    body_seconds: float = Field(default=20.0, gt=0.0)
+    keep_alive_seconds: int = Field(default=75, ge=1)
+    sources_refresh_seconds: float = Field(default=1.0, gt=0.0)
