@@ -1,0 +1,85 @@
+"""What became of one event at one destination, in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from cdi.event.v1 import outcome_pb2
+from cdi.event.v1.event_pb2 import Event
+from cdi_router.domain.destination import Destination
+from cdi_router.domain.filter import CONSENT_DENIED, FILTERED, Filter
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What is recorded of one event at one destination.
+
+    Attributes:
+        destination_id: the destination.
+        sequence: how far the event's partition was worked through; 0 is nothing yet.
+        first_sequence: the first message of the partition that the destination ever saw; ``None`` if none.
+        dead: reason, last status and attempts of a given-up delivery.
+        withheld: the purposes that were missing when it was to be sent.
+        waiting: it waits: failed attempts, when the next is due, the last status, and whether it is its person's earliest.
+    """
+
+    destination_id: int
+    sequence: int
+    first_sequence: int | None
+    dead: tuple[str, int, int] | None
+    withheld: tuple[str, ...] | None
+    waiting: tuple[int, datetime, int, bool] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """An outcome (``cdi.event.v1.Outcome``), its reason, and a sentence without event content."""
+
+    outcome: outcome_pb2.Outcome.ValueType
+    reason: str
+    description: str
+
+
+def explain(destination: Destination, event: Event, sequence: int, fate: Fate) -> Explanation:
+    """Puts together what is recorded and, for the many events that leave no row, what the filter says.
+
+    The filter is the one in force now; it may have changed since.
+
+    Args:
+        destination: the document in force.
+        event: as it stands in ENRICHED.
+        sequence: of its message.
+        fate: what is recorded.
+    """
+    recorded = _recorded(fate)
+    if recorded is not None:
+        return recorded
+    if fate.first_sequence is None or sequence > fate.sequence:
+        why = "not reached yet" if destination.enabled else "not reached: the destination is disabled"
+        return Explanation(outcome_pb2.OUTCOME_UNSPECIFIED, "", why)
+    if sequence < fate.first_sequence:
+        return Explanation(outcome_pb2.OUTCOME_UNSPECIFIED, "", "the destination is newer than the event")
+    sieve = Filter(destination)
+    if (which := sieve.filter(event)) is not None:
+        return Explanation(outcome_pb2.OUTCOME_FILTERED, FILTERED, f"left out by {which}")
+    if missing := sieve.missing(event.consent.granted_purposes):
+        return Explanation(outcome_pb2.OUTCOME_FILTERED, CONSENT_DENIED, f"not granted when it was enriched: {', '.join(missing)}")
+    return Explanation(outcome_pb2.OUTCOME_DELIVERED, "", "delivered")
+
+
+def _recorded(fate: Fate) -> Explanation | None:
+    if fate.dead is not None:
+        reason, status, attempts = fate.dead
+        answer = f"status {status}" if status else "no answer"
+        return Explanation(outcome_pb2.OUTCOME_DEAD_LETTERED, reason, f"given up after attempt {attempts}: {answer}")
+    if fate.withheld is not None:
+        purposes = ", ".join(fate.withheld)
+        return Explanation(outcome_pb2.OUTCOME_FILTERED, CONSENT_DENIED, f"no longer granted when it was to be delivered: {purposes}")
+    if fate.waiting is None:
+        return None
+    attempts, due, status, earliest = fate.waiting
+    if not earliest or not attempts:
+        return Explanation(outcome_pb2.OUTCOME_PARKED, "", "waits behind an earlier event of the same person, or for its turn")
+    answer = f"status {status}" if status else "no answer"
+    return Explanation(outcome_pb2.OUTCOME_PARKED, "", f"attempt {attempts} failed ({answer}); the next is due at {due:%Y-%m-%dT%H:%M:%SZ}")

@@ -1,0 +1,149 @@
+"""What the router needs of the outside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from cdi.event.v1.event_pb2 import Event
+from cdi_router.domain.answer import Answer
+from cdi_router.domain.delivery import Barrier, Delivery, Progress, Settlement
+
+Subject = tuple[str, str, str]
+"""Whom consent is asked about: workspace, user id, anonymous id."""
+
+
+class Clock(Protocol):
+    """Time and chance, so that the rest needs neither."""
+
+    def now(self) -> datetime:
+        """The present instant, aware, UTC."""
+        ...
+
+    def chance(self) -> float:
+        """A random number, 0 ≤ chance < 1."""
+        ...
+
+
+class Endpoint(Protocol):
+    """The client of one destination."""
+
+    @property
+    def max_batch_events(self) -> int:
+        """Events that one request may hold."""
+        ...
+
+    @property
+    def concurrency(self) -> int:
+        """Requests that may be under way at once per partition."""
+        ...
+
+    def compose(self, events: Sequence[Event]) -> bytes:
+        """The body of a request. Total: no event makes it fail."""
+        ...
+
+    async def send(self, body: bytes, idempotency_key: str) -> Answer:
+        """Sends one request. Never raises for what the network or the destination does: that is an answer."""
+        ...
+
+
+class Consent(Protocol):
+    """What people agree to now."""
+
+    async def granted(self, subjects: Sequence[Subject]) -> Mapping[Subject, frozenset[str]]:
+        """The purposes that are granted now, per subject.
+
+        Raises:
+            Fault: consent does not answer (retryable) or refuses.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a partition of a destination stands: its progress and the people whose events wait."""
+
+    progress: Progress
+    barred: frozenset[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """The waiting events of one person, earliest first. Only the first one when the barrier says ``alone``."""
+
+    barrier: Barrier
+    deliveries: Sequence[Delivery]
+
+
+class DeliveryStore(Protocol):
+    """What is kept of deliveries. Every method is one transaction and raises ``StoreUnavailable`` when the database is away."""
+
+    async def standing(self, destination_id: int, partition: int) -> Standing:
+        """Where the partition stands. True until the next ``settle`` of the same partition: only that adds to those who wait."""
+        ...
+
+    async def settle(self, destination_id: int, partition: int, before: Progress, after: Progress, settlement: Settlement) -> bool:
+        """Stores what became of new events, and the progress.
+
+        Returns:
+            False, and nothing is stored, when the progress is not ``before`` any more: somebody else worked on the partition.
+        """
+        ...
+
+    async def due(self, destination_id: int, partitions: Sequence[int], now: datetime) -> Sequence[int]:
+        """Those of the partitions in which a retry is due."""
+        ...
+
+    async def queues(self, destination_id: int, partition: int, now: datetime, *, people: int, events: int) -> Sequence[Queue]:
+        """Whose retry is due, the most overdue first.
+
+        Args:
+            destination_id: the destination.
+            partition: the partition.
+            now: the time.
+            people: at most so many.
+            events: of one person, at most so many.
+        """
+        ...
+
+    async def settle_parked(
+        self, destination_id: int, partition: int, now: datetime, settlement: Settlement, freed: Sequence[bytes]
+    ) -> None:
+        """Stores what became of waiting events. What somebody else settled meanwhile is not counted twice.
+
+        Args:
+            destination_id: the destination.
+            partition: the partition.
+            now: when the next event of those who got on is due.
+            settlement: ``parked`` is empty; ``barriers`` are the new states of those who failed.
+            freed: people whose earliest event succeeded: what is left of theirs may go at full speed.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DeadRow:
+    """A delivery that was given up."""
+
+    delivery_id: str
+    destination: str
+    message_id: str
+    reason: str
+    response_status: int
+    response_body: str
+    attempts: int
+    first_attempt_time: datetime
+    dead_time: datetime
+    request_body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """So many events of a destination had this outcome (``cdi.event.v1.Outcome``)."""
+
+    destination: str
+    outcome: int
+    reason: str
+    events: int

@@ -1,0 +1,56 @@
+"""The loop that retries what waits, on the partitions that this replica owns."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+from cdi_kernel.faults import Fault
+from cdi_router.application.waiting import WaitingDelivery
+from cdi_router.metrics import Observer
+from cdi_runtime.telemetry import logger
+
+POLL_SECONDS: Final = 0.5
+MAX_BACKOFF_SECONDS: Final = 5.0
+
+log = logger(__name__)
+
+
+class Retrier:
+    """Retries the waiting events of one destination."""
+
+    def __init__(self, waiting: WaitingDelivery, owned: Callable[[], frozenset[int]], observer: Observer) -> None:
+        self._waiting = waiting
+        self._owned = owned
+        self._observer = observer
+
+    async def run(self) -> None:
+        """Runs until cancelled. Postgres or consent away: nothing is lost, the loop waits with backoff."""
+        pause = POLL_SECONDS
+        while True:
+            try:
+                busy = await self._round()
+                pause = POLL_SECONDS
+            except* Fault as faults:
+                busy = False
+                pause = min(pause * 2, MAX_BACKOFF_SECONDS)
+                log.warning("deliveries.retry_waits", reasons=[str(fault) for fault in faults.exceptions], seconds=pause)
+            if not busy:
+                await asyncio.sleep(pause)
+
+    async def _round(self) -> bool:
+        """Tries once what is due; false when there was nothing."""
+        due = await self._waiting.due(sorted(self._owned()))
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._partition(partition)) for partition in due]
+        return any(task.result() for task in tasks)
+
+    async def _partition(self, partition: int) -> bool:
+        started = time.time_ns()
+        settlement = await self._waiting.retry(partition)
+        if settlement is None:
+            return False
+        self._observer.settled(settlement, started)
+        return True
