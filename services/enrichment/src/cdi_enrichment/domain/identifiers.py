@@ -1,0 +1,94 @@
+"""The identifiers that an event brings for the identity graph.
+
+Source: reference algorithm of identity resolution, step 1. Differences: ``group_id`` names an account and is never an identifier
+of a person, since it would join all members of the account; the traits of a group event are the account's; an alias's previous id
+counts as an ``anonymous_id``, because two user ids of one profile would break the limit that protects from false merges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from cdi.event.v1 import event_pb2
+from cdi.identity.v1 import profile_pb2
+from cdi_enrichment.domain.context import Device, EventContext, context_traits, read_email
+
+MAX_IDENTIFIERS: Final = 50
+"""Of one event (IdentityInput)."""
+
+MAX_VALUE_LENGTH: Final = 500
+"""Characters of an identifier; what is longer names nobody."""
+
+_PLATFORMS: Final = ("ios", "android")
+
+
+def email_of(event: event_pb2.Event, context: EventContext) -> str | None:
+    """The person's e-mail address: from traits, else ``context.traits``, else properties; trimmed, in lower case.
+
+    Raises:
+        Rejected: traits or properties are no JSON object.
+    """
+    given = read_email(event.traits, "traits") if event.type != event_pb2.EVENT_TYPE_GROUP else None
+    if given is None and context.traits is not None:
+        given = context.traits.email
+    if given is None:
+        given = read_email(event.properties, "properties")
+    return (given.strip().lower() or None) if given else None
+
+
+def external_ids(context: EventContext) -> list[tuple[str, str]]:
+    """Type (lower case) and value of ``context.externalIds`` of the collection ``users``, in their order, without repetition."""
+    found: dict[tuple[str, str], None] = {}
+    for given in context.external_ids or ():
+        if given.type and given.id not in (None, "") and given.collection in (None, "users") and given.encoding in (None, "none"):
+            found[(given.type.lower(), str(given.id))] = None
+    return list(found)[:MAX_IDENTIFIERS]
+
+
+def identifiers_of(
+    event: event_pb2.Event, context: EventContext, email: str | None, external: Iterable[tuple[str, str]]
+) -> list[profile_pb2.Identifier]:
+    """All identifiers of an event, the strongest first, without repetition; at most 50.
+
+    Args:
+        event: the event.
+        context: its decoded context.
+        email: from ``email_of``.
+        external: from ``external_ids``.
+    """
+    found: dict[tuple[str, str], None] = {}
+    if event.user_id:
+        found["user_id", event.user_id] = None
+    if email:
+        found["email", email] = None
+    if event.anonymous_id:
+        found["anonymous_id", event.anonymous_id] = None
+    if event.previous_id and event.type == event_pb2.EVENT_TYPE_ALIAS:
+        found["anonymous_id", event.previous_id] = None
+    for pair in external:
+        found[pair] = None
+    if context.device is not None:
+        for pair in _device_ids(context.device):
+            found[pair] = None
+    usable = (pair for pair in found if len(pair[1]) <= MAX_VALUE_LENGTH and "\x00" not in pair[1])
+    return [profile_pb2.Identifier(type=kind, value=value) for kind, value in usable][:MAX_IDENTIFIERS]
+
+
+def traits_of(event: event_pb2.Event) -> bytes:
+    """The traits to keep on the profile: an identify's own, or its ``context.traits``; empty for every other event."""
+    if event.type != event_pb2.EVENT_TYPE_IDENTIFY:
+        return b""
+    return event.traits or (context_traits(event.context) if b'"traits"' in event.context else b"")
+
+
+def _device_ids(device: Device) -> Iterable[tuple[str, str]]:
+    platform = next((name for name in _PLATFORMS if name in (device.type or "").lower()), None)
+    if platform is None:
+        return
+    if device.id:
+        yield f"{platform}.id", device.id
+    if device.advertising_id and device.ad_tracking_enabled:
+        yield f"{platform}.idfa", device.advertising_id
+    if device.token:
+        yield f"{platform}.push_token", device.token

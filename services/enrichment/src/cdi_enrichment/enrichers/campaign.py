@@ -1,0 +1,53 @@
+"""Campaign parameters and click ids, from ``context.campaign`` and the page's URL."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote_plus
+
+from cdi.event.v1 import event_pb2
+from cdi_enrichment.enrichers.base import MAX_VALUE_LENGTH, ReferenceFiles, Subject
+
+CLICK_IDS = (
+    "gclid", "gbraid", "wbraid", "dclid", "fbclid", "msclkid", "ttclid", "twclid", "li_fat_id", "igshid", "epik", "rdt_cid",
+    "ScCid", "irclickid", "yclid",
+)  # fmt: skip
+"""Parameters that advertising networks add to a link. When a URL has several, the first of this list counts."""
+
+_UTM = {"utm_source": "source", "utm_medium": "medium", "utm_campaign": "name", "utm_term": "term", "utm_content": "content"}
+_PARAMETER = re.compile(rf"(?:^|[?&;])({'|'.join([*_UTM, *CLICK_IDS])})=([^&#;]*)")
+
+
+class CampaignEnricher:
+    """A parameter that ``context.campaign`` names wins over the URL's."""
+
+    def __init__(self, _: ReferenceFiles) -> None:
+        return
+
+    def __call__(self, subject: Subject, found: event_pb2.Enrichments) -> None:
+        """Sets ``campaign`` when there is at least one parameter."""
+        parameters = _parameters(subject)
+        given = subject.context.campaign
+        if given is not None:
+            own = {"source": given.source, "medium": given.medium, "name": given.name, "term": given.term, "content": given.content}
+            parameters |= {name: value[:MAX_VALUE_LENGTH] for name, value in own.items() if value}
+        if parameters:
+            found.campaign.CopyFrom(event_pb2.Campaign(**parameters))
+
+
+def _parameters(subject: Subject) -> dict[str, str]:
+    """Fields of ``Campaign`` from the query of the page; the first occurrence of a parameter counts."""
+    url, search = subject.page.url or "", subject.page.search or ""
+    _, _, query = url.partition("?")
+    if not query and not search:
+        return {}
+    fields: dict[str, str] = {}
+    clicks: dict[str, str] = {}
+    for name, value in _PARAMETER.findall(f"{query}&{search.lstrip('?')}"):
+        if value:
+            into, key = (fields, _UTM[name]) if name in _UTM else (clicks, name)
+            into.setdefault(key, unquote_plus(value)[:MAX_VALUE_LENGTH])
+    for name in CLICK_IDS:
+        if name in clicks:
+            return fields | {"click_id_type": name, "click_id": clicks[name]}
+    return fields

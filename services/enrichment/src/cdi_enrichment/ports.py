@@ -1,0 +1,126 @@
+"""What the pipeline needs from outside, as Protocols, and the values that pass through them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple, Protocol
+
+from cdi.consent.v1 import consent_service_pb2
+from cdi.enrichment.v1 import tracking_plan_pb2
+from cdi.event.v1 import outcome_pb2
+from cdi.identity.v1 import identity_service_pb2
+from cdi_enrichment.domain.claims import Place
+from cdi_runtime.bus import Outgoing, PubAck
+
+
+class Position(NamedTuple):
+    """A place in COLLECTED.
+
+    Attributes:
+        sequence: of the last message that is done.
+        stored_us: when JetStream stored that message; tells a stream that was made anew, whose sequences begin again.
+    """
+
+    sequence: int
+    stored_us: int
+
+
+START = Position(0, 0)
+
+
+@dataclass(slots=True)
+class Advance:
+    """A step of one partition.
+
+    Attributes:
+        before: the progress that the step starts at.
+        after: the progress that it reaches.
+        counts: events by outcome and reason name.
+    """
+
+    before: Position
+    after: Position
+    counts: dict[tuple[int, str], int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SeenEvent:
+    """The first occurrence of an event id."""
+
+    partition: int
+    place: Place
+    seen_time: datetime
+
+
+class Claims(Protocol):
+    """The dedupe window."""
+
+    async def claim(self, wanted: Mapping[bytes, Place], partitions: Mapping[int, int]) -> dict[bytes, Place]:
+        """The wanted keys that another place holds; all others are claimed."""
+        ...
+
+    async def find(self, key: bytes) -> SeenEvent | None:
+        """Who holds a key."""
+        ...
+
+
+class Progress(Protocol):
+    """How far each partition has come."""
+
+    async def read(self, partitions: Collection[int]) -> dict[int, Position]:
+        """The progress of partitions; one that never moved is missing."""
+        ...
+
+    async def advance(self, moves: Mapping[int, Advance]) -> None:
+        """Moves all partitions and adds their counts, or none."""
+        ...
+
+    async def count_outcomes(self) -> list[outcome_pb2.OutcomeCount]:
+        """All counts so far."""
+        ...
+
+
+class Plans(Protocol):
+    """The stored tracking plans."""
+
+    async def apply(self, plan: tracking_plan_pb2.TrackingPlan) -> tuple[tracking_plan_pb2.TrackingPlan, bool]:
+        """Stores a plan as the newest version of its name, unless it is already."""
+        ...
+
+    async def page(self, workspace_id: str, after: str, limit: int) -> Sequence[tracking_plan_pb2.TrackingPlan]:
+        """Plans in force by name."""
+        ...
+
+    async def revision(self) -> int:
+        """Rises with every change."""
+        ...
+
+    async def all_in_force(self) -> tuple[int, Sequence[tracking_plan_pb2.TrackingPlan]]:
+        """The revision and all plans in force."""
+        ...
+
+
+class ConsentEvaluator(Protocol):
+    """The consent service. Raises a retryable ``Fault`` while it is away."""
+
+    async def evaluate(self, inputs: Sequence[consent_service_pb2.ConsentInput]) -> Sequence[consent_service_pb2.EvaluatedConsent]:
+        """One result per input, in order."""
+        ...
+
+
+class IdentityResolver(Protocol):
+    """The identity service. Raises a retryable ``Fault`` while it is away."""
+
+    async def resolve(self, inputs: Sequence[identity_service_pb2.IdentityInput]) -> Sequence[identity_service_pb2.ResolvedIdentity]:
+        """One result per input, in order."""
+        ...
+
+
+class Publisher(Protocol):
+    """The bus."""
+
+    async def publish_all(self, messages: Sequence[Outgoing]) -> list[PubAck]:
+        """Returns when all are stored, raises a retryable ``Fault`` when one is not known to be."""
+        ...

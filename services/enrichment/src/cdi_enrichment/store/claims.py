@@ -1,0 +1,119 @@
+"""Claims in Postgres, in one table per epoch, so that expiry is a DROP (docs/adr/0004-dedupe-store.md).
+
+An epoch lasts a day. New claims go into the newest epoch; the one before it is only read; older ones are dropped. Hence the window
+is between one and two days. Who claims holds a shared lock until commit, who opens an epoch holds it exclusively: there is never a
+moment in which two transactions write to different epochs, and so a claim is unique over all of them, whatever the clocks say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Final
+
+from sqlalchemy import text
+
+from cdi_enrichment.domain.claims import Place
+from cdi_enrichment.ports import SeenEvent
+from cdi_runtime.store import Database, raw
+from cdi_runtime.telemetry import logger
+
+EPOCH: Final = timedelta(hours=24)
+"""How long claims go into one table. The dedupe window is at least this long."""
+
+_LOCK: Final = 0x0CD1_E001
+_log = logger(__name__)
+
+_LOCK_SHARED = "SELECT pg_advisory_xact_lock_shared($1)"
+_EPOCHS = "SELECT epoch FROM claim_epochs ORDER BY epoch DESC"
+_HOLDERS = "SELECT key, sequence, position FROM claims WHERE epoch = ANY($1::int[]) AND key = ANY($2::bytea[])"
+_CLAIM = """
+    INSERT INTO claims (epoch, key, sequence, position, partition)
+    SELECT $1, w.key, w.sequence, w.position, w.partition
+    FROM unnest($2::bytea[], $3::bigint[], $4::int[], $5::smallint[]) AS w (key, sequence, position, partition)
+    ON CONFLICT DO NOTHING RETURNING key
+"""
+_SEEN = "SELECT partition, sequence, position, seen_time FROM claims WHERE key = :key ORDER BY epoch LIMIT 1"
+
+
+class ClaimStore:
+    """Claims of event ids; see ``domain.claims`` for what they mean."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def claim(self, wanted: Mapping[bytes, Place], partitions: Mapping[int, int]) -> dict[bytes, Place]:
+        """Claims keys for places, in one transaction.
+
+        Args:
+            wanted: by key, the place that wants it.
+            partitions: the partition of each sequence in ``wanted``.
+
+        Returns:
+            The keys that another place holds, with that place. All others are now held by the place that wanted them.
+
+        Raises:
+            StoreUnavailable: nothing is promised; doing it again is safe.
+        """
+        if not wanted:
+            return {}
+        # In the order of the keys: transactions that want the same keys wait for each other instead of dying in a deadlock.
+        keys = sorted(wanted)
+        async with self._database.transaction() as connection:
+            driver = raw(connection)
+            await driver.execute(_LOCK_SHARED, _LOCK)
+            newest, *older = [row[0] for row in await driver.fetch(_EPOCHS)]
+            held = {row[0]: Place(row[1], row[2]) for row in await driver.fetch(_HOLDERS, older, keys)} if older else {}
+            free = [key for key in keys if key not in held] if held else keys
+            places = [wanted[key] for key in free]
+            made = await driver.fetch(
+                _CLAIM,
+                newest,
+                free,
+                [place.sequence for place in places],
+                [place.position for place in places],
+                [partitions[place.sequence] for place in places],
+            )
+            if len(made) < len(free):
+                taken = set(free).difference(row[0] for row in made)
+                held |= {row[0]: Place(row[1], row[2]) for row in await driver.fetch(_HOLDERS, [newest], list(taken))}
+        return {key: place for key, place in held.items() if place != wanted[key]}
+
+    async def find(self, key: bytes) -> SeenEvent | None:
+        """The event that holds a key, ``None`` outside the dedupe window."""
+        async with self._database.transaction() as connection:
+            row = (await connection.execute(text(_SEEN), {"key": key})).first()
+        return None if row is None else SeenEvent(row.partition, Place(row.sequence, row.position), row.seen_time)
+
+    async def open_epoch_if_due(self) -> bool:
+        """Opens a new epoch when the newest one is a day old, and drops those that no window needs. True if it did.
+
+        Every replica may call it at any time; the database's clock decides.
+        """
+        if not await self._is_due():
+            return False
+        async with self._database.transaction() as connection:
+            await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+            newest, opened, now = (
+                await connection.execute(text("SELECT epoch, open_time, now() FROM claim_epochs ORDER BY epoch DESC LIMIT 1"))
+            ).one()
+            if not _old(opened, now):
+                return False
+            await connection.execute(text(f"CREATE TABLE claims_{newest + 1} PARTITION OF claims FOR VALUES IN ({newest + 1})"))
+            await connection.execute(text("INSERT INTO claim_epochs (epoch) VALUES (:epoch)"), {"epoch": newest + 1})
+            gone = (
+                await connection.execute(text("DELETE FROM claim_epochs WHERE epoch < :epoch RETURNING epoch"), {"epoch": newest})
+            ).scalars()
+            for epoch in gone.all():
+                await connection.execute(text(f"DROP TABLE claims_{int(epoch)}"))
+        _log.info("claims.epoch_opened", epoch=newest + 1)
+        return True
+
+    async def _is_due(self) -> bool:
+        async with self._database.transaction() as connection:
+            opened, now = (await connection.execute(text("SELECT max(open_time), clock_timestamp() FROM claim_epochs"))).one()
+        return _old(opened, now)
+
+
+def _old(opened: datetime, now: datetime) -> bool:
+    return now - opened >= EPOCH
