@@ -1,0 +1,146 @@
+"""`cdi explain`: what happened to one event, at every stage and sink, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+import typer
+from rich.table import Table
+
+from cdi.enrichment.v1 import enrichment_service_pb2
+from cdi.event.v1 import event_pb2, outcome_pb2
+from cdi.router.v1 import router_service_pb2
+from cdi.warehouse.v1 import warehouse_service_pb2
+from cdi_cli.commands.querying import rows_of
+from cdi_cli.commands.tailing import line_of, type_name
+from cdi_cli.peers import Peers, ask, connect_peers
+from cdi_cli.streams import enriched_of
+from cdi_cli.suite import Endpoints, find_suite
+from cdi_cli.terminal import DEFAULT_DIRECTORY, CommandFailed, Directory, Workspace, console, reported, run
+from cdi_kernel.faults import Fault, NotFound
+from cdi_kernel.topology import StreamName
+from cdi_runtime.bus import Bus, connect
+
+TABLES: Final = {
+    "track": "tracks",
+    "identify": "identifies",
+    "page": "pages",
+    "screen": "screens",
+    "group": "groups",
+    "alias": "aliases",
+    "self_describing": "tracks",
+}
+"""Event type → the table that has every event of the type (Segment's layout)."""
+
+MessageId = Annotated[str, typer.Argument(help="The event's message id.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One line of the explanation: where, what, and why."""
+
+    where: str
+    what: str
+    why: str
+
+
+@reported
+def explain(message_id: MessageId, directory: Directory = DEFAULT_DIRECTORY, workspace: Workspace = "main") -> None:
+    """Tell the whole way of one event."""
+    steps = run(_walk(find_suite(directory), workspace, message_id))
+    if not steps:
+        raise CommandFailed(f"nobody knows {message_id} in workspace {workspace}: not accepted, or older than the dedupe window")
+    table = Table("where", "what", "why", title=message_id, title_justify="left")
+    for step in steps:
+        table.add_row(step.where, step.what, step.why)
+    console.print(table)
+
+
+async def _walk(endpoints: Endpoints, workspace: str, message_id: str) -> list[Step]:
+    async with connect(endpoints.nats_url, "cdi-explain") as bus, connect_peers(endpoints) as peers:
+        rejections = await _rejections(peers, message_id)
+        request = enrichment_service_pb2.ExplainEventRequest(workspace_id=workspace, message_id=message_id)
+        try:
+            place = await ask((await peers.enrichment()).ExplainEvent, request)
+        except NotFound:
+            return rejections
+        return [await _collected(bus, place), *await _after_collected(bus, peers, workspace, message_id, place, rejections)]
+
+
+async def _collected(bus: Bus, place: enrichment_service_pb2.ExplainEventResponse) -> Step:
+    where = f"COLLECTED {place.collected_sequence}, event {place.index}, partition {place.partition}"
+    try:
+        message = await bus.message(StreamName.COLLECTED, place.collected_sequence)
+    except NotFound:
+        return Step("collector", f"accepted: {where}", "retention has removed the message since")
+    event = event_pb2.EventBatch.FromString(message.payload).events[place.index]
+    return Step("collector", f"accepted: {where}", f"{type_name(event)} {event.name!r} of source {event.source_id}")
+
+
+async def _after_collected(
+    bus: Bus, peers: Peers, workspace: str, message_id: str, place: enrichment_service_pb2.ExplainEventResponse, rejections: list[Step]
+) -> list[Step]:
+    message = await enriched_of(bus, place.partition, place.collected_sequence)
+    events = event_pb2.EventBatch.FromString(message.payload).events if message is not None else ()
+    event = next((each for each in events if each.message_id == message_id and each.workspace_id == workspace), None)
+    if message is None or event is None:
+        return rejections or [Step("enrichment", "not enriched", "on its way, filtered, or removed by retention since")]
+    enriched = Step("enrichment", f"enriched: ENRICHED {message.sequence}", line_of(event, show_personal=False))
+    return [enriched, *rejections, *await _loads(peers, event), *await _deliveries(peers, event, message.sequence)]
+
+
+async def _rejections(peers: Peers, message_id: str) -> list[Step]:
+    sql = f"SELECT stage, reason, description FROM rejected_events WHERE message_id = {quoted(message_id)} LIMIT 20"
+    rows = await _rows(peers, sql)
+    return [Step(str(row[0]), f"rejected: {row[1]}", str(row[2])) for row in rows]
+
+
+async def _loads(peers: Peers, event: event_pb2.Event) -> list[Step]:
+    """What each warehouse has of the event, or why it may not have it."""
+    request = warehouse_service_pb2.ListWarehousesRequest(workspace_id=event.workspace_id, page_size=1_000)
+    warehouses = (await ask((await peers.warehouse()).ListWarehouses, request)).warehouses
+    steps: list[Step] = []
+    for warehouse in warehouses:
+        table = TABLES.get(type_name(event), "tracks")
+        schema = warehouse.duckdb.schema or "main"
+        rows = await _rows(peers, f'SELECT loaded_at FROM "{schema}"."{table}" WHERE id = {quoted(event.message_id)}')
+        denied = [purpose for purpose in warehouse.purposes if purpose not in event.consent.granted_purposes]
+        if rows:
+            step = Step(f"warehouse:{warehouse.name}", f"loaded into {table}", f"at {rows[0][0]}")
+        elif denied:
+            step = Step(f"warehouse:{warehouse.name}", "filtered: consent_denied", f"not granted: {', '.join(denied)}")
+        else:
+            step = Step(f"warehouse:{warehouse.name}", "not loaded yet", "on its way")
+        steps.append(step)
+    return steps
+
+
+async def _deliveries(peers: Peers, event: event_pb2.Event, sequence: int) -> list[Step]:
+    request = router_service_pb2.ExplainDeliveryRequest(event=event.SerializeToString(), enriched_sequence=sequence)
+    answer = await ask((await peers.router()).ExplainDelivery, request)
+    return [
+        Step(f"destination:{each.destination}", _outcome(each.outcome) + (f": {each.reason}" if each.reason else ""), each.description)
+        for each in answer.explanations
+    ]
+
+
+def _outcome(outcome: outcome_pb2.Outcome.ValueType) -> str:
+    if outcome == outcome_pb2.OUTCOME_UNSPECIFIED:
+        return "not reached yet"
+    return outcome_pb2.Outcome.Name(outcome).removeprefix("OUTCOME_").lower().replace("_", "-")
+
+
+async def _rows(peers: Peers, sql: str) -> list[list[Any]]:
+    """Rows; none when the table does not exist yet."""
+    try:
+        return (await rows_of(peers, sql))[1]
+    except Fault as fault:
+        if fault.retryable:
+            raise
+        return []
+
+
+def quoted(text: str) -> str:
+    """A text as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"

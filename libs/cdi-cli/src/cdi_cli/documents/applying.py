@@ -1,0 +1,137 @@
+"""Documents as requests to the services that own them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Final
+
+from cdi.collector.v1 import collector_service_pb2, source_pb2
+from cdi.consent.v1 import consent_service_pb2, purpose_pb2
+from cdi.enrichment.v1 import enrichment_service_pb2, tracking_plan_pb2
+from cdi.router.v1 import destination_pb2, router_service_pb2
+from cdi.warehouse.v1 import warehouse_service_pb2
+from cdi_cli.documents.models import (
+    KINDS,
+    DestinationDocument,
+    Document,
+    PurposeDocument,
+    SourceDocument,
+    TrackingPlanDocument,
+    WarehouseDocument,
+)
+from cdi_cli.peers import Peers, ask
+
+APPLY_ORDER: Final = {kind: place for place, kind in enumerate(KINDS)}
+"""Kind → its place among the kinds of one `cdi apply`."""
+
+_POLICIES: Final = {"block": tracking_plan_pb2.VIOLATION_POLICY_BLOCK, "forward": tracking_plan_pb2.VIOLATION_POLICY_FORWARD}
+_DEFAULTS: Final = {"require": purpose_pb2.DEFAULT_POLICY_REQUIRE, "allow": purpose_pb2.DEFAULT_POLICY_ALLOW}
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What a service made of a document.
+
+    Attributes:
+        version: the document's version there.
+        changed: false: it was like this already.
+    """
+
+    version: int
+    changed: bool
+
+    @property
+    def outcome(self) -> str:
+        """``created``, ``changed`` or ``unchanged``."""
+        if not self.changed:
+            return "unchanged"
+        return "created" if self.version == 1 else "changed"
+
+
+async def apply_document(peers: Peers, document: Document) -> Applied:
+    """Send one document to the service that owns its kind.
+
+    Raises:
+        Fault: the service refused it or does not answer.
+    """
+    match document:
+        case SourceDocument():
+            return await _source(peers, document)
+        case TrackingPlanDocument():
+            return await _tracking_plan(peers, document)
+        case PurposeDocument():
+            return await _purpose(peers, document)
+        case DestinationDocument():
+            return await _destination(peers, document)
+        case WarehouseDocument():
+            return await _warehouse(peers, document)
+
+
+async def _source(peers: Peers, document: SourceDocument) -> Applied:
+    source = source_pb2.Source(
+        workspace_id=document.metadata.workspace,
+        source_id=document.metadata.name,
+        write_keys=document.spec.write_keys,
+        disabled=document.spec.disabled,
+    )
+    answer = await ask((await peers.sources()).ApplySource, collector_service_pb2.ApplySourceRequest(source=source))
+    return Applied(answer.source.version, answer.changed)
+
+
+async def _tracking_plan(peers: Peers, document: TrackingPlanDocument) -> Applied:
+    spec = document.spec
+    plan = tracking_plan_pb2.TrackingPlan(
+        workspace_id=document.metadata.workspace,
+        name=document.metadata.name,
+        source_ids=spec.sources,
+        rules=[
+            tracking_plan_pb2.EventRule(type=rule.type, event=rule.event, json_schema=json.dumps(rule.json_schema)) for rule in spec.rules
+        ],
+        unplanned_events=_POLICIES[spec.unplanned_events],
+        violations=_POLICIES[spec.violations],
+    )
+    request = enrichment_service_pb2.ApplyTrackingPlanRequest(tracking_plan=plan)
+    answer = await ask((await peers.enrichment()).ApplyTrackingPlan, request)
+    return Applied(answer.tracking_plan.version, answer.changed)
+
+
+async def _purpose(peers: Peers, document: PurposeDocument) -> Applied:
+    spec = document.spec
+    purpose = purpose_pb2.Purpose(
+        workspace_id=document.metadata.workspace,
+        name=document.metadata.name,
+        description=spec.description,
+        categories=spec.categories,
+        default_policy=_DEFAULTS[spec.default_policy],
+        required_for_linking=spec.required_for_linking,
+    )
+    answer = await ask((await peers.consent()).ApplyPurpose, consent_service_pb2.ApplyPurposeRequest(purpose=purpose))
+    return Applied(answer.purpose.version, answer.changed)
+
+
+async def _destination(peers: Peers, document: DestinationDocument) -> Applied:
+    spec = document.spec
+    destination = destination_pb2.Destination(
+        workspace_id=document.metadata.workspace,
+        name=document.metadata.name,
+        enabled=spec.enabled,
+        purposes=spec.purposes,
+        event_types=spec.event_types,
+        event_names=spec.event_names,
+        retry=destination_pb2.RetryPolicy(**spec.retry.model_dump()),
+        webhook=destination_pb2.Webhook(**spec.webhook.model_dump()),
+    )
+    answer = await ask((await peers.router()).ApplyDestination, router_service_pb2.ApplyDestinationRequest(destination=destination))
+    return Applied(answer.destination.version, answer.changed)
+
+
+async def _warehouse(peers: Peers, document: WarehouseDocument) -> Applied:
+    warehouse = warehouse_service_pb2.Warehouse(
+        workspace_id=document.metadata.workspace,
+        name=document.metadata.name,
+        purposes=document.spec.purposes,
+        duckdb=warehouse_service_pb2.DuckDb(schema=document.spec.duckdb.schema_name),
+    )
+    answer = await ask((await peers.warehouse()).ApplyWarehouse, warehouse_service_pb2.ApplyWarehouseRequest(warehouse=warehouse))
+    return Applied(answer.warehouse.version, answer.changed)

@@ -1,0 +1,187 @@
+"""The kinds of documents. Field names are those of the protos in camel case; nothing unknown is let through."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+_REFERENCE: Final = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*")
+
+
+class DocumentError(RuntimeError):
+    """A document is wrong; the text names file, line and field."""
+
+
+def _resolved(value: object) -> object:
+    """The value behind ``env:NAME`` in the environment of the command; any other value as it is."""
+    if not isinstance(value, str) or not value.startswith("env:"):
+        return value
+    if not _REFERENCE.fullmatch(value):
+        raise ValueError("expected env:NAME")
+    found = os.environ.get(value.removeprefix("env:"))
+    if not found:
+        raise ValueError(f"the environment has no {value.removeprefix('env:')}")
+    return found
+
+
+def _reference(value: object) -> object:
+    """A secret that is passed on by name; its service reads it."""
+    if isinstance(value, str) and not _REFERENCE.fullmatch(value):
+        raise ValueError("a secret is given by reference: env:NAME")
+    return value
+
+
+Resolved = Annotated[str, BeforeValidator(_resolved), Field(min_length=1)]
+Reference = Annotated[str, BeforeValidator(_reference)]
+Name = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Policy = Literal["block", "forward"]
+EventType = Literal["track", "identify", "page", "screen", "group", "alias"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, alias_generator=to_camel)
+
+
+class Metadata(_Strict):
+    """Whose document it is."""
+
+    workspace: Name = "main"
+    name: Name
+
+
+class SourceSpec(_Strict):
+    """Who may send: ``writeKeys`` are values or ``env:NAME``, read here, kept as hashes by the collector."""
+
+    write_keys: list[Resolved] = Field(min_length=1)
+    disabled: bool = False
+
+
+class EventRuleSpec(_Strict):
+    """What one event must look like: a JSON Schema over its properties, traits and context."""
+
+    type: EventType
+    event: str = ""
+    json_schema: dict[str, Any] = Field(alias="schema")
+
+
+class TrackingPlanSpec(_Strict):
+    """Which events the sources may send."""
+
+    sources: list[Name]
+    rules: list[EventRuleSpec] = []
+    unplanned_events: Policy = "block"
+    violations: Policy = "block"
+
+
+class PurposeSpec(_Strict):
+    """What data may be used for."""
+
+    description: str = ""
+    categories: list[str] = []
+    default_policy: Literal["require", "allow"] = "require"
+    required_for_linking: bool = False
+
+
+class RetrySpec(_Strict):
+    """When to try again; what is left out takes the router's default."""
+
+    initial_seconds: float = Field(default=0.0, ge=0.0)
+    max_seconds: float = Field(default=0.0, ge=0.0)
+    give_up_after_seconds: float = Field(default=0.0, ge=0.0)
+    give_up_after_attempts: int = Field(default=0, ge=0)
+
+
+class WebhookSpec(_Strict):
+    """An HTTP endpoint. ``headers`` may and ``signingSecret`` must hold ``env:NAME``, read by the router."""
+
+    url: Annotated[str, BeforeValidator(_resolved), Field(pattern=r"^https?://\S+$")]
+    headers: dict[str, str] = {}
+    signing_secret: Reference = ""
+    max_batch_events: int = Field(default=0, ge=0, le=1_000)
+    concurrency: int = Field(default=0, ge=0)
+    timeout_seconds: float = Field(default=0.0, ge=0.0)
+
+
+class DestinationSpec(_Strict):
+    """Where events go beside the warehouse."""
+
+    enabled: bool = True
+    purposes: list[str] = []
+    event_types: list[EventType] = []
+    event_names: list[str] = []
+    retry: RetrySpec = RetrySpec()
+    webhook: WebhookSpec
+
+
+class DuckDbSpec(_Strict):
+    """The embedded warehouse."""
+
+    schema_name: str = Field(default="", alias="schema")
+
+
+class WarehouseSpec(_Strict):
+    """Where rows are loaded."""
+
+    purposes: list[str] = []
+    duckdb: DuckDbSpec
+
+
+class SourceDocument(_Strict):
+    """Kind Source, for the collector."""
+
+    api_version: Literal["cdi/v1"]
+    kind: Literal["Source"]
+    metadata: Metadata
+    spec: SourceSpec
+
+
+class TrackingPlanDocument(_Strict):
+    """Kind TrackingPlan, for enrichment."""
+
+    api_version: Literal["cdi/v1"]
+    kind: Literal["TrackingPlan"]
+    metadata: Metadata
+    spec: TrackingPlanSpec
+
+
+class PurposeDocument(_Strict):
+    """Kind Purpose, for consent."""
+
+    api_version: Literal["cdi/v1"]
+    kind: Literal["Purpose"]
+    metadata: Metadata
+    spec: PurposeSpec
+
+
+class DestinationDocument(_Strict):
+    """Kind Destination, for the router."""
+
+    api_version: Literal["cdi/v1"]
+    kind: Literal["Destination"]
+    metadata: Metadata
+    spec: DestinationSpec
+
+
+class WarehouseDocument(_Strict):
+    """Kind Warehouse, for the loader."""
+
+    api_version: Literal["cdi/v1"]
+    kind: Literal["Warehouse"]
+    metadata: Metadata
+    spec: WarehouseSpec
+
+
+Document = SourceDocument | TrackingPlanDocument | PurposeDocument | DestinationDocument | WarehouseDocument
+
+KINDS: Final[dict[str, type[Document]]] = {
+    "Purpose": PurposeDocument,
+    "TrackingPlan": TrackingPlanDocument,
+    "Warehouse": WarehouseDocument,
+    "Destination": DestinationDocument,
+    "Source": SourceDocument,
+}
+"""In the order in which they are applied: what an event needs stands before the source that lets it in."""

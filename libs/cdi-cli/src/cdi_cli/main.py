@@ -1,0 +1,24 @@
+"""The ``cdi`` command."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import typer
+
+from cdi_cli.commands.applying import apply
+from cdi_cli.commands.auditing import audit
+from cdi_cli.commands.dead import dead_letters
+from cdi_cli.commands.demo import demo
+from cdi_cli.commands.doctor import doctor
+from cdi_cli.commands.explaining import explain
+from cdi_cli.commands.querying import query
+from cdi_cli.commands.sending import send
+from cdi_cli.commands.suite import up
+from cdi_cli.commands.tailing import tail
+from cdi_cli.commands.tracing import trace
+
+app: Final = typer.Typer(help="CDI: an open customer data infrastructure.", no_args_is_help=True, pretty_exceptions_show_locals=False)
+
+for command in (up, demo, apply, send, tail, explain, trace, audit, query, dead_letters, doctor):
+    app.command()(command)

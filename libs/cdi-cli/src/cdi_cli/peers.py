@@ -1,0 +1,80 @@
+"""The services of a running suite over gRPC: one channel each, opened when first used."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+import grpc
+
+from cdi.collector.v1.collector_service_pb2_grpc import SourcesServiceStub
+from cdi.consent.v1.consent_service_pb2_grpc import ConsentServiceStub
+from cdi.enrichment.v1.enrichment_service_pb2_grpc import EnrichmentServiceStub
+from cdi.router.v1.router_service_pb2_grpc import RouterServiceStub
+from cdi.warehouse.v1.warehouse_service_pb2_grpc import WarehouseServiceStub
+from cdi_cli.suite import Endpoints
+from cdi_runtime.rpc import call, channel
+
+if TYPE_CHECKING:  # mypy-protobuf declares them, the generated modules do not have them
+    from cdi.collector.v1.collector_service_pb2_grpc import SourcesServiceAsyncStub
+    from cdi.consent.v1.consent_service_pb2_grpc import ConsentServiceAsyncStub
+    from cdi.enrichment.v1.enrichment_service_pb2_grpc import EnrichmentServiceAsyncStub
+    from cdi.router.v1.router_service_pb2_grpc import RouterServiceAsyncStub
+    from cdi.warehouse.v1.warehouse_service_pb2_grpc import WarehouseServiceAsyncStub
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+DEADLINE_SECONDS = 15.0
+"""Of one call; a query has ten seconds of its own."""
+
+
+class Peers:
+    """Stubs of the services. Made by ``connect_peers``."""
+
+    def __init__(self, endpoints: Endpoints, stack: AsyncExitStack) -> None:
+        self._endpoints = endpoints
+        self._stack = stack
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    async def sources(self) -> SourcesServiceAsyncStub:
+        """Sources, of the collector."""
+        return SourcesServiceStub(await self._channel("collector"))
+
+    async def enrichment(self) -> EnrichmentServiceAsyncStub:
+        """Tracking plans and outcomes."""
+        return EnrichmentServiceStub(await self._channel("enrichment"))
+
+    async def consent(self) -> ConsentServiceAsyncStub:
+        """Purposes and the ledger."""
+        return ConsentServiceStub(await self._channel("consent"))
+
+    async def router(self) -> RouterServiceAsyncStub:
+        """Destinations and deliveries."""
+        return RouterServiceStub(await self._channel("router"))
+
+    async def warehouse(self) -> WarehouseServiceAsyncStub:
+        """Warehouses and queries."""
+        return WarehouseServiceStub(await self._channel("warehouse-loader"))
+
+    async def _channel(self, service: str) -> grpc.aio.Channel:
+        if service not in self._channels:
+            self._channels[service] = await self._stack.enter_async_context(channel(self._endpoints.grpc(service)))
+        return self._channels[service]
+
+
+@asynccontextmanager
+async def connect_peers(endpoints: Endpoints) -> AsyncIterator[Peers]:
+    """The services for the time of the block."""
+    async with AsyncExitStack() as stack:
+        yield Peers(endpoints, stack)
+
+
+async def ask(method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request) -> Response:
+    """One call.
+
+    Raises:
+        Fault: what the service answered, or ``Unavailable``.
+    """
+    return await call(method, request, timeout=DEADLINE_SECONDS, peer="service")

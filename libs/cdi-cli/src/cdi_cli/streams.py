@@ -1,0 +1,105 @@
+"""Looking into the streams of the bus: what is stored, and where one event stands. Reads only."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cdi.event.v1 import rejected_event_pb2
+from cdi_kernel.envelope import SOURCE_SEQUENCE
+from cdi_kernel.faults import NotFound
+from cdi_kernel.topology import StreamName, enriched
+from cdi_runtime.bus import Bus, Message
+
+_AT_ONCE: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """What a stream holds.
+
+    Attributes:
+        first: sequence of the oldest message; 1 while retention has removed nothing.
+        last: sequence of the newest message; 0 while nothing was ever stored.
+        messages: how many are stored.
+        size_bytes: on disk.
+        lag: consumer → messages that it has not settled.
+    """
+
+    first: int
+    last: int
+    messages: int
+    size_bytes: int
+    lag: dict[str, int]
+
+
+async def state_of(bus: Bus, stream: StreamName) -> StreamState:
+    """What a stream holds and how far its consumers are.
+
+    Raises:
+        NotFound: there is no such stream.
+    """
+    state = (await bus.api(f"STREAM.INFO.{stream}"))["state"]
+    consumers: list[dict[str, Any]] = []
+    while True:
+        page = await bus.api(f"CONSUMER.LIST.{stream}", {"offset": len(consumers)})
+        consumers += page["consumers"] or []
+        if len(consumers) >= page["total"] or not page["consumers"]:
+            break
+    lag = {each["name"]: each["num_pending"] + each["num_ack_pending"] for each in consumers if each["config"].get("durable_name")}
+    return StreamState(state["first_seq"], state["last_seq"], state["messages"], state["bytes"], lag)
+
+
+async def stored(bus: Bus, stream: StreamName) -> AsyncIterator[Message[bytes]]:
+    """Every stored message, oldest first. For streams that people look at, not for those that events run through."""
+    state = await state_of(bus, stream)
+    for start in range(state.first, state.last + 1, _AT_ONCE):
+        sequences = range(start, min(start + _AT_ONCE, state.last + 1))
+        for message in await asyncio.gather(*(_kept(bus, stream, sequence) for sequence in sequences)):
+            if message is not None:
+                yield message
+
+
+async def dead_letters(bus: Bus) -> list[rejected_event_pb2.DeadLetter]:
+    """The messages that consumers gave up on and that are still kept, oldest first."""
+    return [rejected_event_pb2.DeadLetter.FromString(message.payload) async for message in stored(bus, StreamName.DEAD_LETTERS)]
+
+
+async def enriched_of(bus: Bus, partition: int, collected_sequence: int) -> Message[bytes] | None:
+    """The ENRICHED message that was made of a COLLECTED one; ``None`` when there is none (yet, or any more).
+
+    ``Cdi-Source-Sequence`` rises within a partition, so a binary search over the stream finds it.
+    """
+    state = await state_of(bus, StreamName.ENRICHED)
+    low, high = state.first, state.last
+    while low <= high:
+        middle = (low + high) // 2
+        found = await _next(bus, StreamName.ENRICHED, enriched(partition), middle)
+        if found is None or found[0] > high or found[1] > collected_sequence:
+            high = middle - 1
+        elif found[1] == collected_sequence:
+            return await bus.message(StreamName.ENRICHED, found[0])
+        else:
+            low = found[0] + 1
+    return None
+
+
+async def _next(bus: Bus, stream: StreamName, subject: str, sequence: int) -> tuple[int, int] | None:
+    """Sequence and source sequence of the first message of a subject at or after a sequence."""
+    try:
+        answer = await bus.api(f"STREAM.MSG.GET.{stream}", {"seq": sequence, "next_by_subj": subject})
+    except NotFound:
+        return None
+    head = base64.b64decode(answer["message"].get("hdrs", "")).decode()
+    headers = dict(line.split(": ", 1) for line in head.split("\r\n") if ": " in line)
+    return int(answer["message"]["seq"]), int(headers.get(SOURCE_SEQUENCE, "0"))
+
+
+async def _kept(bus: Bus, stream: StreamName, sequence: int) -> Message[bytes] | None:
+    try:
+        return await bus.message(stream, sequence)
+    except NotFound:
+        return None
