@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdi_consent.domain.decisions import ANONYMOUS_ID, USER_ID, Decision, Standing, Subject
+from cdi_consent.domain.decisions import ANONYMOUS_ID, CONFIRM_AFTER_US, USER_ID, Decision, Standing, Subject
 from cdi_consent.domain.evaluation import Evaluation, Item, earlier_than_batch, evaluate
 from cdi_consent.domain.purposes import Outcome, Purpose, snapshot
 
@@ -35,7 +35,7 @@ class Memory:
                 self.ledger[decision.decision_id] = decision
                 own = self.standings.setdefault(decision.subject, {})
                 known = own.get(decision.purpose)
-                if known is None or known.yields_to(decision.decide_us, decision.decision_id):
+                if known is None or known.precedence < decision.standing.precedence:
                     own[decision.purpose] = decision.standing
 
     def before(self, items: list[Item]) -> Mapping[Subject, Mapping[str, Standing]]:
@@ -46,11 +46,15 @@ class Memory:
             del standings[subject][purpose]
             rest = [d.standing for d in self.ledger.values() if (d.subject, d.purpose) == (subject, purpose) and d.decision_id not in ids]
             if rest:
-                standings[subject][purpose] = max(rest, key=lambda standing: (standing.decide_us, standing.decision_id))
+                standings[subject][purpose] = max(rest, key=lambda standing: standing.precedence)
         return standings
 
     def evaluate(self, *items: Item, now_us: int = NOW_US) -> Evaluation:
         result = evaluate(items, PURPOSES, self.before(list(items)), now_us)
+        for (subject, purpose), confirmed in result.confirmations.items():
+            known = self.standings.get(subject, {}).get(purpose)
+            if known is not None and known.decision_id == confirmed.decision_id:
+                self.standings[subject][purpose] = confirmed
         self.record(result.decisions)
         return result
 
@@ -65,13 +69,14 @@ def granted(outcome: Outcome) -> set[str]:
 
 def test_without_a_decision_the_default_policy_holds() -> None:
     result = Memory().evaluate(item("m1"))
-    assert result == ([Outcome(("analytics",), (), True)], [])
+    assert result == ([Outcome(("analytics",), (), True)], [], {})
 
 
 def test_a_workspace_without_purposes_grants_nothing_and_links() -> None:
     assert evaluate([Item("other", "m1", (("other", USER_ID, "x"),), (("ads", True),))], PURPOSES, {}, NOW_US) == (
         [Outcome((), (), True)],
         [],
+        {},
     )
 
 
@@ -108,6 +113,16 @@ def test_a_late_older_answer_is_kept_and_changes_nothing() -> None:
     assert "advertising" in granted(memory.evaluate(item("m3")).outcomes[0])
 
 
+def test_an_answer_given_again_after_a_while_outlasts_a_late_one_from_between() -> None:
+    memory = Memory()
+    memory.evaluate(item("m1", at=1, ads=False), now_us=4 * CONFIRM_AFTER_US)
+    again = memory.evaluate(item("m3", at=3 * CONFIRM_AFTER_US, ads=False), now_us=4 * CONFIRM_AFTER_US)
+    assert (again.decisions, len(again.confirmations)) == ([], 1)
+    late = memory.evaluate(item("m2", at=2 * CONFIRM_AFTER_US, ads=True), now_us=4 * CONFIRM_AFTER_US)
+    assert "advertising" not in granted(late.outcomes[0])
+    assert len(memory.ledger) == 2
+
+
 def test_at_the_same_instant_the_denial_is_in_force() -> None:
     for first in (True, False):
         memory = Memory()
@@ -139,7 +154,7 @@ def test_a_decision_dated_into_the_future_counts_as_taken_now() -> None:
 
 def test_an_event_that_belongs_to_nobody_is_bound_by_its_own_denials_alone() -> None:
     nobody = Item(WORKSPACE, "m1", (), (("analytics", False), ("ads", True)), 1)
-    assert Memory().evaluate(nobody, item("m2")) == ([Outcome((), (), False), Outcome(("analytics",), (), True)], [])
+    assert Memory().evaluate(nobody, item("m2")) == ([Outcome((), (), False), Outcome(("analytics",), (), True)], [], {})
 
 
 def test_nul_in_a_message_id_does_not_reach_the_proof() -> None:
@@ -199,7 +214,7 @@ def test_what_is_in_force_is_the_latest_line_and_every_line_changed_something_or
         key = decision.subject, decision.purpose
         known = by_key.get(key)
         assert known is None or known.granted != decision.granted
-        if known is None or known.yields_to(decision.decide_us, decision.decision_id):
+        if known is None or known.precedence < decision.standing.precedence:
             by_key[key] = decision.standing
 
 

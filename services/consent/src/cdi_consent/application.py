@@ -94,19 +94,19 @@ class Consent:
         async with self.ledger.reading() as reading:
             standings = await _before_batch(items, purposes, reading, subjects)
         evaluation = evaluate(items, purposes, standings, self.clock())
-        if evaluation.decisions:
+        if evaluation.has_news:
             evaluation = await self._record_carried(items, purposes, standings, evaluation)
         return evaluation.outcomes
 
     async def _record_carried(
         self, items: Sequence[Item], purposes: Purposes, standings: dict[Subject, dict[str, Standing]], first: Evaluation
     ) -> Evaluation:
-        changing = {decision.subject for decision in first.decisions}
+        changing = {decision.subject for decision in first.decisions} | {subject for subject, _ in first.confirmations}
         others = {subject: own for subject, own in standings.items() if subject not in changing}
         async with self.ledger.writing(changing) as writing:
             fresh = await _before_batch(items, purposes, writing, changing)
             evaluation = evaluate(items, purposes, others | fresh, self.clock())
-            await writing.record(evaluation.decisions)
+            await writing.record(evaluation.decisions, evaluation.confirmations)
         return evaluation
 
 

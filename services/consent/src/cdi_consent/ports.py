@@ -31,11 +31,14 @@ class Reading(Protocol):
 class Writing(Reading, Protocol):
     """Reads and writes in one transaction that nobody else's writing about the same subjects can interleave with."""
 
-    async def record(self, decisions: Sequence[Decision]) -> int:
+    async def record(self, decisions: Sequence[Decision], confirmations: Mapping[tuple[Subject, str], Standing] = {}) -> None:
         """Adds decisions to the ledger, puts the latest of each subject and purpose in force and announces what was new, in order.
 
-        Returns:
-            How many were new; a decision whose id is in the ledger already is left alone.
+        A decision whose id is in the ledger already is left alone.
+
+        Args:
+            decisions: in the order in which they were met.
+            confirmations: standings whose time moves forward; one whose decision is no longer in force is left alone.
         """
         ...
 

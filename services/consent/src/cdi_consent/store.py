@@ -52,7 +52,7 @@ CROSS JOIN LATERAL (
     SELECT granted, decide_time, decision_id::text AS decision_id, proof FROM ledger AS l
     WHERE l.workspace_id = k.workspace_id AND l.subject_type = k.subject_type AND l.subject_id = k.subject_id
         AND l.purpose = k.purpose AND l.decision_id <> ALL($5::uuid[])
-    ORDER BY l.decide_time DESC, l.decision_id DESC LIMIT 1
+    ORDER BY l.decide_time DESC, l.granted, l.decision_id DESC LIMIT 1
 ) AS l
 """
 
@@ -71,7 +71,15 @@ INSERT INTO current_decisions AS c (workspace_id, subject_type, subject_id, purp
 SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::boolean[], $6::bigint[], $7::uuid[], $8::text[])
 ON CONFLICT (workspace_id, subject_type, subject_id, purpose) DO UPDATE
 SET granted = excluded.granted, decide_us = excluded.decide_us, decision_id = excluded.decision_id, proof = excluded.proof
-WHERE (excluded.decide_us, excluded.decision_id) > (c.decide_us, c.decision_id)
+WHERE (excluded.decide_us, NOT excluded.granted, excluded.decision_id) > (c.decide_us, NOT c.granted, c.decision_id)
+"""
+
+_CONFIRM: Final = """
+UPDATE current_decisions AS c SET decide_us = k.decide_us
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::bigint[])
+    AS k (workspace_id, subject_type, subject_id, purpose, decision_id, decide_us)
+WHERE c.workspace_id = k.workspace_id AND c.subject_type = k.subject_type AND c.subject_id = k.subject_id
+    AND c.purpose = k.purpose AND c.decision_id = k.decision_id AND c.decide_us < k.decide_us
 """
 
 _PAGE: Final = """
@@ -154,18 +162,21 @@ class ConnectionLedger:
             for position, granted, decide_time, decision_id, proof in rows
         }
 
-    async def record(self, decisions: Sequence[Decision]) -> int:
+    async def record(self, decisions: Sequence[Decision], confirmations: Mapping[tuple[Subject, str], Standing] = {}) -> None:
+        # First what stands is brought up to date, so that a decision older than its confirmation does not take its place.
+        confirmed = [(*subject, purpose, to.decision_id, to.decide_us) for (subject, purpose), to in confirmations.items()]
+        if confirmed:
+            await self._driver.execute(_CONFIRM, *_columns(confirmed, 6))
         by_id = {decision.decision_id: decision for decision in decisions}
         if not by_id:
-            return 0
+            return
         rows = await self._driver.fetch(_RECORD, *_columns([_line(decision) for decision in by_id.values()], 9))
         new_ids = {row["decision_id"] for row in rows}
         new = [decision for decision in by_id.values() if decision.decision_id in new_ids]
         if new:
-            await self._driver.execute(_PUT_IN_FORCE, *_columns(list(_latest(new)), 8))
+            await self._driver.execute(_PUT_IN_FORCE, *_columns(list(_latest(new, confirmations)), 8))
             await enqueue(self._connection, list(_announcements(new)))
             self.announced = True
-        return len(new)
 
 
 class PostgresPurposes:
@@ -226,14 +237,16 @@ def _line(decision: Decision) -> tuple[object, ...]:
     )
 
 
-def _latest(decisions: Sequence[Decision]) -> Iterator[tuple[object, ...]]:
+def _latest(decisions: Sequence[Decision], confirmations: Mapping[tuple[Subject, str], Standing]) -> Iterator[tuple[object, ...]]:
     """The row of ``current_decisions`` for each subject and purpose, from the decision that takes precedence."""
     by_key: dict[tuple[Subject, str], Standing] = {}
     for decision in decisions:
         key = decision.subject, decision.purpose
+        confirmed = confirmations.get(key)
+        standing = confirmed if confirmed is not None and confirmed.decision_id == decision.decision_id else decision.standing
         known = by_key.get(key)
-        if known is None or known.yields_to(decision.decide_us, decision.decision_id):
-            by_key[key] = decision.standing
+        if known is None or known.precedence < standing.precedence:
+            by_key[key] = standing
     for (subject, purpose), standing in sorted(by_key.items()):
         yield (*subject, purpose, *standing)
 

@@ -22,6 +22,10 @@ MAX_SUBJECT_ID: Final = 512
 MAX_PROOF: Final = 1_000
 """Characters of a proof."""
 
+CONFIRM_AFTER_US: Final = 600_000_000
+"""The same answer again adds no line, but from this age of a standing on it moves the standing's time. Otherwise an answer from between
+the two that arrives late, from a device that was offline, would seem to be the latest. Not at every event: many carry every answer."""
+
 Subject: TypeAlias = tuple[str, str, str]
 """Whose decision: workspace, ``user_id`` or ``anonymous_id``, the id. A plain tuple, because one is made per id and event."""
 
@@ -31,7 +35,7 @@ class Standing(NamedTuple):
 
     Attributes:
         granted: yes or no.
-        decide_us: when it was taken, microseconds since 1970.
+        decide_us: when it was taken or last confirmed, microseconds since 1970.
         decision_id: its line of the ledger.
         proof: where it came from.
     """
@@ -41,9 +45,10 @@ class Standing(NamedTuple):
     decision_id: str
     proof: str
 
-    def yields_to(self, decide_us: int, decision_id: str) -> bool:
-        """Whether a decision of that time and id takes its place: the later one, at the same instant the greater id."""
-        return (decide_us, decision_id) > (self.decide_us, self.decision_id)
+    @property
+    def precedence(self) -> tuple[int, bool, str]:
+        """Of two decisions the one with the greater value is in force: the later, at the same instant the denial."""
+        return self.decide_us, not self.granted, self.decision_id
 
 
 Standings = Mapping[Subject, Mapping[str, Standing]]
@@ -85,15 +90,14 @@ Origin: TypeAlias = Literal["event", "record"]
 def decision_id(origin: Origin, subject: Subject, purpose: str, granted: bool, decide_us: int, proof: str) -> str:
     """The id of a decision: the same for the same answer, so that recording it again adds no line.
 
-    A UUIDv7 (RFC 9562) whose time is when the person decided, with the microseconds in ``rand_a`` (method 3) and a hash as its random
-    part. The first bit of that hash is set for a denial: of two decisions at the same instant the denial has the greater id.
+    A UUIDv7 (RFC 9562) whose time is when the person decided, with the microseconds in ``rand_a`` (method 3) and a hash as ``rand_b``.
     """
     moment = min(max(decide_us, 0), MAX_INSTANT_US)
     milliseconds, micros = divmod(moment, 1_000)
     # Encoded as JSON, because an id may contain any separator.
     content = orjson.dumps((origin, subject, purpose, granted, decide_us, proof))
-    digest = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big") >> 3
-    value = milliseconds << 80 | 0x7 << 76 | (micros << 12) // 1_000 << 64 | 0b10 << 62 | (not granted) << 61 | digest
+    digest = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big") >> 2
+    value = milliseconds << 80 | 0x7 << 76 | (micros << 12) // 1_000 << 64 | 0b10 << 62 | digest
     return str(uuid.UUID(int=value))
 
 

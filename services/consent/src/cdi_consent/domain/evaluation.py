@@ -6,9 +6,9 @@ Deliberately absent: the event's other content, suppressions, and any store; wha
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
-from cdi_consent.domain.decisions import Decision, Standing, Standings, Subject, decision_id, proof_of
+from cdi_consent.domain.decisions import CONFIRM_AFTER_US, Decision, Standing, Standings, Subject, decision_id, proof_of
 from cdi_consent.domain.purposes import WITHOUT_PURPOSES, Outcome, Purposes, WorkspacePurposes
 
 
@@ -30,16 +30,26 @@ class Item(NamedTuple):
     event_us: int = 0
 
 
+Confirmations: TypeAlias = dict[tuple[Subject, str], Standing]
+
+
 class Evaluation(NamedTuple):
     """The result of a batch.
 
     Attributes:
         outcomes: one per item, in order.
         decisions: new lines of the ledger, in the order in which they were met.
+        confirmations: standings whose time moves, by subject and purpose.
     """
 
     outcomes: list[Outcome]
     decisions: list[Decision]
+    confirmations: Confirmations
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there is anything to write."""
+        return bool(self.decisions or self.confirmations)
 
 
 def evaluate(items: Iterable[Item], purposes: Purposes, standings: Standings, now_us: int) -> Evaluation:
@@ -53,7 +63,7 @@ def evaluate(items: Iterable[Item], purposes: Purposes, standings: Standings, no
     """
     running: dict[Subject, Mapping[str, Standing]] = dict(standings)
     outcomes: list[Outcome] = []
-    decisions: list[Decision] = []
+    evaluation = Evaluation(outcomes, [], {})
     for item in items:
         workspace = purposes.get(item.workspace_id)
         if workspace is None:
@@ -64,10 +74,10 @@ def evaluate(items: Iterable[Item], purposes: Purposes, standings: Standings, no
             if not item.subjects:
                 outcomes.append(_without_subject(workspace, answers))
                 continue
-            decisions += _take(item, answers, running, now_us)
+            _take(item, answers, running, now_us, evaluation)
         found = [own for subject in item.subjects if (own := running.get(subject)) is not None]
         outcomes.append(_judge(workspace, found) if found else workspace.default)
-    return Evaluation(outcomes, decisions)
+    return evaluation
 
 
 def answers_of(item: Item, workspace: WorkspacePurposes) -> dict[str, bool]:
@@ -112,24 +122,27 @@ def earlier_than_batch(items: Sequence[Item], purposes: Purposes, standings: Sta
     return found
 
 
-def _take(item: Item, answers: Mapping[str, bool], running: dict[Subject, Mapping[str, Standing]], now_us: int) -> list[Decision]:
-    """The answers that differ from what is in force, as decisions; they take effect in ``running`` unless they come too late."""
-    decisions: list[Decision] = []
+def _take(
+    item: Item, answers: Mapping[str, bool], running: dict[Subject, Mapping[str, Standing]], now_us: int, evaluation: Evaluation
+) -> None:
+    """Adds the answers that are news to ``evaluation``; in ``running`` they take effect unless they come too late."""
+    decide_us = min(item.event_us, now_us)
     for subject in item.subjects:
         in_force = running.get(subject, {})
         for purpose, granted in answers.items():
             standing = in_force.get(purpose)
-            if standing is not None and standing.granted == granted:
-                continue
-            decide_us = min(item.event_us, now_us)
-            identity = carried_id(item, subject, purpose, granted)
-            decision = Decision(identity, subject, purpose, granted, decide_us, now_us, proof_of(item.message_id))
-            decisions.append(decision)
-            if standing is None or standing.yields_to(decide_us, identity):
-                in_force = {**in_force, purpose: decision.standing}
+            if standing is None or standing.granted != granted:
+                identity = carried_id(item, subject, purpose, granted)
+                decision = Decision(identity, subject, purpose, granted, decide_us, now_us, proof_of(item.message_id))
+                evaluation.decisions.append(decision)
+                if standing is None or standing.precedence < decision.standing.precedence:
+                    in_force = {**in_force, purpose: decision.standing}
+            elif decide_us > standing.decide_us + CONFIRM_AFTER_US:
+                confirmed = standing._replace(decide_us=decide_us)
+                evaluation.confirmations[subject, purpose] = confirmed
+                in_force = {**in_force, purpose: confirmed}
         if in_force:
             running[subject] = in_force
-    return decisions
 
 
 def _judge(workspace: WorkspacePurposes, found: Sequence[Mapping[str, Standing]]) -> Outcome:
