@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 
+from cdi.identity.v1.profile_pb2 import Identifier as Identified
 from cdi_identity.domain.graph import Changes, Graph, Profile
 from cdi_identity.domain.identifiers import DEFAULT_RULES, Identifier, Rules, usable
 from cdi_identity.domain.resolution import Observation, Resolution, resolve
@@ -13,8 +14,13 @@ WORKSPACE = "acme"
 
 def seen(*identifiers: str, message_id: str = "m", traits: bytes = b"", time_us: int = 0) -> Observation:
     """An event's observation from texts such as ``"user_id:abc"``."""
-    pairs = [(kind, value) for kind, _, value in (text.partition(":") for text in identifiers)]
-    return Observation(WORKSPACE, message_id, usable(WORKSPACE, pairs), traits, time_us)
+    return Observation(WORKSPACE, message_id, usable(WORKSPACE, map(brought, identifiers)), traits, time_us)
+
+
+def brought(text: str) -> Identified:
+    """``"user_id:abc"`` as an event brings it."""
+    kind, _, value = text.partition(":")
+    return Identified(type=kind, value=value)
 
 
 class GraphInMemory:

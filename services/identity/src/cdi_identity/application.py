@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from cdi.error.v1 import error_pb2
 from cdi_identity.domain.graph import Graph
-from cdi_identity.domain.identifiers import DEFAULT_RULES, Identifier, Rules, usable
+from cdi_identity.domain.identifiers import DEFAULT_RULES, Identifier, Named, Rules, usable
 from cdi_identity.domain.resolution import Observation, Resolution, resolve
 from cdi_identity.ports import GraphStore, StoredProfile
 from cdi_kernel.faults import NotFound
@@ -66,13 +66,13 @@ class Identities:
         """
         return _found(await self._store.profile_by_id(workspace_id, profile_id), "profile_id")
 
-    async def profile_by_identifier(self, workspace_id: str, kind: str, value: str) -> StoredProfile:
+    async def profile_by_identifier(self, workspace_id: str, identifier: Named) -> StoredProfile:
         """The profile that has an identifier.
 
         Raises:
             NotFound: nobody has it, or it is one that never links.
         """
-        identifiers = usable(workspace_id, [(kind, value)], self._rules)
+        identifiers = usable(workspace_id, [identifier], self._rules)
         return _found(await self._store.profile_by_identifier(identifiers[0]) if identifiers else None, "identifier")
 
     async def _change(self, observations: Sequence[Observation]) -> tuple[list[Resolution], dict[str, str]]:

@@ -32,7 +32,7 @@ def observations(inputs: Sequence[pb.IdentityInput]) -> list[Observation]:
         Observation(
             workspace_id := item.workspace_id,
             item.message_id,
-            usable(workspace_id, [(identifier.type, identifier.value) for identifier in item.identifiers]),
+            usable(workspace_id, item.identifiers),
             item.traits,
             _microseconds(item.event_time) if item.traits else 0,
         )

@@ -35,8 +35,7 @@ class IdentityServicer(pb_grpc.IdentityServiceServicer):
     async def GetProfile(self, request: pb.GetProfileRequest, context: Any) -> pb.GetProfileResponse:
         """One profile."""
         if request.WhichOneof("key") == "identifier":
-            key = request.identifier
-            found = await self._identities.profile_by_identifier(request.workspace_id, key.type, key.value)
+            found = await self._identities.profile_by_identifier(request.workspace_id, request.identifier)
         elif (profile_id := convert.profile_id(request.profile_id)) is not None:
             found = await self._identities.profile_by_id(request.workspace_id, profile_id)
         else:

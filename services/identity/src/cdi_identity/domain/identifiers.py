@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 Identifier: TypeAlias = tuple[str, str, str]
 """Workspace id, type, value. A plain tuple, because one is made per identifier of every event."""
@@ -50,24 +50,34 @@ class Rules:
 DEFAULT_RULES: Final = Rules()
 
 
-def usable(workspace_id: str, pairs: Iterable[tuple[str, str]], rules: Rules = DEFAULT_RULES) -> tuple[Identifier, ...]:
+class Named(Protocol):
+    """An identifier as an event brings it; the protocol's ``Identifier`` message is one."""
+
+    @property
+    def type(self) -> str: ...
+    @property
+    def value(self) -> str: ...
+
+
+def usable(workspace_id: str, brought: Iterable[Named], rules: Rules = DEFAULT_RULES) -> tuple[Identifier, ...]:
     """The identifiers of an event that may link it, in the event's order.
 
     Args:
         workspace_id: the workspace of the event.
-        pairs: type and value of each; those with a NUL character or over a length are ignored like blocked ones.
+        brought: those with a NUL character or over a length are ignored like blocked ones.
         rules: the rules of the workspace.
     """
     blocked = rules.blocked
     return tuple(
         [
             (workspace_id, kind, value)
-            for kind, value in pairs
-            if value.strip("0-")
+            for named in brought
+            if (value := named.value).strip("0-")
             and value not in blocked
             and len(value) <= MAX_VALUE_LENGTH
             and "\0" not in value
-            and 0 < len(kind) <= MAX_TYPE_LENGTH
+            and (kind := named.type)
+            and len(kind) <= MAX_TYPE_LENGTH
             and "\0" not in kind
         ][:MAX_PER_EVENT]
     )

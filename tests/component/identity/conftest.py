@@ -1,0 +1,68 @@
+"""Identity services, and clients that speak to one or to several replicas of them."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import asyncpg
+import grpc
+import pytest
+
+from cdi.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
+from cdi_cli.embedded import NatsServer, PostgresServer, ServiceProcess
+from cdi_runtime.bus import Bus, connect
+from cdi_testing.plugin import StartService, new_database_name
+
+Client = Callable[[ServiceProcess], IdentityServiceStub]
+
+
+@pytest.fixture
+def identity(start_service: StartService) -> ServiceProcess:
+    """One replica."""
+    return start_service("identity")
+
+
+@pytest.fixture(scope="module")
+def module_identity(
+    module_nats: NatsServer, module_database_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServiceProcess]:
+    """One replica for a module."""
+    environment = {"CDI_NATS_URL": module_nats.url, "CDI_DATABASE_URL": module_database_url}
+    process = ServiceProcess("identity", environment, tmp_path_factory.mktemp("identity"))
+    process.migrate()
+    with process:
+        yield process
+
+
+@pytest.fixture
+async def shared_identity(module_identity: ServiceProcess, module_database_url: str) -> ServiceProcess:
+    """The module's replica with an empty graph; its stream keeps what earlier tests merged."""
+    connection = await asyncpg.connect(module_database_url)
+    await connection.execute("TRUNCATE profiles, identifiers, merges")
+    await connection.close()
+    return module_identity
+
+
+@pytest.fixture
+def replicas(start_service: StartService, postgres_server: PostgresServer) -> tuple[ServiceProcess, ServiceProcess]:
+    """Two replicas over one database."""
+    environment = {"CDI_DATABASE_URL": postgres_server.create_database(new_database_name())}
+    return start_service("identity", environment, name="identity-1"), start_service("identity", environment, name="identity-2")
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[Client]:
+    """Makes a stub for a replica; its channel is closed at the end of the test."""
+    channels: list[grpc.aio.Channel] = []
+
+    def make(process: ServiceProcess) -> IdentityServiceStub:
+        channels.append(grpc.aio.insecure_channel(process.grpc, options=[("grpc.max_reconnect_backoff_ms", 200)]))
+        return IdentityServiceStub(channels[-1])
+
+    yield make
+    for channel in channels:
+        await channel.close(grace=None)
+
+
+@pytest.fixture
+async def bus(fresh_nats: NatsServer) -> AsyncIterator[Bus]:
+    async with connect(fresh_nats.url, "test") as made:
+        yield made
