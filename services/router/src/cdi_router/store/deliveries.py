@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeAlias
 
 import asyncpg
 
@@ -23,7 +23,7 @@ from cdi_router.domain.filter import CONSENT_DENIED
 from cdi_router.ports import Queue, Standing
 from cdi_runtime.store import Database, raw
 
-Connection = asyncpg.Connection[asyncpg.Record]
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Counts = dict[tuple[int, str], int]
 
 _STANDING = """
