@@ -1,0 +1,124 @@
+"""The warehouse, once this process holds it, and the threads in which it may be touched."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Final, TypeVar
+
+from cdi.error.v1 import error_pb2
+from cdi_kernel.faults import RateLimited, Unavailable
+from cdi_runtime.telemetry import logger
+from cdi_warehouse_loader.domain.documents import targets
+from cdi_warehouse_loader.domain.load import Target
+from cdi_warehouse_loader.ports import Warehouse
+
+MAX_WAITING_READS: Final = 16
+"""Queries that may wait for the one that runs."""
+
+_RETRY_SECONDS: Final = 1.0
+_BROKEN_SECONDS: Final = 0.5
+T = TypeVar("T")
+_log = logger(__name__)
+
+
+class WarehouseBroken(Exception):
+    """The warehouse's handle is of no use any more; the process ends and starts anew."""
+
+
+class Access:
+    """Waits for the warehouse, and runs work on it in its threads.
+
+    Args:
+        open_warehouse: opens it; blocks; raises ``Unavailable`` while another process holds it.
+
+    Attributes:
+        targets: where the events of each workspace go, by the stored documents.
+    """
+
+    def __init__(self, open_warehouse: Callable[[], Warehouse]) -> None:
+        self.targets: Mapping[str, Sequence[Target]] = {}
+        self._open = open_warehouse
+        self._warehouse: Warehouse | None = None
+        self._reason: str | None = "the warehouse is not open yet"
+        self._loading = ThreadPoolExecutor(1, "load")
+        self._reading = ThreadPoolExecutor(1, "query")
+        self._waiting = 0
+
+    def ready(self) -> str | None:
+        """``None`` while this process holds the warehouse, else why not."""
+        return self._reason
+
+    async def open(self) -> None:
+        """Returns when this process holds the warehouse, however long that takes."""
+        loop = asyncio.get_running_loop()
+        while self._warehouse is None:
+            try:
+                self._warehouse = await loop.run_in_executor(self._loading, self._open)
+            except Unavailable as fault:
+                if fault.message != self._reason:
+                    _log.warning("warehouse.waiting", reason=fault.message)
+                self._reason = fault.message
+                await asyncio.sleep(_RETRY_SECONDS)
+        await self.write(self._read_documents)
+        self._reason = None
+        _log.info("warehouse.open")
+
+    async def watch(self) -> None:
+        """Never returns.
+
+        Raises:
+            WarehouseBroken: the warehouse must be opened anew, which takes a new process.
+        """
+        while True:
+            broken = self._held().broken
+            if broken is not None:
+                self._reason = broken
+                raise WarehouseBroken(broken)
+            await asyncio.sleep(_BROKEN_SECONDS)
+
+    async def write(self, work: Callable[[Warehouse], T]) -> T:
+        """Runs work in the thread that loads.
+
+        Raises:
+            Unavailable: this process does not hold the warehouse.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._loading, partial(work, self._held()))
+
+    async def read(self, work: Callable[[Warehouse], T]) -> T:
+        """Runs work in the thread of queries, beside the loading one.
+
+        Raises:
+            Unavailable: this process does not hold the warehouse.
+            RateLimited: too much is waiting already.
+        """
+        warehouse = self._held()
+        if self._waiting >= MAX_WAITING_READS:
+            raise RateLimited(error_pb2.ERROR_REASON_RATE_LIMITED, "too many queries are waiting", retry_after=1.0)
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._reading, partial(work, warehouse))
+        finally:
+            self._waiting -= 1
+
+    async def refresh_targets(self) -> None:
+        """Reads the documents again after a change."""
+        await self.write(self._read_documents)
+
+    def close(self) -> None:
+        """Waits for running work and lets go of the warehouse."""
+        self._reason = "closed"
+        self._reading.shutdown(cancel_futures=True)
+        self._loading.shutdown(cancel_futures=True)
+        if self._warehouse is not None:
+            self._warehouse.close()
+
+    def _read_documents(self, warehouse: Warehouse) -> None:
+        self.targets = targets(warehouse.documents())
+
+    def _held(self) -> Warehouse:
+        if self._warehouse is None:
+            raise Unavailable("warehouse", self._reason or "the warehouse is not open", retry_after=_RETRY_SECONDS)
+        return self._warehouse

@@ -1,0 +1,158 @@
+"""Loading: what a stream brings becomes rows, counts and a position in one transaction.
+
+An event that breaks the load is found by bisecting with loads that are taken back, and becomes a row of ``rejected_events``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+from opentelemetry.trace import SpanKind
+
+from cdi.event.v1 import event_pb2, outcome_pb2, rejected_event_pb2
+from cdi.identity.v1 import profile_pb2
+from cdi_kernel.clock import Clock
+from cdi_kernel.faults import Fault
+from cdi_kernel.topology import StreamName
+from cdi_runtime.bus import isolate
+from cdi_runtime.telemetry import batch_span, event_span
+from cdi_warehouse_loader import metrics
+from cdi_warehouse_loader.application.access import Access
+from cdi_warehouse_loader.domain import naming
+from cdi_warehouse_loader.domain.batches import Batch, Fresh, fresh
+from cdi_warehouse_loader.domain.documents import targets_of
+from cdi_warehouse_loader.domain.event_load import STAGE, Poisoned, plan_events, schemas_of
+from cdi_warehouse_loader.domain.layout import SEQUENCE_FACTOR
+from cdi_warehouse_loader.domain.load import CountKey, Load, TableLoad
+from cdi_warehouse_loader.domain.rows import Item
+from cdi_warehouse_loader.domain.side_rows import merged_rows, rejected_rows
+from cdi_warehouse_loader.ports import Warehouse
+
+
+class Loading:
+    """Loads the three streams.
+
+    Args:
+        access: the warehouse.
+        clock: the time of a load.
+    """
+
+    def __init__(self, access: Access, clock: Clock) -> None:
+        self._access = access
+        self._clock = clock
+
+    async def events(self, batches: Sequence[Batch[event_pb2.Event]]) -> None:
+        """Loads enriched events; when it returns, all of them are durable, filtered or turned away.
+
+        Raises:
+            Unavailable: the warehouse cannot now; nothing was done.
+            Halt: nearly all events break the load.
+        """
+        started_ns, clock = time.time_ns(), time.perf_counter()
+        new = await self._access.write(lambda warehouse: fresh(StreamName.ENRICHED, batches, warehouse.positions))
+        if not new.positions:
+            return
+        items = _items(new.batches)
+        sampled = [(item[0].message_id, item[0].traceparent) for item in items if item[0].traceparent]
+        with batch_span("load batch", SpanKind.CONSUMER, [parent for _, parent in sampled], {"cdi.events": len(items)}):
+            done = await self._load_events(items, new)
+        for message_id, parent in sampled:
+            event_span("load", parent, attributes={"cdi.message_id": message_id}, start_time_ns=started_ns).end()
+        metrics.loaded(done, self._clock.now_us(), time.perf_counter() - clock)
+
+    async def rejected(self, batches: Sequence[Batch[rejected_event_pb2.RejectedEvent]]) -> None:
+        """Loads rejected events, one row per rejection id.
+
+        Raises:
+            Unavailable: the warehouse cannot now; nothing was done.
+        """
+        await self._access.write(partial(self._load_rejected, batches))
+
+    async def merges(self, batches: Sequence[Batch[profile_pb2.ProfilesMerged]]) -> None:
+        """Loads merges of the identity graph.
+
+        Raises:
+            Unavailable: the warehouse cannot now; nothing was done.
+        """
+        await self._access.write(partial(self._load_merges, batches))
+
+    async def _load_events(self, items: Sequence[Item], new: Fresh[event_pb2.Event]) -> Load:
+        whole = len(items)
+        done: list[Load] = []
+
+        async def attempt(part: Sequence[Item]) -> Sequence[None]:
+            done[:] = [await self._access.write(partial(self._attempt, part, (), new, len(part) == whole))]
+            return [None] * len(part)
+
+        results = await isolate(items, attempt, stage=STAGE)
+        poisoned = [Poisoned(item, result) for item, result in zip(items, results, strict=True) if isinstance(result, Fault)]
+        if poisoned or not items:
+            good = [item for item, result in zip(items, results, strict=True) if result is None]
+            return await self._access.write(partial(self._attempt, good, poisoned, new, True))
+        return done[0]
+
+    def _attempt(
+        self, items: Sequence[Item], poisoned: Sequence[Poisoned], new: Fresh[event_pb2.Event], keep: bool, held: Warehouse
+    ) -> Load:
+        targets = self._access.targets
+        workspaces = {item[0].workspace_id for item in items} | {one.item[0].workspace_id for one in poisoned}
+        for schema in sorted(schemas_of(workspaces, targets)):
+            held.ensure_tables(schema)
+        load = plan_events(items, poisoned, new.positions, targets, self._clock.now_us())(held.catalog)
+        held.load(load, keep=keep)
+        return load
+
+    def _load_rejected(self, batches: Sequence[Batch[rejected_event_pb2.RejectedEvent]], held: Warehouse) -> None:
+        new = fresh(StreamName.REJECTED, batches, held.positions)
+        if not new.positions:
+            return
+        events = {event.rejection_id: event for batch in new.batches for event in batch.events}
+        loads: list[TableLoad] = []
+        counts: dict[CountKey, int] = {}
+        counted: set[str] = set()
+        for schema, members in self._by_schema(events.values()).items():
+            held.ensure_tables(schema)
+            ids = [event.rejection_id for event in members]
+            stored = held.existing(schema, naming.REJECTED_EVENTS, "rejection_id", ids)
+            missing = [event for event in members if event.rejection_id not in stored]
+            for event in missing:
+                if event.rejection_id not in counted:
+                    key = CountKey("rejected", outcome_pb2.OUTCOME_REJECTED, f"{event.stage}:{event.reason}")
+                    counts[key] = counts.get(key, 0) + 1
+            counted.update(ids)
+            if missing:
+                loads.append(TableLoad(schema, naming.REJECTED_EVENTS, rejected_rows(missing, self._clock.now_us())))
+        held.load(Load(StreamName.REJECTED, len(events), loads, new.positions, counts))
+
+    def _by_schema(self, events: Iterable[rejected_event_pb2.RejectedEvent]) -> dict[str, list[rejected_event_pb2.RejectedEvent]]:
+        found: dict[str, list[rejected_event_pb2.RejectedEvent]] = {}
+        for event in events:
+            for target in targets_of(self._access.targets, event.workspace_id):
+                found.setdefault(target.schema, []).append(event)
+        return found
+
+    def _load_merges(self, batches: Sequence[Batch[profile_pb2.ProfilesMerged]], held: Warehouse) -> None:
+        new = fresh(StreamName.IDENTITY, batches, held.positions)
+        if not new.positions:
+            return
+        merges: dict[str, list[tuple[int, profile_pb2.ProfilesMerged]]] = {}
+        for batch in new.batches:
+            for merge in batch.events:
+                for target in targets_of(self._access.targets, merge.workspace_id):
+                    merges.setdefault(target.schema, []).append((batch.sequence, merge))
+        loads: list[TableLoad] = []
+        for schema, found in merges.items():
+            held.ensure_tables(schema)
+            loads.append(TableLoad(schema, naming.ID_GRAPH_UPDATES, merged_rows(found, self._clock.now_us())))
+        held.load(Load(StreamName.IDENTITY, sum(len(batch.events) for batch in new.batches), loads, new.positions, {}))
+
+
+def _items(batches: Sequence[Batch[event_pb2.Event]]) -> list[Item]:
+    """Events with their place; ``event_seq`` follows the order in which the collector accepted them."""
+    items: list[Item] = []
+    for batch in batches:
+        first = (batch.source_sequence or batch.sequence) * SEQUENCE_FACTOR
+        items += [(event, batch.partition, first + index) for index, event in enumerate(batch.events)]
+    return items

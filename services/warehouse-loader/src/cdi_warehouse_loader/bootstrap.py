@@ -1,0 +1,74 @@
+"""The parts of the loader, in start order; released in reverse."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+
+from cdi.warehouse.v1 import warehouse_service_pb2, warehouse_service_pb2_grpc
+from cdi_runtime.bus import Bus, connect, reading
+from cdi_runtime.rpc import Registration, serve
+from cdi_runtime.service import ServiceContext
+from cdi_warehouse_loader import consumer
+from cdi_warehouse_loader.application.access import Access
+from cdi_warehouse_loader.application.loading import Loading
+from cdi_warehouse_loader.application.serving import Serving
+from cdi_warehouse_loader.servicer import WarehouseServicer
+from cdi_warehouse_loader.settings import Settings
+from cdi_warehouse_loader.warehouses import REGISTRY
+from cdi_warehouse_loader.warehouses.base import Options
+
+_GC_THRESHOLDS = (50_000, 20, 50)
+"""A load makes some hundred thousand objects and frees them all: searching them for cycles at Python's usual pace costs a fifth of it."""
+
+
+class SystemClock:
+    """The clock of the machine."""
+
+    def now_us(self) -> int:
+        """Microseconds since 1970 UTC."""
+        return time.time_ns() // 1_000
+
+
+@asynccontextmanager
+async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterator[None]:
+    """Starts the loader. gRPC serves at once; loading begins when this process holds the warehouse."""
+    gc.set_threshold(*_GC_THRESHOLDS)
+    options = Options(
+        settings.duckdb_path,
+        memory_limit=settings.duckdb_memory_limit,
+        threads=settings.duckdb_threads,
+        checkpoint_threshold=settings.checkpoint_threshold,
+    )
+    async with AsyncExitStack() as stack:
+        access = Access(partial(REGISTRY["duckdb"], options))
+        stack.callback(access.close)
+        context.readiness.add("warehouse", access.ready)
+        bus = await stack.enter_async_context(connect(settings.nats_url, context.name))
+        context.readiness.add("nats", bus.ready)
+        await stack.enter_async_context(context.background(_load(settings, context, access, bus), "loading"))
+        service = warehouse_service_pb2.DESCRIPTOR.services_by_name["WarehouseService"].full_name
+        servicer = WarehouseServicer(Serving(access, settings.query_seconds))
+        registration = Registration(warehouse_service_pb2_grpc.add_WarehouseServiceServicer_to_server, servicer, service)
+        await stack.enter_async_context(serve(context, settings.grpc_address, registration))
+        yield
+
+
+async def _load(settings: Settings, context: ServiceContext, access: Access, bus: Bus) -> None:
+    """Waits for the warehouse, then loads until cancelled; leaving drains the readers."""
+    await access.open()
+    handlers = consumer.Consumer(Loading(access, SystemClock()))
+    linger = settings.load_linger_seconds
+    events = consumer.events_spec(context.name, settings.partitions, settings.load_max_events, linger)
+    async with (
+        reading(bus, events, handlers.events, context) as reader,
+        reading(bus, consumer.rejected_spec(context.name, linger), handlers.rejected, context) as rejected,
+        reading(bus, consumer.identity_spec(context.name, linger), handlers.identity, context) as identity,
+    ):
+        context.readiness.add("enriched", reader.ready)
+        context.readiness.add("rejected", rejected.ready)
+        context.readiness.add("identity", identity.ready)
+        await access.watch()

@@ -1,0 +1,58 @@
+"""What the streams bring, handed to the application; every message is done once it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cdi.event.v1 import event_pb2, rejected_event_pb2
+from cdi.identity.v1 import profile_pb2
+from cdi_kernel import topology
+from cdi_kernel.envelope import SOURCE_SEQUENCE
+from cdi_kernel.topology import StreamName
+from cdi_runtime.bus import Done, Message, Outcome, ReaderSpec
+from cdi_warehouse_loader.application.loading import Loading
+from cdi_warehouse_loader.domain.batches import Batch
+
+READER = "warehouse-loader"
+_MERGED = topology.identity("merged")
+
+
+class Consumer:
+    """Handlers of the three streams."""
+
+    def __init__(self, loading: Loading) -> None:
+        self._loading = loading
+
+    async def events(self, messages: Sequence[Message[event_pb2.EventBatch]]) -> Sequence[Outcome]:
+        """ENRICHED: rows, position and counts in one commit."""
+        await self._loading.events(
+            [Batch(m.partition, m.sequence, int(m.headers.get(SOURCE_SEQUENCE, "0")), m.body.events) for m in messages]
+        )
+        return [Done()] * len(messages)
+
+    async def rejected(self, messages: Sequence[Message[rejected_event_pb2.RejectedBatch]]) -> Sequence[Outcome]:
+        """REJECTED: one row per rejection id."""
+        await self._loading.rejected([Batch(m.partition, m.sequence, 0, m.body.events) for m in messages])
+        return [Done()] * len(messages)
+
+    async def identity(self, messages: Sequence[Message[bytes]]) -> Sequence[Outcome]:
+        """IDENTITY: merges; other kinds are not for the warehouse yet."""
+        merges = [(m, profile_pb2.ProfilesMerged.FromString(m.body)) for m in messages if m.subject == _MERGED]
+        await self._loading.merges([Batch(m.partition, m.sequence, 0, [merge]) for m, merge in merges])
+        return [Done()] * len(messages)
+
+
+def events_spec(service: str, partitions: int, max_events: int, linger_seconds: float) -> ReaderSpec[event_pb2.EventBatch]:
+    """All owned partitions in one lane: one commit holds all that has arrived."""
+    return ReaderSpec(service, READER, StreamName.ENRICHED, event_pb2.EventBatch.FromString, partitions, 1, max_events, linger_seconds)
+
+
+def rejected_spec(service: str, linger_seconds: float) -> ReaderSpec[rejected_event_pb2.RejectedBatch]:
+    """The whole stream."""
+    decode = rejected_event_pb2.RejectedBatch.FromString
+    return ReaderSpec(service, READER, StreamName.REJECTED, decode, None, linger_seconds=linger_seconds)
+
+
+def identity_spec(service: str, linger_seconds: float) -> ReaderSpec[bytes]:
+    """The whole stream, undecoded: the subject says what a message is."""
+    return ReaderSpec(service, READER, StreamName.IDENTITY, bytes, None, linger_seconds=linger_seconds)

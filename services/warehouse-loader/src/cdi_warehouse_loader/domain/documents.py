@@ -1,0 +1,94 @@
+"""Warehouse documents: which events of a workspace are loaded, and where."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from cdi.error.v1 import error_pb2
+from cdi_kernel.faults import FailedPrecondition, InvalidArgument
+from cdi_warehouse_loader.domain.load import DEFAULT_TARGET, Target
+
+RESERVED_SCHEMAS: Final = frozenset({"_cdi", "information_schema", "pg_catalog", "temp", "system"})
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+_SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One warehouse of a workspace.
+
+    Attributes:
+        workspace_id: the workspace.
+        name: of the warehouse.
+        purposes: all must be granted for an event to be loaded; sorted.
+        schema: schema of its tables.
+        version: rises with every change, from 1.
+    """
+
+    workspace_id: str
+    name: str
+    purposes: tuple[str, ...]
+    schema: str
+    version: int = 0
+
+    @property
+    def target(self) -> Target:
+        """As the place that rows go to."""
+        return Target(self.name, self.schema, frozenset(self.purposes))
+
+
+def check(document: Document) -> None:
+    """Whether a document can stand by itself.
+
+    Raises:
+        InvalidArgument: a field breaks its rule.
+    """
+    violations: list[tuple[str, str]] = []
+    if not document.workspace_id:
+        violations.append(("warehouse.workspace_id", "must not be empty"))
+    if not _NAME.fullmatch(document.name):
+        violations.append(("warehouse.name", "lower-case letters, digits, _ and -, starting with a letter, at most 63"))
+    if not _SCHEMA.fullmatch(document.schema) or document.schema in RESERVED_SCHEMAS:
+        violations.append(("warehouse.duckdb.schema", "lower-case letters, digits and _, at most 63, and not a schema of the system"))
+    if "" in document.purposes:
+        violations.append(("warehouse.purposes", "must not hold an empty name"))
+    if violations:
+        raise InvalidArgument("the warehouse breaks its rules", field_violations=violations)
+
+
+def succeed(wanted: Document, stored: Sequence[Document]) -> Document:
+    """The document as it will be stored, with its version; the stored one itself when nothing changes.
+
+    Raises:
+        InvalidArgument: a field breaks its rule.
+        FailedPrecondition: another warehouse of the workspace has the schema, and rows would stand in it twice.
+    """
+    check(wanted)
+    own = [document for document in stored if document.workspace_id == wanted.workspace_id]
+    other = next((document for document in own if document.schema == wanted.schema and document.name != wanted.name), None)
+    if other is not None:
+        raise FailedPrecondition(
+            error_pb2.ERROR_REASON_ALREADY_EXISTS,
+            "another warehouse of the workspace is loaded into this schema",
+            metadata={"resource": "warehouse", "name": other.name},
+        )
+    before = next((document for document in own if document.name == wanted.name), None)
+    if before is None:
+        return replace(wanted, version=1)
+    return before if replace(wanted, version=before.version) == before else replace(wanted, version=before.version + 1)
+
+
+def targets(documents: Iterable[Document]) -> Mapping[str, Sequence[Target]]:
+    """Targets by workspace; a workspace that is not in it has ``DEFAULT_TARGET``."""
+    found: dict[str, list[Target]] = {}
+    for document in documents:
+        found.setdefault(document.workspace_id, []).append(document.target)
+    return found
+
+
+def targets_of(found: Mapping[str, Sequence[Target]], workspace_id: str) -> Sequence[Target]:
+    """Where the events of a workspace go."""
+    return found.get(workspace_id, (DEFAULT_TARGET,))

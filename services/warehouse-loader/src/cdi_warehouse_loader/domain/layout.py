@@ -1,0 +1,160 @@
+"""The columns that tables have by themselves: Segment's, and those that CDI adds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from cdi_warehouse_loader.domain import naming
+from cdi_warehouse_loader.domain.columns import ColumnType
+
+TEXT, TIME, BIGINT, INTEGER, BOOLEAN = (
+    ColumnType.TEXT,
+    ColumnType.TIMESTAMP,
+    ColumnType.BIGINT,
+    ColumnType.INTEGER,
+    ColumnType.BOOLEAN,
+)
+
+Columns = Mapping[str, ColumnType]
+
+MAX_COLUMNS: Final = 1_000
+"""Columns of one table; further properties go to ``_unmapped`` as JSON."""
+
+SEQUENCE_FACTOR: Final = 1_024
+"""``event_seq`` = sequence of the message × this + position in the message (a message holds at most 1,000 events)."""
+
+EVENT_COLUMNS: Final[Columns] = {
+    "id": TEXT,
+    "workspace_id": TEXT,
+    "source_id": TEXT,
+    "user_id": TEXT,
+    "anonymous_id": TEXT,
+    "profile_id": TEXT,
+    "original_timestamp": TIME,
+    "sent_at": TIME,
+    "received_at": TIME,
+    "timestamp": TIME,
+    "uuid_ts": TIME,
+    "loaded_at": TIME,
+    "partition": INTEGER,
+    "event_seq": BIGINT,
+    "consent_purposes": TEXT,
+}
+
+ENRICHMENT_COLUMNS: Final[Columns] = {
+    "ua_browser": TEXT,
+    "ua_browser_version": TEXT,
+    "ua_os": TEXT,
+    "ua_os_version": TEXT,
+    "ua_device": TEXT,
+    "ua_bot": BOOLEAN,
+    "campaign_source": TEXT,
+    "campaign_medium": TEXT,
+    "campaign_name": TEXT,
+    "campaign_term": TEXT,
+    "campaign_content": TEXT,
+    "campaign_click_id_type": TEXT,
+    "campaign_click_id": TEXT,
+    "referrer_medium": TEXT,
+    "referrer_source": TEXT,
+    "referrer_host": TEXT,
+    "referrer_term": TEXT,
+    "geo_country": TEXT,
+    "geo_region": TEXT,
+    "geo_city": TEXT,
+    "email_valid_syntax": BOOLEAN,
+    "email_disposable": BOOLEAN,
+    "email_role_account": BOOLEAN,
+    "email_free_provider": BOOLEAN,
+}
+
+_NAMED: Final[Columns] = {"event": TEXT, "event_text": TEXT}
+_VIEW: Final[Columns] = {"name": TEXT, "category": TEXT}
+_WHO: Final[Columns] = {
+    "id": TEXT,
+    "workspace_id": TEXT,
+    "received_at": TIME,
+    "timestamp": TIME,
+    "uuid_ts": TIME,
+    "loaded_at": TIME,
+}
+
+OWN_COLUMNS: Final[Mapping[str, Columns]] = {
+    naming.TRACKS: _NAMED,
+    naming.IDENTIFIES: {},
+    naming.GROUPS: {"group_id": TEXT},
+    naming.PAGES: _VIEW,
+    naming.SCREENS: _VIEW,
+    naming.ALIASES: {"previous_id": TEXT},
+}
+"""What each fixed event table has beside the columns of every event."""
+
+USERS_COLUMNS: Final[Columns] = {**_WHO, "profile_id": TEXT}
+"""One row per workspace and user id, which is ``id``."""
+
+ACCOUNTS_COLUMNS: Final[Columns] = _WHO
+"""One row per workspace and group id, which is ``id``."""
+
+DISCARDS_COLUMNS: Final[Columns] = {
+    "message_id": TEXT,
+    "table_name": TEXT,
+    "column_name": TEXT,
+    "column_value": TEXT,
+    "reason": TEXT,
+    "received_at": TIME,
+}
+
+REJECTED_COLUMNS: Final[Columns] = {
+    "rejection_id": TEXT,
+    "workspace_id": TEXT,
+    "source_id": TEXT,
+    "message_id": TEXT,
+    "type": TEXT,
+    "name": TEXT,
+    "failure_type": TEXT,
+    "reason": TEXT,
+    "description": TEXT,
+    "stage": TEXT,
+    "stage_version": TEXT,
+    "received_at": TIME,
+    "rejected_at": TIME,
+    "payload": TEXT,
+    "payload_encoding": TEXT,
+    "payload_truncated": BOOLEAN,
+    "violation_paths": TEXT,
+    "loaded_at": TIME,
+}
+"""``payload`` is the text itself (``payload_encoding`` = ``text``) or base64 when it is not UTF-8 (``base64``)."""
+
+ID_GRAPH_COLUMNS: Final[Columns] = {
+    "workspace_id": TEXT,
+    "profile_id": TEXT,
+    "canonical_profile_id": TEXT,
+    "triggering_event_type": TEXT,
+    "triggering_event_id": TEXT,
+    "timestamp": TIME,
+    "graph_seq": BIGINT,
+    "loaded_at": TIME,
+}
+
+STARTING_TABLES: Final[Mapping[str, Columns]] = {
+    **{table: {**EVENT_COLUMNS, **own, **ENRICHMENT_COLUMNS} for table, own in OWN_COLUMNS.items()},
+    naming.USERS: USERS_COLUMNS,
+    naming.ACCOUNTS: ACCOUNTS_COLUMNS,
+    naming.DISCARDS: DISCARDS_COLUMNS,
+    naming.REJECTED_EVENTS: REJECTED_COLUMNS,
+    naming.ID_GRAPH_UPDATES: ID_GRAPH_COLUMNS,
+}
+"""What a schema holds before the first event."""
+
+TRACK_TABLE_COLUMNS: Final[Columns] = STARTING_TABLES[naming.TRACKS]
+"""What the table of a track event begins with."""
+
+_RESERVED: Final = frozenset(EVENT_COLUMNS) | frozenset(ENRICHMENT_COLUMNS) | frozenset(_NAMED)
+
+PROPERTY_NAMES: Final = naming.ColumnNames(_RESERVED)
+VIEW_NAMES: Final = naming.ColumnNames(_RESERVED | frozenset(_VIEW))
+GROUP_NAMES: Final = naming.ColumnNames(_RESERVED | {"group_id"})
+CONTEXT_NAMES: Final = naming.ContextNames()
+"""Column names per kind of table: a property that would be one of the table's own columns gets one more ``_`` in front."""

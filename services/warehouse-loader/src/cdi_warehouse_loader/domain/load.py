@@ -1,0 +1,116 @@
+"""What one transaction of a warehouse does, as values: rows, new columns, counts and the stream position, all or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from cdi.event.v1 import outcome_pb2
+from cdi_warehouse_loader.domain.columns import ColumnType
+
+Catalog = Mapping[str, Mapping[str, Mapping[str, ColumnType]]]
+"""Column types by schema, table and column, as committed."""
+
+
+class StreamPartition(NamedTuple):
+    """Where a position counts."""
+
+    stream: str
+    partition: int
+
+
+class Position(NamedTuple):
+    """The last message of a partition whose rows are in the warehouse.
+
+    Attributes:
+        sequence: its sequence in the stream.
+        source_sequence: the sequence of the message that it was made from, 0 if it has none. A message counts as new only when both
+            are above the stored ones: the same result published a second time has a new sequence and an old source sequence.
+    """
+
+    sequence: int
+    source_sequence: int
+
+    def before(self, sequence: int, source_sequence: int) -> bool:
+        """Whether a message with these sequences is new."""
+        return sequence > self.sequence and (source_sequence == 0 or source_sequence > self.source_sequence)
+
+
+START = Position(0, 0)
+
+
+class CountKey(NamedTuple):
+    """A line of the audit."""
+
+    sink: str
+    outcome: outcome_pb2.Outcome.ValueType
+    reason: str
+
+
+Discard = tuple[str, str, str, str, str, int]
+"""A row of ``discards``: message id, table, column, value, reason, received (microseconds)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableLoad:
+    """Rows for one table.
+
+    Attributes:
+        schema: schema of the table.
+        table: name of the table; created with ``added`` when the catalog does not have it.
+        rows: Arrow record batch; its columns all exist once ``added`` and ``widened`` are done.
+        added: new columns.
+        widened: integer columns that become double.
+        merge_keys: empty to append; otherwise one row per key is kept, with the newest values by the column ``timestamp``.
+    """
+
+    schema: str
+    table: str
+    rows: Any
+    added: Mapping[str, ColumnType] = field(default_factory=dict)
+    widened: Sequence[str] = ()
+    merge_keys: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """One transaction.
+
+    Attributes:
+        stream: the stream that the rows came from.
+        events: events in it, loaded or not.
+        tables: rows by table.
+        positions: per partition, where the stream now stands.
+        counts: what became of the events.
+    """
+
+    stream: str
+    events: int
+    tables: Sequence[TableLoad]
+    positions: Mapping[StreamPartition, Position]
+    counts: Mapping[CountKey, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A place that events of a workspace are loaded into.
+
+    Attributes:
+        warehouse: its name.
+        schema: schema that holds its tables.
+        purposes: every one must be granted.
+    """
+
+    warehouse: str
+    schema: str
+    purposes: frozenset[str]
+
+    @property
+    def sink(self) -> str:
+        """Its name in the audit."""
+        return f"warehouse:{self.warehouse}"
+
+
+DEFAULT_TARGET = Target("main", "main", frozenset())
+"""Where a workspace without a warehouse document is loaded."""

@@ -1,0 +1,149 @@
+"""From events to the rows of every table of one schema, with the columns that must appear and the values that do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from cdi.error.v1 import error_pb2
+from cdi.event.v1 import event_pb2
+from cdi_kernel.faults import Rejected
+from cdi_warehouse_loader.domain import layout, naming
+from cdi_warehouse_loader.domain.columns import ARROW, ColumnType
+from cdi_warehouse_loader.domain.layout import Columns
+from cdi_warehouse_loader.domain.load import Discard, TableLoad
+from cdi_warehouse_loader.domain.properties import TableColumns
+from cdi_warehouse_loader.domain.rows import EventColumns, decode_object
+from cdi_warehouse_loader.domain.shared_context import SharedContext
+
+_FIXED_TABLE: Mapping[int, str] = {
+    event_pb2.EVENT_TYPE_IDENTIFY: naming.IDENTIFIES,
+    event_pb2.EVENT_TYPE_PAGE: naming.PAGES,
+    event_pb2.EVENT_TYPE_SCREEN: naming.SCREENS,
+    event_pb2.EVENT_TYPE_GROUP: naming.GROUPS,
+    event_pb2.EVENT_TYPE_ALIAS: naming.ALIASES,
+}
+_NAMED = frozenset({event_pb2.EVENT_TYPE_TRACK, event_pb2.EVENT_TYPE_SELF_DESCRIBING})
+_NAMES = {naming.PAGES: layout.VIEW_NAMES, naming.SCREENS: layout.VIEW_NAMES, naming.GROUPS: layout.GROUP_NAMES}
+
+
+def plan_schema(schema: str, tables: Mapping[str, Columns], columns: EventColumns, rows: Sequence[int]) -> list[TableLoad]:
+    """Plans the rows of one schema.
+
+    Args:
+        schema: the schema.
+        tables: its tables and columns so far; the starting tables exist.
+        columns: the batch.
+        rows: which events of the batch are loaded here.
+
+    Raises:
+        Rejected: an event of an unknown type.
+        msgspec.DecodeError: an event whose properties or traits are not a JSON object.
+    """
+    return _SchemaPlan(schema, tables, columns).plan(rows) if rows else []
+
+
+class _SchemaPlan:
+    def __init__(self, schema: str, tables: Mapping[str, Columns], columns: EventColumns) -> None:
+        self._schema = schema
+        self._tables = tables
+        self._columns = columns
+        self._context = SharedContext(tables, columns.context, columns.context_row)
+        self._discards: list[Discard] = []
+        self._traits: dict[int, dict[str, Any]] = {}
+
+    def plan(self, rows: Sequence[int]) -> list[TableLoad]:
+        loads: list[TableLoad] = []
+        tables, tracks = self._by_table(rows)
+        if tracks:
+            loads.append(self._events(naming.TRACKS, tracks, None))
+        for table, members in tables.items():
+            loads.append(self._events(table, members, self._objects(members)))
+        loads += self._people(naming.USERS, tables.get(naming.IDENTIFIES, ()), "user_id")
+        loads += self._people(naming.ACCOUNTS, tables.get(naming.GROUPS, ()), "group_id")
+        loads += self._context.widenings(self._schema, {load.table for load in loads})
+        if self._discards:
+            loads.append(TableLoad(self._schema, naming.DISCARDS, discard_rows(self._discards)))
+        return loads
+
+    def _by_table(self, rows: Sequence[int]) -> tuple[dict[str, list[int]], list[int]]:
+        """Rows by table, and those of tracks, which have a second table each."""
+        tables: dict[str, list[int]] = {}
+        tracks: list[int] = []
+        named: dict[str, list[int]] = {}
+        kinds, names = self._columns.kinds, self._columns.names
+        for row in rows:
+            kind = kinds[row]
+            if kind in _NAMED:
+                tracks.append(row)
+                named.setdefault(names[row], []).append(row)
+            elif kind in _FIXED_TABLE:
+                tables.setdefault(_FIXED_TABLE[kind], []).append(row)
+            else:
+                raise Rejected(error_pb2.ERROR_REASON_UNKNOWN_EVENT_TYPE, "the event's type is not known", metadata={"type": str(kind)})
+        for name, members in named.items():
+            tables.setdefault(naming.table_name(name), []).extend(members)
+        return tables, tracks
+
+    def _objects(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+        events = self._columns.events
+        if self._columns.kinds[rows[0]] not in (event_pb2.EVENT_TYPE_IDENTIFY, event_pb2.EVENT_TYPE_GROUP):
+            return [decode_object(events[row].properties) for row in rows]
+        traits = [decode_object(events[row].traits) for row in rows]
+        self._traits |= dict(zip(rows, traits, strict=True))
+        return traits
+
+    def _events(self, table: str, rows: list[int], objects: Sequence[Mapping[str, Any]] | None) -> TableLoad:
+        """Rows of an event table; ``objects`` are the properties or traits, ``None`` for ``tracks``, which has none."""
+        known = self._tables.get(table, {})
+        start = {} if known else layout.TRACK_TABLE_COLUMNS
+        built = TableColumns(table, known or start, self._columns, self._discards)
+        if objects is not None:
+            rows = built.add_objects(rows, objects, _NAMES.get(table, layout.PROPERTY_NAMES))
+        everything = len(rows) == len(self._columns.events) and rows == list(range(len(rows)))
+        picks = None if everything else pa.array(rows, pa.int32())
+        built.add_batch(self._columns.shared, picks)
+        self._context.add_to(built, rows, picks)
+        self._add_own(built, table, rows, picks)
+        return TableLoad(self._schema, table, built.batch(), {**start, **built.added}, built.widened)
+
+    def _add_own(self, built: TableColumns, table: str, rows: Sequence[int], picks: Any) -> None:
+        own = layout.OWN_COLUMNS.get(table)
+        if own is None or table == naming.TRACKS:
+            built.add_batch(self._columns.named, picks)
+            return
+        events = self._columns.events
+        for name in own:
+            built.add(name, pa.array([getattr(events[row], name) or None for row in rows], pa.string()))
+
+    def _people(self, table: str, rows: Sequence[int], key: str) -> list[TableLoad]:
+        """One row per user or account with the newest value of every trait in this batch."""
+        events, happened = self._columns.events, self._columns.happened_us
+        latest: dict[tuple[str, str], tuple[int, dict[str, Any]]] = {}
+        for row in sorted(rows, key=happened.__getitem__):
+            who = getattr(events[row], key)
+            if not who:
+                continue
+            traits = self._traits[row]
+            before = latest.get((events[row].workspace_id, who))
+            if before is not None:
+                traits = before[1] | {name: value for name, value in traits.items() if value is not None}
+            latest[events[row].workspace_id, who] = (row, traits)
+        if not latest:
+            return []
+        known = self._tables.get(table, {})
+        built = TableColumns(table, known, self._columns, self._discards)
+        order = built.add_objects([row for row, _ in latest.values()], [traits for _, traits in latest.values()], layout.PROPERTY_NAMES)
+        built.add("id", pa.array([getattr(events[row], key) for row in order], pa.string()))
+        names = [name for name in layout.STARTING_TABLES[table] if name != "id"]
+        built.add_batch(self._columns.shared.select(names), pa.array(order, pa.int32()))
+        return [TableLoad(self._schema, table, built.batch(), built.added, built.widened, ("workspace_id", "id"))]
+
+
+def discard_rows(discards: Sequence[Discard]) -> Any:
+    """Rows of ``discards``."""
+    arrays = [pa.array(values, pa.string()) for values in list(zip(*discards, strict=True))[:5]]
+    times = pa.array([discard[5] for discard in discards], pa.int64()).cast(ARROW[ColumnType.TIMESTAMP])
+    return pa.RecordBatch.from_arrays([*arrays, times], list(layout.DISCARDS_COLUMNS))

@@ -1,0 +1,112 @@
+"""What the loader needs of a warehouse. All methods block: the application calls them in threads, never in the event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from cdi_warehouse_loader.domain.documents import Document
+from cdi_warehouse_loader.domain.load import Catalog, CountKey, Load, Position, StreamPartition
+
+
+@dataclass(frozen=True, slots=True)
+class QueryLimits:
+    """How much a query may cost.
+
+    Attributes:
+        rows: rows in the answer; more are left out and reported.
+        size: bytes of the answer, roughly.
+        seconds: time of execution.
+    """
+
+    rows: int
+    size: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The answer of a query.
+
+    Attributes:
+        columns: names and the warehouse's types.
+        values: rows of JSON values; times, decimals and integers that a double cannot hold are text.
+        truncated: there were more rows than allowed.
+    """
+
+    columns: Sequence[tuple[str, str]]
+    values: Sequence[Sequence[Any]]
+    truncated: bool
+
+
+class Warehouse(Protocol):
+    """One warehouse, open.
+
+    ``load``, ``existing``, ``ensure_tables`` and ``put_document`` are called from one thread, ``query`` from another one at a time.
+    """
+
+    @property
+    def broken(self) -> str | None:
+        """Why this handle can do nothing any more and must be opened anew; ``None`` while it works."""
+        ...
+
+    @property
+    def catalog(self) -> Catalog:
+        """Tables and columns as committed."""
+        ...
+
+    @property
+    def positions(self) -> Mapping[StreamPartition, Position]:
+        """How far each partition is loaded, as committed."""
+        ...
+
+    def ensure_tables(self, schema: str) -> None:
+        """Makes the schema and its starting tables if they are not there.
+
+        Raises:
+            Unavailable: the warehouse cannot now.
+        """
+        ...
+
+    def load(self, load: Load, *, keep: bool = True) -> None:
+        """Does all of a load in one transaction: when it returns, all is durable; when it raises, nothing was done.
+
+        Args:
+            load: what to do.
+            keep: ``False`` tries everything and takes it back.
+
+        Raises:
+            Unavailable: the warehouse cannot now.
+            Exception: of the warehouse's driver when it refuses the values.
+        """
+        ...
+
+    def existing(self, schema: str, table: str, column: str, values: Iterable[str]) -> set[str]:
+        """Those of the values that the column holds already."""
+        ...
+
+    def counts(self) -> Mapping[CountKey, int]:
+        """What became of all events that were ever loaded or left out."""
+        ...
+
+    def documents(self) -> Sequence[Document]:
+        """Warehouse documents of all workspaces, by workspace and name."""
+        ...
+
+    def put_document(self, document: Document) -> None:
+        """Stores a document in place of the one of its name."""
+        ...
+
+    def query(self, sql: str, limits: QueryLimits) -> Rows:
+        """Runs one read-only statement on the committed state.
+
+        Raises:
+            InvalidArgument: not one read-only statement, or it fails.
+            TooLarge: it takes longer or answers more than allowed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Lets go of the warehouse; a second call does nothing."""
+        ...

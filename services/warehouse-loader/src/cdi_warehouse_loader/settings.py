@@ -1,0 +1,34 @@
+"""What the loader is told from outside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
+
+from cdi_runtime.service import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """Settings of the warehouse loader. It keeps all its state in the DuckDB file and needs no database.
+
+    Attributes:
+        duckdb_path: the warehouse's file; made when it does not exist.
+        duckdb_memory_limit: what DuckDB may use beside the process itself.
+        duckdb_threads: threads of DuckDB; queries and loads are single-threaded with 1.
+        checkpoint_threshold: size of DuckDB's write-ahead log at which it is folded into the file. Larger: fewer and longer stalls.
+        load_linger_seconds: how long a load waits for more events; the first part of the freshness.
+        load_max_events: events in one load, the measure of the loader's memory.
+        query_seconds: time that one query may take.
+    """
+
+    service_name: ClassVar[str] = "warehouse-loader"
+
+    duckdb_path: Path = Path("warehouse.duckdb")
+    duckdb_memory_limit: str = Field(default="96MB", pattern=r"^\d+(\.\d+)?[KMG]i?B$")
+    duckdb_threads: int = Field(default=1, ge=1, le=64)
+    checkpoint_threshold: str = Field(default="64MB", pattern=r"^\d+(\.\d+)?[KMG]i?B$")
+    load_linger_seconds: float = Field(default=0.25, ge=0.0, le=60.0)
+    load_max_events: int = Field(default=5_000, ge=1, le=100_000)
+    query_seconds: float = Field(default=10.0, gt=0.0, le=600.0)

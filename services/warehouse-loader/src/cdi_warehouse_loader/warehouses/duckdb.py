@@ -1,0 +1,219 @@
+"""The embedded warehouse: one DuckDB file, held by one process.
+
+One transaction per load. The loader's thread uses one connection and queries use another, so that a query sees the committed state and
+never waits for a load. Settings are locked after the start, and no statement can reach a file beside the database.
+
+Facts that shape this (DuckDB 2.0): one process can hold the file for writing, a second one fails to open it; rows of a committed load lie
+in the write-ahead log until a checkpoint, and are replayed from it after a crash; after a fatal error the handle must be opened anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final
+
+import duckdb
+
+from cdi_kernel.faults import Unavailable
+from cdi_warehouse_loader.domain.columns import ColumnType
+from cdi_warehouse_loader.domain.documents import Document
+from cdi_warehouse_loader.domain.layout import STARTING_TABLES
+from cdi_warehouse_loader.domain.load import Catalog, CountKey, Load, Position, StreamPartition, TableLoad
+from cdi_warehouse_loader.ports import QueryLimits, Rows
+from cdi_warehouse_loader.warehouses import duckdb_sql as sql
+from cdi_warehouse_loader.warehouses.base import Options
+from cdi_warehouse_loader.warehouses.duckdb_query import run_query
+
+DEPENDENCY: Final = "warehouse"
+_BATCH: Final = "cdi_batch"
+_PASSING: Final = (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.TransactionException)
+_FATAL: Final = (duckdb.FatalException, duckdb.InternalException)
+
+
+def open_file(options: Options) -> DuckDbWarehouse:
+    """Opens, or makes, the database file. Blocks while the write-ahead log of a crash is replayed.
+
+    Raises:
+        Unavailable: another process holds it, or it cannot be read.
+    """
+    options.path.parent.mkdir(parents=True, exist_ok=True)
+    root = duckdb.connect(":memory:", config={"threads": options.threads, "memory_limit": options.memory_limit})
+    try:
+        path = str(options.path).replace("'", "''")
+        root.execute(f"attach '{path}' as warehouse (row_group_size {sql.ROW_GROUP_SIZE})")
+        root.execute(f"set global temp_directory = '{path}.tmp'")
+        root.execute("set global timezone = 'UTC'")
+        root.execute(f"set global checkpoint_threshold = '{options.checkpoint_threshold}'")
+        root.execute("set global preserve_insertion_order = false")
+        return DuckDbWarehouse(root, options)
+    except (duckdb.IOException, *_FATAL) as error:
+        root.close()
+        held = "Could not set lock" in str(error)
+        text = "another process holds the DuckDB file; waiting until it ends" if held else f"the DuckDB file cannot be opened: {error}"
+        raise Unavailable(DEPENDENCY, text, retry_after=1.0) from error
+
+
+class DuckDbWarehouse:
+    """See ``ports.Warehouse``; made by ``open_file``."""
+
+    def __init__(self, root: duckdb.DuckDBPyConnection, options: Options) -> None:
+        self.broken: str | None = None
+        self.catalog: Catalog = {}
+        self.positions: Mapping[StreamPartition, Position] = {}
+        self._root = root
+        self._loading, self._querying = root.cursor(), root.cursor()
+        for connection in (self._loading, self._querying):
+            connection.execute("use warehouse")
+        self._querying.execute(f"set operator_memory_limit = '{options.query_memory_limit}'")
+        root.execute("set global enable_external_access = false")
+        root.execute("set global lock_configuration = true")
+        with self._transaction(keep=True):
+            for statement in sql.OWN_TABLES:
+                self._loading.execute(statement)
+        self._read_state()
+
+    def ensure_tables(self, schema: str) -> None:
+        """See ``ports.Warehouse``."""
+        if schema in self.catalog and set(STARTING_TABLES) <= self.catalog[schema].keys():
+            return
+        with self._translated():
+            with self._transaction(keep=True):
+                for statement in sql.starting_tables(schema):
+                    self._loading.execute(statement)
+            self._read_state()
+
+    def load(self, load: Load, *, keep: bool = True) -> None:
+        """See ``ports.Warehouse``."""
+        started = time.perf_counter()
+        with self._translated():
+            try:
+                with self._transaction(keep=keep):
+                    for table in load.tables:
+                        self._load_table(table)
+                    self._write_progress(load, started)
+            except duckdb.Error:
+                with contextlib.suppress(duckdb.Error):
+                    self._read_state()
+                raise
+        if keep:
+            self.positions = {**self.positions, **load.positions}
+            self.catalog = _changed(self.catalog, load.tables)
+
+    def existing(self, schema: str, table: str, column: str, values: Iterable[str]) -> set[str]:
+        """See ``ports.Warehouse``."""
+        name = sql.quoted(column)
+        with self._translated():
+            found = self._loading.execute(
+                f"select distinct {name} from {sql.place(schema, table)} where {name} in (select unnest(?))", [list(values)]
+            ).fetchall()
+        return {row[0] for row in found}
+
+    def counts(self) -> Mapping[CountKey, int]:
+        """See ``ports.Warehouse``."""
+        with self._translated(), self._root.cursor() as connection:
+            connection.execute("use warehouse")
+            return {CountKey(row[0], row[1], row[2]): row[3] for row in connection.execute(sql.READ_COUNTS).fetchall()}
+
+    def documents(self) -> Sequence[Document]:
+        """See ``ports.Warehouse``."""
+        with self._translated():
+            rows = self._loading.execute(sql.READ_DOCUMENTS).fetchall()
+        return [Document(row[0], row[1], tuple(row[2]), row[3], row[4]) for row in rows]
+
+    def put_document(self, document: Document) -> None:
+        """See ``ports.Warehouse``."""
+        values = [document.workspace_id, document.name, list(document.purposes), document.schema, document.version]
+        with self._translated(), self._transaction(keep=True):
+            self._loading.execute(sql.WRITE_DOCUMENT, values)
+
+    def query(self, text: str, limits: QueryLimits) -> Rows:
+        """See ``ports.Warehouse``."""
+        with self._translated():
+            return run_query(self._querying, text, limits)
+
+    def close(self) -> None:
+        """See ``ports.Warehouse``."""
+        for connection in (self._querying, self._loading, self._root):
+            connection.close()
+
+    def _load_table(self, load: TableLoad) -> None:
+        known = self.catalog.get(load.schema, {}).get(load.table)
+        if known is None:
+            self._loading.execute(sql.create_table(load.schema, load.table, load.added))
+        else:
+            for column, kind in load.added.items():
+                self._loading.execute(sql.add_column(load.schema, load.table, column, kind))
+        for column in load.widened:
+            self._loading.execute(sql.widen_column(load.schema, load.table, column))
+        if load.rows is None or not load.rows.num_rows:
+            return
+        self._loading.register(_BATCH, load.rows)
+        try:
+            if load.merge_keys:
+                statement = sql.merge(load.schema, load.table, _BATCH, load.merge_keys, load.rows.schema.names)
+            else:
+                statement = sql.append(load.schema, load.table, _BATCH)
+            self._loading.execute(statement)
+        finally:
+            self._loading.unregister(_BATCH)
+
+    def _write_progress(self, load: Load, started: float) -> None:
+        positions = [(where.stream, where.partition, at.sequence, at.source_sequence) for where, at in load.positions.items()]
+        if positions:
+            self._loading.executemany(sql.WRITE_POSITION, positions)
+        counts = [(key.sink, int(key.outcome), key.reason, events) for key, events in load.counts.items() if events]
+        if counts:
+            self._loading.executemany(sql.WRITE_COUNT, counts)
+        rows = sum(table.rows.num_rows for table in load.tables if table.rows is not None)
+        milliseconds = (time.perf_counter() - started) * 1_000
+        self._loading.execute(sql.WRITE_LOG, [load.stream, milliseconds, load.events, rows, len(load.tables)])
+
+    @contextlib.contextmanager
+    def _transaction(self, *, keep: bool) -> Iterator[None]:
+        self._loading.execute("begin")
+        try:
+            yield
+            if keep:
+                self._loading.execute("commit")
+        except BaseException:
+            with contextlib.suppress(duckdb.Error):  # a failed commit has rolled back already
+                self._loading.execute("rollback")
+            raise
+        if not keep:
+            self._loading.execute("rollback")
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except _FATAL as error:
+            self.broken = f"DuckDB gave up on the file: {type(error).__name__}"
+            raise Unavailable(DEPENDENCY, self.broken, retry_after=1.0) from error
+        except _PASSING as error:
+            raise Unavailable(DEPENDENCY, f"DuckDB cannot now: {type(error).__name__}") from error
+
+    def _read_state(self) -> None:
+        catalog: dict[str, dict[str, dict[str, ColumnType]]] = {}
+        for schema, table, column, kind in self._loading.execute(sql.READ_CATALOG).fetchall():
+            catalog.setdefault(schema, {}).setdefault(table, {})[column] = _TYPES.get(kind, ColumnType.TEXT)
+        self.catalog = catalog
+        rows = self._loading.execute(sql.READ_POSITIONS).fetchall()
+        self.positions = {StreamPartition(row[0], row[1]): Position(row[2], row[3]) for row in rows}
+
+
+_TYPES: Final = {str(kind): kind for kind in ColumnType}
+
+
+def _changed(catalog: Catalog, loads: Sequence[TableLoad]) -> Catalog:
+    """The catalog after the loads; the given one stays as it is."""
+    if not any(load.added or load.widened for load in loads):
+        return catalog
+    changed = {schema: dict(tables) for schema, tables in catalog.items()}
+    for load in loads:
+        if load.added or load.widened:
+            tables = changed.setdefault(load.schema, {})
+            widened = dict.fromkeys(load.widened, ColumnType.DOUBLE)
+            tables[load.table] = {**tables.get(load.table, {}), **load.added, **widened}
+    return changed

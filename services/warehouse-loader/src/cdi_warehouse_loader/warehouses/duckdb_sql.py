@@ -1,0 +1,107 @@
+"""The SQL of the embedded warehouse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from cdi_warehouse_loader.domain import naming
+from cdi_warehouse_loader.domain.columns import ColumnType
+from cdi_warehouse_loader.domain.layout import STARTING_TABLES
+
+ROW_GROUP_SIZE: Final = 20_480
+"""Rows that are compressed together. A checkpoint writes every group anew that is not full, and groups of DuckDB's default of 122,880
+rows cost four times the work of the load itself."""
+
+OWN_TABLES: Final = (
+    "create schema if not exists _cdi",
+    """create table if not exists _cdi.positions (
+        stream varchar not null, partition integer not null, sequence bigint not null, source_sequence bigint not null,
+        updated_at timestamptz not null, primary key (stream, partition))""",
+    """create table if not exists _cdi.outcome_counts (
+        sink varchar not null, outcome integer not null, reason varchar not null, events bigint not null,
+        primary key (sink, outcome, reason))""",
+    """create table if not exists _cdi.warehouses (
+        workspace_id varchar not null, name varchar not null, purposes varchar[] not null, schema_name varchar not null,
+        version integer not null, primary key (workspace_id, name))""",
+    """create table if not exists _cdi.loads (
+        stream varchar not null, started_at timestamptz not null, milliseconds double not null, events bigint not null,
+        row_count bigint not null, tables integer not null)""",
+    f"delete from _cdi.loads where started_at < now() - interval {14} day",
+)
+"""The loader's own tables; loads are remembered for two weeks."""
+
+READ_CATALOG: Final = """select schema_name, table_name, column_name, data_type from duckdb_columns()
+    where database_name = current_database() and not internal and schema_name <> '_cdi'"""
+READ_POSITIONS: Final = "select stream, partition, sequence, source_sequence from _cdi.positions"
+READ_COUNTS: Final = "select sink, outcome, reason, events from _cdi.outcome_counts order by all"
+READ_DOCUMENTS: Final = "select workspace_id, name, purposes, schema_name, version from _cdi.warehouses order by 1, 2"
+WRITE_POSITION: Final = "insert or replace into _cdi.positions values (?, ?, ?, ?, now())"
+WRITE_COUNT: Final = """insert into _cdi.outcome_counts values (?, ?, ?, ?)
+    on conflict do update set events = events + excluded.events"""
+WRITE_DOCUMENT: Final = "insert or replace into _cdi.warehouses values (?, ?, ?, ?, ?)"
+WRITE_LOG: Final = "insert into _cdi.loads values (?, now(), ?, ?, ?, ?)"
+
+_CANONICAL: Final = """create or replace view {view} as
+with recursive latest as (
+    select profile_id, arg_max(canonical_profile_id, graph_seq) as canonical_profile_id from {updates} group by profile_id
+), way(profile_id, canonical_profile_id, steps) as (
+    select profile_id, canonical_profile_id, 1 from latest
+    union all
+    select way.profile_id, latest.canonical_profile_id, way.steps + 1
+    from way join latest on latest.profile_id = way.canonical_profile_id
+    where way.steps < 100
+)
+select profile_id, arg_max(canonical_profile_id, steps) as canonical_profile_id from way group by profile_id"""
+
+
+def quoted(name: str) -> str:
+    """An identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def place(schema: str, table: str) -> str:
+    """A table."""
+    return f"{quoted(schema)}.{quoted(table)}"
+
+
+def starting_tables(schema: str) -> Iterable[str]:
+    """What a schema holds before the first row."""
+    yield f"create schema if not exists {quoted(schema)}"
+    for table, columns in STARTING_TABLES.items():
+        yield create_table(schema, table, columns)
+    view, updates = place(schema, naming.PROFILES_CANONICAL), place(schema, naming.ID_GRAPH_UPDATES)
+    yield _CANONICAL.format(view=view, updates=updates)
+
+
+def create_table(schema: str, table: str, columns: Mapping[str, ColumnType]) -> str:
+    """A new table."""
+    declared = ", ".join(f"{quoted(name)} {kind}" for name, kind in columns.items())
+    return f"create table if not exists {place(schema, table)} ({declared})"
+
+
+def add_column(schema: str, table: str, column: str, kind: ColumnType) -> str:
+    """A new column of a table."""
+    return f"alter table {place(schema, table)} add column {quoted(column)} {kind}"
+
+
+def widen_column(schema: str, table: str, column: str) -> str:
+    """An integer column becomes double."""
+    return f"alter table {place(schema, table)} alter column {quoted(column)} set data type {ColumnType.DOUBLE}"
+
+
+def append(schema: str, table: str, source: str) -> str:
+    """Rows of a registered batch, by column name."""
+    return f"insert into {place(schema, table)} by name select * from {source}"
+
+
+def merge(schema: str, table: str, source: str, keys: Sequence[str], columns: Sequence[str]) -> str:
+    """Rows by key: newer ones bring their values, older ones only fill what is empty."""
+    others = [quoted(column) for column in columns if column not in keys]
+    match = " and ".join(f"old.{quoted(key)} = new.{quoted(key)}" for key in keys)
+    newer = ", ".join(f"{name} = coalesce(new.{name}, old.{name})" for name in others)
+    older = ", ".join(f"{name} = coalesce(old.{name}, new.{name})" for name in others)
+    return f"""merge into {place(schema, table)} old using {source} new on {match}
+        when matched and new."timestamp" >= old."timestamp" then update set {newer}
+        when matched then update set {older}
+        when not matched then insert by name"""
