@@ -70,14 +70,11 @@ class ServiceProcess:
         Raises:
             ProcessFailed: the migration failed.
         """
-        result = subprocess.run(
-            [sys.executable, "-m", self._module, "migrate"],
-            env=self._whole_environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=within,
-        )
+        command = [sys.executable, "-m", self._module, "migrate"]
+        try:
+            result = subprocess.run(command, env=self._whole_environment(), capture_output=True, text=True, check=False, timeout=within)
+        except subprocess.TimeoutExpired:
+            raise ProcessFailed(f"{self.name} migrate still runs after {within:g} s") from None
         if result.returncode != 0:
             raise ProcessFailed(f"{self.name} migrate exited with code {result.returncode}\n{result.stderr[-4000:]}")
 

@@ -18,6 +18,9 @@ from cdi_cli.suite.services import DRAIN_ORDER, SERVICES, SPECS, start_waves
 from cdi_cli.traces import SpanReceiver, SpanStore
 from cdi_kernel.topology import DEFAULT_PARTITIONS
 
+START_SECONDS: Final = 90.0
+"""How long a migration and a start may each take: on a busy laptop Python alone needs seconds."""
+
 READY_SECONDS: Final = 60.0
 """How long entering the suite waits until every service is ready."""
 
@@ -73,13 +76,11 @@ class Suite:
             self._receiver.start()
             self.nats.start()
             self.postgres.start()
-            self._migrate()
+            for name in self._names:
+                if database := SPECS[name].database:
+                    self.postgres.create_database(database)
             for wave in start_waves(self._names):
-                for name in wave:
-                    self.services[name] = ServiceProcess(name, self._environment(name), self.directory / "services")
-                    self.services[name].launch()
-                for name in wave:
-                    self.services[name].await_started()
+                self._start_wave(wave)
             self.write_state()
             undo.pop_all()
         return self
@@ -185,17 +186,17 @@ class Suite:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _migrate(self) -> None:
-        """Create and migrate the databases, side by side: most of the time goes into starting Python."""
-        owners = [name for name in self._names if SPECS[name].database]
-        for name in owners:
-            self.postgres.create_database(SPECS[name].database or "")
-        with ThreadPoolExecutor(max_workers=4) as pool:
-            list(pool.map(self._migrate_one, owners))
-
-    def _migrate_one(self, name: str) -> None:
-        settings = {"CDI_NATS_URL": self.nats.url, "CDI_DATABASE_URL": self._database_url(name), **self._extra.get(name, {})}
-        ServiceProcess(name, settings, self.directory / "services").migrate()
+    def _start_wave(self, names: list[str]) -> None:
+        """Migrate and start services side by side: most of the time goes into starting Python."""
+        wave = {name: ServiceProcess(name, self._environment(name), self.directory / "services") for name in names}
+        with ThreadPoolExecutor(max_workers=len(wave)) as pool:
+            owners = [process for name, process in wave.items() if SPECS[name].database]
+            list(pool.map(lambda process: process.migrate(START_SECONDS), owners))
+        for name, process in wave.items():
+            self.services[name] = process
+            process.launch()
+        for process in wave.values():
+            process.await_started(START_SECONDS)
 
     def _database_url(self, name: str) -> str:
         database = SPECS[name].database
