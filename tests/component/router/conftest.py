@@ -1,9 +1,10 @@
 """A router, a real HTTP endpoint for it to deliver to, and a way to put enriched events before it."""
 
 import asyncio
+import contextlib
 import json
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -17,13 +18,17 @@ from cdi.event.v1.event_pb2 import Event
 from cdi.router.v1 import router_service_pb2 as pb
 from cdi.router.v1.destination_pb2 import Destination, RetryPolicy, Webhook
 from cdi.router.v1.router_service_pb2_grpc import RouterServiceStub
-from cdi_cli.embedded import NatsServer, ServiceProcess
+from cdi_cli.embedded import NatsServer, PostgresServer, ServiceProcess
 from cdi_kernel import envelope, topology
 from cdi_runtime.bus import Bus, connect
 from cdi_testing import builders
+from cdi_testing.plugin import StartService, new_database_name
 
 PARTITIONS = 4
 QUICK = RetryPolicy(initial_seconds=0.2, max_seconds=0.5)
+
+_SOURCES = count(1)
+_WORKSPACES = count(1)
 
 Answering = Callable[[Sequence[str]], Awaitable[int]]
 
@@ -87,11 +92,15 @@ class Router:
     stub: RouterServiceStub
     bus: Bus
     hook: Hook
-    _sources: Any = field(default_factory=lambda: count(1))
+    workspace: str
+
+    def _full(self, name: str) -> str:
+        """Destinations of other tests share the router, and counts are per name."""
+        return f"{name}-{self.workspace}"
 
     async def apply(self, name: str, *, path: str | None = None, webhook: Mapping[str, Any] | None = None, **fields: Any) -> Destination:
         settings = {"url": f"{self.hook.url}/{path or name}"} | dict(webhook or {})
-        values = {"workspace_id": builders.WORKSPACE, "name": name, "enabled": True, "retry": QUICK} | fields
+        values = {"workspace_id": self.workspace, "name": self._full(name), "enabled": True, "retry": QUICK} | fields
         request = pb.ApplyDestinationRequest(destination=Destination(webhook=Webhook(**settings), **values))
         return (await self.stub.ApplyDestination(request)).destination
 
@@ -99,10 +108,11 @@ class Router:
         """Publishes events as enrichment does, one message per partition; returns the sequences by message id."""
         partitions: dict[int, list[Event]] = defaultdict(list)
         for event in events:
+            event.workspace_id = self.workspace
             partitions[event.partition].append(event)
         sequences: dict[str, int] = {}
         for partition, part in partitions.items():
-            source = next(self._sources)
+            source = next(_SOURCES)
             headers = {envelope.EVENTS: str(len(part)), envelope.SOURCE_SEQUENCE: str(source), envelope.SCHEMA: envelope.EVENT_BATCH_SCHEMA}
             payload = builders.event_batch(part).SerializeToString()
             ack = await self.bus.publish(topology.enriched(partition), payload, message_id=f"enriched-{source}", headers=headers)
@@ -115,7 +125,7 @@ class Router:
         return {
             (outcome_pb2.Outcome.Name(count.outcome).removeprefix("OUTCOME_").lower(), count.reason): count.events
             for count in counts
-            if count.sink == f"destination:{name}"
+            if count.sink == f"destination:{self._full(name)}"
         }
 
     async def delivered(self, name: str) -> int:
@@ -123,36 +133,63 @@ class Router:
 
     async def explain(self, event: Event, sequence: int) -> dict[str, pb.DeliveryExplanation]:
         request = pb.ExplainDeliveryRequest(event=event.SerializeToString(), enriched_sequence=sequence)
-        return {found.destination: found for found in (await self.stub.ExplainDelivery(request)).explanations}
+        return {found.destination.partition("-")[0]: found for found in (await self.stub.ExplainDelivery(request)).explanations}
 
     async def dead(self, name: str) -> list[Any]:
-        request = pb.ListDeadDeliveriesRequest(workspace_id=builders.WORKSPACE, destination=name)
+        request = pb.ListDeadDeliveriesRequest(workspace_id=self.workspace, destination=self._full(name))
         return list((await self.stub.ListDeadDeliveries(request)).deliveries)
 
 
 StartRouter = Callable[..., Awaitable[Router]]
+Connect = Callable[[ServiceProcess, str], Awaitable[Router]]
 
 
 @pytest.fixture
-async def start_router(start_service: Any, fresh_nats: NatsServer, hook: Hook) -> AsyncIterator[StartRouter]:
-    """Starts a router; the channels to it are closed at the end of the test."""
-    channels: list[grpc.aio.Channel] = []
-    async with connect(fresh_nats.url, "test") as bus:
+async def connect_router(hook: Hook) -> AsyncIterator[Connect]:
+    """Clients of a router process; closed at the end of the test."""
+    async with contextlib.AsyncExitStack() as stack:
 
-        async def start(environment: Mapping[str, str] | None = None, *, name: str | None = None) -> Router:
-            settings = {"CDI_PARTITIONS": str(PARTITIONS)} | dict(environment or {})
-            process = await asyncio.to_thread(start_service, "router", settings, name=name)
-            channels.append(grpc.aio.insecure_channel(process.grpc))
-            return Router(process, RouterServiceStub(channels[-1]), bus, hook)
+        async def made(process: ServiceProcess, nats_url: str) -> Router:
+            bus = await stack.enter_async_context(connect(nats_url, "test"))
+            channel = await stack.enter_async_context(grpc.aio.insecure_channel(process.grpc))
+            return Router(process, RouterServiceStub(channel), bus, hook, f"w{next(_WORKSPACES)}")
 
-        yield start
-        for channel in channels:
-            await channel.close(grace=None)
+        yield made
 
 
 @pytest.fixture
-async def router(start_router: StartRouter) -> Router:
-    return await start_router()
+async def start_router(start_service: StartService, fresh_nats: NatsServer, connect_router: Connect) -> StartRouter:
+    """Starts a router of the test's own."""
+
+    async def start(environment: Mapping[str, str] | None = None, *, name: str | None = None) -> Router:
+        settings = {"CDI_PARTITIONS": str(PARTITIONS)} | dict(environment or {})
+        process = await asyncio.to_thread(start_service, "router", settings, name=name)
+        return await connect_router(process, fresh_nats.url)
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def module_router(
+    module_nats: NatsServer, postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServiceProcess]:
+    """One router for the tests of a module that neither stop nor configure it."""
+    environment = {
+        "CDI_NATS_URL": module_nats.url,
+        "CDI_DATABASE_URL": postgres_server.create_database(new_database_name()),
+        "CDI_PARTITIONS": str(PARTITIONS),
+        "HOOK_SECRET": "s3cret",
+        "HOOK_TOKEN": "Bearer t0ken",
+    }
+    process = ServiceProcess("router", environment, tmp_path_factory.mktemp("router"))
+    process.migrate()
+    with process:
+        yield process
+
+
+@pytest.fixture
+async def router(module_router: ServiceProcess, module_nats: NatsServer, connect_router: Connect) -> Router:
+    return await connect_router(module_router, module_nats.url)
 
 
 def journey(people: int, events: int, **fields: Any) -> list[Event]:

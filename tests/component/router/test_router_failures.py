@@ -1,0 +1,160 @@
+"""What failures around the router do: withdrawn consent, dead neighbours, kill -9, replicas."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+import pytest
+
+from cdi.consent.v1 import consent_service_pb2 as consent_pb
+from cdi.consent.v1.consent_service_pb2_grpc import ConsentServiceStub
+from cdi.consent.v1.purpose_pb2 import Decision, Purpose
+from cdi_cli.embedded import PostgresServer, ServiceProcess
+from cdi_testing import builders, eventually
+from cdi_testing.plugin import StartService, new_database_name
+
+
+class ConsentDesk:
+    """Grants and withdraws, at the real consent service."""
+
+    def __init__(self, process: ServiceProcess, stub: ConsentServiceStub) -> None:
+        self.process = process
+        self._stub = stub
+
+    async def decide(self, workspace: str, people: Sequence[int], granted: bool) -> None:
+        purpose = Purpose(workspace_id=workspace, name="advertising")
+        await self._stub.ApplyPurpose(consent_pb.ApplyPurposeRequest(purpose=purpose))
+        decisions = [
+            Decision(
+                workspace_id=workspace,
+                subject_type="user_id",
+                subject_id=f"user-{person}",
+                purpose="advertising",
+                granted=granted,
+                proof="t",
+            )
+            for person in people
+        ]
+        for decision in decisions:
+            decision.decide_time.GetCurrentTime()
+
+        async def recorded() -> bool:
+            answer = await self._stub.RecordDecisions(consent_pb.RecordDecisionsRequest(decisions=decisions))
+            return all(result.status.code == 0 for result in answer.results)
+
+        await eventually(recorded)
+
+
+@pytest.fixture
+async def consent(start_service: StartService) -> Any:
+    process = await asyncio.to_thread(start_service, "consent")
+    async with grpc.aio.insecure_channel(process.grpc) as channel:
+        yield ConsentDesk(process, ConsentServiceStub(channel))
+
+
+def agreed(events: Sequence[Any]) -> Sequence[Any]:
+    """As enrichment saw them: everybody had agreed."""
+    for event in events:
+        event.consent.granted_purposes.append("advertising")
+    return events
+
+
+async def test_withdrawn_consent_stops_what_is_queued(start_router: Any, consent: ConsentDesk, journey: Any, hook: Any) -> None:
+    router = await start_router({"CDI_CONSENT_TARGET": consent.process.grpc})
+    await consent.decide(router.workspace, range(10), granted=True)
+    await router.apply("ads", purposes=["advertising"])
+    await router.publish(agreed(journey(10, 2)))
+    await eventually(lambda: len(hook.taken("ads")) == 20)
+
+    # Person 0 alone fails and is parked; then everybody fails, so the rest is held in the stream.
+    hook.always("ads", 503)
+    parked = agreed([builders.track(user_id="user-0", message_id="0:100", partitions=4, workspace_id=router.workspace)])
+    sequences = await router.publish(parked)
+    await eventually(lambda: _holds(router.counts("ads"), {("delivered", ""): 20, ("parked", ""): 1}))
+    held = agreed([event for event in journey(10, 5) if int(event.message_id.split(":")[1]) >= 2])
+    await router.publish(held)
+    await consent.decide(router.workspace, [0, 1], granted=False)
+    hook.always("ads", 200)
+
+    expected = {("delivered", ""): 20 + 8 * 3, ("filtered", "consent_denied"): 1 + 2 * 3}
+    await eventually(lambda: _holds(router.counts("ads"), expected), within=15)
+    assert not any(message_id.startswith(("0:", "1:")) for message_id in hook.taken("ads")[20:])
+    told = (await router.explain(parked[0], sequences["0:100"]))["ads"]
+    assert (told.reason, "advertising" in told.description) == ("consent_denied", True)
+
+
+async def test_events_without_consent_never_ask(router: Any, journey: Any, hook: Any) -> None:
+    # There is no consent service behind this router: what the event itself denies needs none.
+    await router.apply("ads", purposes=["advertising"])
+    await router.publish(journey(5, 2))
+    await eventually(lambda: _holds(router.counts("ads"), {("filtered", "consent_denied"): 10}))
+    assert hook.taken("ads") == []
+
+
+async def test_consent_away_holds_and_nothing_is_lost(
+    start_router: Any, consent: ConsentDesk, journey: Any, hook: Any, in_order: Any
+) -> None:
+    router = await start_router({"CDI_CONSENT_TARGET": consent.process.grpc})
+    await consent.decide(router.workspace, range(10), granted=True)
+    await router.apply("ads", purposes=["advertising"])
+    await router.apply("plain")
+    consent.process.kill()
+    await router.publish(agreed(journey(10, 5)))
+    await eventually(lambda: len(hook.taken("plain")) == 50)
+    assert hook.taken("ads") == []
+    await asyncio.to_thread(consent.process.start)
+    await eventually(lambda: len(hook.taken("ads")) == 50, within=20)
+    assert in_order(hook.taken("ads"))
+
+
+async def test_kill_in_the_middle_loses_nothing_and_keeps_the_order(start_router: Any, journey: Any, in_order: Any, hook: Any) -> None:
+    async def answer(message_ids: Sequence[str]) -> int:
+        await asyncio.sleep(0.01)
+        # Every 13th event of person 3 fails at first, so that some wait in Postgres when the router dies.
+        return 500 if len(hook.requests["crm"]) < 60 and any(m.startswith("3:") for m in message_ids) else 200
+
+    hook.answers["crm"] = answer
+    router = await start_router()
+    await router.apply("crm", webhook={"max_batch_events": 5})
+    events = journey(20, 60)
+    for start in range(0, 600, 100):
+        await router.publish(events[start : start + 100])
+    await eventually(lambda: len(hook.taken("crm")) > 100)
+    await asyncio.to_thread(router.process.kill)
+    for start in range(600, 1_200, 100):
+        await router.publish(events[start : start + 100])
+    await asyncio.to_thread(router.process.start)
+    await eventually(lambda: len(hook.taken("crm")) == 1_200, within=30)
+    assert in_order(hook.taken("crm"))
+    await eventually(lambda: _holds(router.counts("crm"), {("delivered", ""): 1_200}))
+
+
+async def test_two_replicas_share_and_take_over(
+    start_router: Any, postgres_server: PostgresServer, journey: Any, in_order: Any, hook: Any
+) -> None:
+    async def answer(_: Sequence[str]) -> int:
+        await asyncio.sleep(0.02)
+        return 200
+
+    hook.answers["crm"] = answer
+    environment = {"CDI_DATABASE_URL": await asyncio.to_thread(postgres_server.create_database, new_database_name())}
+    first = await start_router(environment, name="router-1")
+    second = await start_router(environment, name="router-2")
+    await first.apply("crm", webhook={"max_batch_events": 10})
+    events = journey(20, 40)
+    for start in range(0, 400, 50):
+        await first.publish(events[start : start + 50])
+    await eventually(lambda: len(hook.taken("crm")) > 100)
+    await asyncio.to_thread(second.process.kill)
+    for start in range(400, 800, 50):
+        await first.publish(events[start : start + 50])
+    await eventually(lambda: len(hook.taken("crm")) == 800, within=30)
+    assert in_order(hook.taken("crm"))
+    await eventually(lambda: _holds(first.counts("crm"), {("delivered", ""): 800}))
+
+
+async def _holds(counts: Any, expected: dict[tuple[str, str], int]) -> bool:
+    found = {key: events for key, events in (await counts).items() if events}
+    assert found == expected
+    return True
