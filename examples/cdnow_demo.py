@@ -32,6 +32,7 @@ from cdi_cli.commands.querying import query_rows, table_of
 from cdi_cli.commands.sending import BATCH_EVENTS, post_batch
 from cdi_cli.suite import Endpoints, Suite
 from cdi_cli.terminal import console
+from cdi_runtime.telemetry.logs import configure_logs
 
 SHOP: Final = Path(__file__).with_name("shop.yaml")
 WRITE_KEY: Final = "demo-write-key"
@@ -72,6 +73,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--keep", action="store_true", help="leave everything running until Ctrl-C")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, _interrupt)
+    configure_logs("ERROR", "demo", "demo")
     started = time.monotonic()
     try:
         _empty(options.directory)

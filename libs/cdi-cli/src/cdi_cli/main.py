@@ -17,8 +17,16 @@ from cdi_cli.commands.sending import send
 from cdi_cli.commands.suite import up
 from cdi_cli.commands.tailing import tail
 from cdi_cli.commands.tracing import trace
+from cdi_runtime.telemetry.logs import configure_logs
 
-app: Final = typer.Typer(help="CDI: an open customer data infrastructure.", no_args_is_help=True, pretty_exceptions_show_locals=False)
+app: Final = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False)
+
+
+@app.callback()
+def begin() -> None:
+    """CDI: an open customer data infrastructure."""
+    configure_logs("ERROR", "cdi", "command")
+
 
 for command in (up, demo, apply, send, tail, explain, trace, audit, query, dead_letters, doctor):
     app.command()(command)

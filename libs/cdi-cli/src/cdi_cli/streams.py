@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 from cdi.event.v1 import rejected_event_pb2
+from cdi_cli.suite import Endpoints
 from cdi_kernel.envelope import SOURCE_SEQUENCE
-from cdi_kernel.faults import NotFound
+from cdi_kernel.faults import NotFound, Unavailable
 from cdi_kernel.topology import StreamName, enriched
-from cdi_runtime.bus import Bus, Message
+from cdi_runtime.bus import Bus, Message, connect
+
+CONNECT_SECONDS: Final = 5.0
+"""How long a command waits for the bus; a service would wait for ever."""
 
 _AT_ONCE: Final = 50
 
@@ -34,6 +39,26 @@ class StreamState:
     messages: int
     size_bytes: int
     lag: dict[str, int]
+
+
+@asynccontextmanager
+async def open_bus(endpoints: Endpoints, command: str) -> AsyncIterator[Bus]:
+    """The bus of a running suite for the time of the block.
+
+    Args:
+        endpoints: of the suite.
+        command: shown by the server's monitoring.
+
+    Raises:
+        Unavailable: it did not answer within ``CONNECT_SECONDS``.
+    """
+    async with AsyncExitStack() as stack:
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                bus = await stack.enter_async_context(connect(endpoints.nats_url, f"cdi-{command}"))
+        except TimeoutError:
+            raise Unavailable("nats", f"the bus at {endpoints.nats_url} does not answer") from None
+        yield bus
 
 
 async def state_of(bus: Bus, stream: StreamName) -> StreamState:

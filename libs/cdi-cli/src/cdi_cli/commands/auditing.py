@@ -9,11 +9,11 @@ from rich.table import Table
 
 from cdi_cli.audit import AuditLine, Reading, lines_of, settled_reading
 from cdi_cli.peers import connect_peers
+from cdi_cli.streams import open_bus
 from cdi_cli.suite import Endpoints, find_suite
 from cdi_cli.terminal import DEFAULT_DIRECTORY, Directory, Workspace, console, reported, run
-from cdi_runtime.bus import connect
 
-COLUMNS: Final = ("duplicate", "rejected", "loaded", "delivered", "filtered", "suppressed", "dead_lettered", "parked")
+OUTCOMES: Final = ("duplicate", "rejected", "loaded", "delivered", "filtered", "suppressed", "dead_lettered", "parked")
 QUICK_SECONDS: Final = 3.0
 """How long a reading may take to agree with itself when nobody asked to wait."""
 
@@ -40,19 +40,22 @@ def audit(
 
 async def read(endpoints: Endpoints, workspace: str, within: float, *, parked: bool) -> Reading:
     """A reading in which nothing is on its way, or the last one after ``within`` seconds."""
-    async with connect(endpoints.nats_url, "cdi-audit") as bus, connect_peers(endpoints) as peers:
+    async with open_bus(endpoints, "audit") as bus, connect_peers(endpoints) as peers:
         return await settled_reading(bus, peers, workspace, endpoints.partitions, within=within, parked=parked)
 
 
 def show(reading: Reading, lines: list[AuditLine], *, reasons: bool) -> None:
     """The account as a table, and what it means."""
-    table = Table("sink", *(("accepted", *map(_heading, COLUMNS), "in flight", "missing")), title="audit", title_justify="left")
+    table = Table("events", *(line.sink for line in lines), title="audit", title_justify="left")
     for column in table.columns[1:]:
         column.justify = "right"
-    for line in lines:
-        on_its_way = line.unaccounted if line.waiting and line.unaccounted > 0 else 0
-        missing = line.unaccounted - on_its_way
-        table.add_row(line.sink, *map(_figure, (line.accepted, *(line.outcomes.get(name, 0) for name in COLUMNS), on_its_way, missing)))
+    on_their_way = [line.unaccounted if line.waiting and line.unaccounted > 0 else 0 for line in lines]
+    table.add_row("accepted", *(_figure(line.accepted) for line in lines), end_section=True)
+    for outcome in OUTCOMES:
+        table.add_row(outcome.replace("_", "-"), *(_figure(line.outcomes.get(outcome, 0)) for line in lines))
+    table.add_section()
+    table.add_row("in flight", *map(_figure, on_their_way))
+    table.add_row("missing", *(_figure(line.unaccounted - waiting) for line, waiting in zip(lines, on_their_way, strict=True)))
     console.print(table)
     if reasons:
         console.print(_reasons_table(lines))
@@ -73,10 +76,6 @@ def _reasons_table(lines: list[AuditLine]) -> Table:
         for (outcome, reason), events in sorted(line.reasons.items()):
             table.add_row(line.sink, outcome, reason, _figure(events))
     return table
-
-
-def _heading(outcome: str) -> str:
-    return outcome.replace("_", "-")
 
 
 def _figure(number: int) -> str:

@@ -12,9 +12,9 @@ from cdi.event.v1 import rejected_event_pb2
 from cdi.router.v1 import destination_pb2, router_service_pb2
 from cdi_cli.peers import ask, connect_peers
 from cdi_cli.streams import dead_letters as read_dead_letters
+from cdi_cli.streams import open_bus
 from cdi_cli.suite import Endpoints, find_suite
 from cdi_cli.terminal import DEFAULT_DIRECTORY, Directory, Workspace, console, reported, run
-from cdi_runtime.bus import connect
 
 Destination = Annotated[str, typer.Option("--destination", help="Only of this destination.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=1_000, help="The newest so many of each kind.")]
@@ -38,7 +38,7 @@ async def _read(
     endpoints: Endpoints, workspace: str, destination: str, limit: int
 ) -> tuple[list[rejected_event_pb2.DeadLetter], list[destination_pb2.DeadDelivery]]:
     request = router_service_pb2.ListDeadDeliveriesRequest(workspace_id=workspace, destination=destination, page_size=limit)
-    async with connect(endpoints.nats_url, "cdi-dead-letters") as bus, connect_peers(endpoints) as peers:
+    async with open_bus(endpoints, "dead-letters") as bus, connect_peers(endpoints) as peers:
         answer = await ask((await peers.router()).ListDeadDeliveries, request)
         return await read_dead_letters(bus), list(answer.deliveries)
 

@@ -16,12 +16,12 @@ import typer
 from rich.table import Table
 
 from cdi_cli.embedded import free_port
-from cdi_cli.streams import state_of
+from cdi_cli.streams import open_bus, state_of
 from cdi_cli.suite import SERVICES, Endpoints, SuiteNotRunning, find_suite, probe
 from cdi_cli.terminal import DEFAULT_DIRECTORY, Directory, console, reported, run
 from cdi_kernel.faults import Fault
 from cdi_kernel.topology import STREAMS
-from cdi_runtime.bus import Bus, connect
+from cdi_runtime.bus import Bus
 from cdi_runtime.store import verify
 
 MIN_FREE_BYTES: Final = 2 * 1024**3
@@ -89,7 +89,7 @@ async def _suite(endpoints: Endpoints) -> list[Finding]:
         findings.append(Finding(name, health.ready, reasons or f"ready, {health.rss_bytes / 1e6:.0f} MB", f"read its log: {service.log}"))
         if service.database:
             findings.append(await _database(name, service.database))
-    async with connect(endpoints.nats_url, "cdi-doctor") as bus:
+    async with open_bus(endpoints, "doctor") as bus:
         findings += [finding for spec in STREAMS for finding in await _stream(bus, spec.name)]
     return findings
 

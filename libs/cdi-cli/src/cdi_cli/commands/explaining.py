@@ -15,12 +15,12 @@ from cdi.warehouse.v1 import warehouse_service_pb2
 from cdi_cli.commands.querying import rows_of
 from cdi_cli.commands.tailing import line_of, type_name
 from cdi_cli.peers import Peers, ask, connect_peers
-from cdi_cli.streams import enriched_of
+from cdi_cli.streams import enriched_of, open_bus
 from cdi_cli.suite import Endpoints, find_suite
 from cdi_cli.terminal import DEFAULT_DIRECTORY, CommandFailed, Directory, Workspace, console, reported, run
 from cdi_kernel.faults import Fault, NotFound
 from cdi_kernel.topology import StreamName
-from cdi_runtime.bus import Bus, connect
+from cdi_runtime.bus import Bus
 
 TABLES: Final = {
     "track": "tracks",
@@ -58,7 +58,7 @@ def explain(message_id: MessageId, directory: Directory = DEFAULT_DIRECTORY, wor
 
 
 async def _walk(endpoints: Endpoints, workspace: str, message_id: str) -> list[Step]:
-    async with connect(endpoints.nats_url, "cdi-explain") as bus, connect_peers(endpoints) as peers:
+    async with open_bus(endpoints, "explain") as bus, connect_peers(endpoints) as peers:
         rejections = await _rejections(peers, message_id)
         request = enrichment_service_pb2.ExplainEventRequest(workspace_id=workspace, message_id=message_id)
         try:

@@ -9,11 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from cdi.event.v1 import event_pb2
+from cdi_cli.streams import open_bus
 from cdi_cli.suite import Endpoints, find_suite
 from cdi_cli.terminal import DEFAULT_DIRECTORY, Directory, console, reported, run
 from cdi_kernel.redaction import redacted
 from cdi_kernel.topology import StreamName, stream
-from cdi_runtime.bus import connect
 
 OnlyWorkspace = Annotated[str, typer.Option("--workspace", "-w", help="Only of this workspace.")]
 OnlyType = Annotated[str, typer.Option("--type", help="Only of this type: track, identify, page …")]
@@ -44,7 +44,7 @@ def tail(
 
     async def follow(endpoints: Endpoints) -> None:
         shown = 0
-        async with connect(endpoints.nats_url, "cdi-tail") as bus:
+        async with open_bus(endpoints, "tail") as bus:
             async for message in bus.tail(stream(StreamName.ENRICHED).subjects):
                 for event in filter(wanted, event_pb2.EventBatch.FromString(message.payload).events):
                     print(
