@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -139,6 +140,7 @@ async def _live(bootstrap: Bootstrap[S], settings: S, context: ServiceContext, s
     resources = bootstrap(settings, context)
     await resources.__aenter__()
     started.set()
+    _calm_garbage_collection()
     context.readiness.add("service", lambda: "stopping" if context.stopping.is_set() else None)
     line = {"service": context.name, "instance": context.instance, **context.addresses}
     sys.stdout.buffer.write(orjson.dumps(line) + b"\n")
@@ -151,6 +153,17 @@ async def _live(bootstrap: Bootstrap[S], settings: S, context: ServiceContext, s
             await resources.__aexit__(None, None, None)
     except TimeoutError:
         log.warning("service.drain_timed_out", seconds=settings.drain_seconds)
+
+
+def _calm_garbage_collection() -> None:
+    """Leaves what the start made out of every later collection, and collects by batches rather than by events.
+
+    A batch makes tens of thousands of objects without cycles, which die by reference counting; with Python's default of one collection
+    every 700 new objects, looking for cycles among them took a quarter of the CPU of a busy service.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 def _on_signals(context: ServiceContext) -> asyncio.Event:
