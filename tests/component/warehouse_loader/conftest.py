@@ -1,0 +1,131 @@
+"""A loader process on a NATS server of its own, and a publisher that plays enrichment."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cdi.event.v1.event_pb2 import Event, EventBatch
+from cdi.warehouse.v1 import warehouse_service_pb2 as pb
+from cdi.warehouse.v1 import warehouse_service_pb2_grpc as pb_grpc
+from cdi_cli.embedded import NatsServer, ServiceProcess
+from cdi_kernel import envelope, topology
+from cdi_kernel.faults import Unavailable
+from cdi_runtime import rpc
+from cdi_runtime.bus import Bus, connect
+from cdi_testing import eventually
+
+StartLoader = Callable[..., ServiceProcess]
+
+
+@pytest.fixture
+def start_loader(fresh_nats: NatsServer, tmp_path: Path) -> Iterator[StartLoader]:
+    """Starts a loader; all loaders of a test share one file."""
+    started: list[ServiceProcess] = []
+
+    def start(name: str = "warehouse-loader", **settings: str) -> ServiceProcess:
+        environment = {
+            "CDI_NATS_URL": fresh_nats.url,
+            "CDI_DUCKDB_PATH": str(tmp_path / "warehouse.duckdb"),
+            "CDI_LOAD_LINGER_SECONDS": "0.02",
+            **settings,
+        }
+        process = ServiceProcess("warehouse-loader", environment, tmp_path, name=name)
+        started.append(process)
+        return process.start()
+
+    yield start
+    for process in reversed(started):
+        process.stop()
+
+
+@pytest.fixture
+async def bus(fresh_nats: NatsServer) -> AsyncIterator[Bus]:
+    async with connect(fresh_nats.url, "test") as connected:
+        yield connected
+
+
+class Enrichment:
+    """Publishes to ENRICHED as enrichment does: one message per collected message."""
+
+    def __init__(self, bus: Bus) -> None:
+        self.bus = bus
+        self.sequence = 0
+
+    async def publish(self, events: Sequence[Event], *, partition: int = 0, source: int | None = None) -> int:
+        """One message; ``source`` repeats an earlier one under a new message id."""
+        self.sequence += 1
+        number = source or self.sequence
+        ack = await self.bus.publish(
+            topology.enriched(partition),
+            EventBatch(events=events).SerializeToString(),
+            message_id=f"enriched-{partition}-{self.sequence}",
+            headers={envelope.EVENTS: str(len(events)), envelope.SOURCE_SEQUENCE: str(number)},
+        )
+        assert not ack.duplicate
+        return number
+
+
+@pytest.fixture
+def enrichment(bus: Bus) -> Enrichment:
+    return Enrichment(bus)
+
+
+class Client:
+    """Asks a loader."""
+
+    def __init__(self, stub: Any) -> None:
+        self.stub = stub
+
+    async def rows(self, sql: str) -> list[list[Any]]:
+        """Rows of a query."""
+        response = await self.query(sql)
+        return [list(row) for row in response.rows]
+
+    async def value(self, sql: str) -> Any:
+        """The only value of a query."""
+        ((value,),) = await self.rows(sql)
+        return value
+
+    async def query(self, sql: str, max_rows: int = 0) -> pb.QueryResponse:
+        """The whole answer."""
+        return await rpc.call(self.stub.Query, pb.QueryRequest(sql=sql, max_rows=max_rows), timeout=20.0)
+
+    async def counts(self) -> dict[tuple[str, str], int]:
+        """Counts by sink and reason; no reason is ``loaded``."""
+        response = await rpc.call(self.stub.CountOutcomes, pb.CountOutcomesRequest(), timeout=10.0)
+        return {(line.sink, line.reason or "loaded"): line.events for line in response.counts}
+
+    async def loaded(self, events: int, *, within: float = 20.0) -> None:
+        """Waits until so many events are loaded."""
+
+        async def enough() -> bool:
+            return (await self.counts()).get(("warehouse:main", "loaded"), 0) >= events
+
+        await eventually(enough, within=within)
+
+
+Connect = Callable[[ServiceProcess], Any]
+
+
+@pytest.fixture
+async def ask() -> AsyncIterator[Connect]:
+    """Connects to a loader once it holds the warehouse."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def connect_to(process: ServiceProcess) -> Client:
+            made = await stack.enter_async_context(rpc.channel(process.grpc))
+            client = Client(pb_grpc.WarehouseServiceStub(made))
+            await eventually(lambda: _answers(client), within=20.0)
+            return client
+
+        yield connect_to
+
+
+async def _answers(client: Client) -> bool:
+    try:
+        return await client.value("select 1") == 1
+    except Unavailable:
+        return False

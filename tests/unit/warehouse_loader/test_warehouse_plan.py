@@ -1,0 +1,193 @@
+"""From events to rows: Segment's published example, new columns, conflicts, collisions, limits."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from cdi.event.v1.event_pb2 import Event
+from cdi_kernel.faults import Rejected
+from cdi_testing import builders
+from cdi_warehouse_loader.domain.batches import Batch, fresh
+from cdi_warehouse_loader.domain.layout import MAX_COLUMNS, STARTING_TABLES
+from cdi_warehouse_loader.domain.load import Position, StreamPartition, TableLoad
+from cdi_warehouse_loader.domain.plan import plan_schema
+from cdi_warehouse_loader.domain.rows import event_columns
+
+Tables = dict[str, dict[str, Any]]
+
+
+class Schema:
+    """Tables as plain lists, so that a plan can be looked at."""
+
+    def __init__(self) -> None:
+        self.columns: Tables = {table: dict(columns) for table, columns in STARTING_TABLES.items()}
+        self.rows: dict[str, list[dict[str, Any]]] = {}
+        self.seq = 0
+
+    def load(self, *events: Event) -> Sequence[TableLoad]:
+        items = [(event, event.partition, self.seq + place) for place, event in enumerate(events)]
+        self.seq += len(events)
+        loads = plan_schema("main", self.columns, event_columns(items, 1_800_000_000_000_000), range(len(items)))
+        for load in loads:
+            self.columns.setdefault(load.table, {}).update(load.added)
+            self.columns[load.table].update(dict.fromkeys(load.widened, "DOUBLE"))
+            if load.rows is not None:
+                assert set(load.rows.schema.names) <= self.columns[load.table].keys()
+                self.rows.setdefault(load.table, []).extend(load.rows.to_pylist())
+        return loads
+
+    def discards(self) -> list[tuple[str, ...]]:
+        return [
+            (row["message_id"], row["table_name"], row["column_name"], row["column_value"], row["reason"])
+            for row in self.rows.get("discards", [])
+        ]
+
+
+def shown(row: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: row.get(name) for name in names}
+
+
+def test_segments_example_of_identify_and_track() -> None:
+    schema = Schema()
+    context = {"library": {"name": "analytics.js", "version": "2.1.0"}, "page": {"path": "/academy/"}, "ip": "108.0.78.21"}
+    schema.load(
+        builders.identify(
+            message_id="m1", user_id="97980cfea0067", traits={"name": "Peter Gibbons", "email": "peter@example.com", "logins": 5}
+        ),
+        builders.track(
+            "Course Clicked", message_id="m2", user_id="AiUGstSDIg", properties={"title": "Intro", "courseId": 7}, context=context
+        ),
+    )
+    identify, user = schema.rows["identifies"][0], schema.rows["users"][0]
+    assert shown(identify, "id", "user_id", "name", "email", "logins") == {
+        "id": "m1",
+        "user_id": "97980cfea0067",
+        "name": "Peter Gibbons",
+        "email": "peter@example.com",
+        "logins": 5,
+    }
+    assert shown(user, "id", "name", "logins") == {"id": "97980cfea0067", "name": "Peter Gibbons", "logins": 5}
+    track, clicked = schema.rows["tracks"][0], schema.rows["course_clicked"][0]
+    for row in (track, clicked):
+        assert shown(row, "id", "event", "event_text", "context_library_name", "context_page_path", "context_ip") == {
+            "id": "m2",
+            "event": "course_clicked",
+            "event_text": "Course Clicked",
+            "context_library_name": "analytics.js",
+            "context_page_path": "/academy/",
+            "context_ip": "108.0.78.21",
+        }
+    assert shown(clicked, "title", "course_id") == {"title": "Intro", "course_id": 7}
+    assert "title" not in track
+    assert "context_ip" not in schema.columns["identifies"]
+
+
+def test_rows_and_columns_belong_together_whatever_the_shapes() -> None:
+    schema = Schema()
+    events = [
+        builders.track(
+            "Seen", message_id=f"m{n}", properties={"n": n} | ({"odd": n} if n % 2 else {"deep": {"n": n}}), context={"v": n % 3}
+        )
+        for n in range(20)
+    ]
+    schema.load(*events)
+    assert len(schema.rows["seen"]) == 20
+    for row in schema.rows["seen"]:
+        number = row["n"]
+        assert row["id"] == f"m{number}"
+        assert row["context_v"] == number % 3
+        assert (row["odd"], row["deep_n"]) == ((number, None) if number % 2 else (None, number))
+
+
+def test_a_conflict_leaves_null_and_is_kept_in_discards() -> None:
+    schema = Schema()
+    schema.load(builders.track("Paid", properties={"amount": 5}))
+    schema.load(builders.track("Paid", message_id="m2", properties={"amount": "a lot"}))
+    assert schema.rows["paid"][1]["amount"] is None
+    assert schema.discards() == [("m2", "paid", "amount", "a lot", "type_conflict")]
+
+
+def test_two_keys_of_one_column_keep_both_values() -> None:
+    schema = Schema()
+    schema.load(builders.track("Paid", message_id="m1", properties={"orderId": "a", "order_id": "b"}))
+    assert schema.rows["paid"][0]["order_id"] == "a"
+    assert schema.discards() == [("m1", "paid", "order_id", "b", "name_collision")]
+
+
+def test_a_context_column_widens_in_all_tables_at_once() -> None:
+    schema = Schema()
+    schema.load(builders.track("One", context={"zoom": 1}), builders.page(context={"zoom": 1}))
+    loads = schema.load(builders.track("One", context={"zoom": 1.5}))
+    widened = {load.table for load in loads if "context_zoom" in load.widened}
+    assert widened == {"tracks", "one", "pages"}
+
+
+def test_context_conflicts_name_every_event_that_had_the_value() -> None:
+    schema = Schema()
+    schema.load(builders.page(context={"zoom": 1}))
+    schema.load(*(builders.page(message_id=f"m{n}", context={"zoom": "far"}) for n in range(2)))
+    assert {(found[0], found[3]) for found in schema.discards()} == {("m0", "far"), ("m1", "far")}
+
+
+def test_more_columns_than_a_table_may_have_go_to_unmapped() -> None:
+    schema = Schema()
+    schema.load(builders.track("Wide", properties={f"p{n}": n for n in range(3_000)}))
+    assert len(schema.columns["wide"]) == MAX_COLUMNS
+    row = schema.rows["wide"][0]
+    rest = json.loads(row["_unmapped"])
+    in_columns = {name: value for name, value in row.items() if name[0] == "p" and name[1:].isdigit()}
+    assert in_columns | rest == {f"p{n}": n for n in range(3_000)}
+    schema.load(builders.track("Wide", properties={"late": 1}, context={"late": "x"}))
+    assert json.loads(schema.rows["wide"][1]["_unmapped"]) == {"late": 1}
+    assert [found[1:] for found in schema.discards()] == [("wide", "context_late", "x", "too_many_columns")]
+
+
+def test_an_event_named_like_a_fixed_table_stays_out_of_it() -> None:
+    schema = Schema()
+    schema.load(builders.track("Users", properties={"id": "x"}), builders.track("tracks"), builders.track("Discards"))
+    assert "users" not in schema.rows
+    assert "discards" not in schema.rows
+    assert len(schema.rows["tracks"]) == 3
+    assert schema.rows["event_users"][0]["_id"] == "x"
+
+
+def test_users_hold_the_newest_traits() -> None:
+    schema = Schema()
+    later = builders.EVENT_TIME.replace(hour=13)
+    schema.load(
+        builders.identify(user_id="u", traits={"plan": "pro", "email": None}, at=later),
+        builders.identify(user_id="u", traits={"plan": "free", "email": "u@example.com"}),
+        builders.identify(anonymous_id="nobody", traits={"plan": "free"}),
+    )
+    assert [shown(row, "id", "plan", "email") for row in schema.rows["users"]] == [{"id": "u", "plan": "pro", "email": "u@example.com"}]
+    assert len(schema.rows["identifies"]) == 3
+
+
+def test_enrichments_and_consent_are_columns() -> None:
+    event = builders.track("Seen")
+    event.consent.granted_purposes.extend(["ads", "stats"])
+    event.identity.profile_id = "p1"
+    event.enrichments.geo.country = "DE"
+    event.enrichments.user_agent.browser = "Firefox"
+    schema = Schema()
+    schema.load(event, builders.track("Seen"))
+    first, second = schema.rows["seen"]
+    names = ("profile_id", "consent_purposes", "geo_country", "ua_browser", "ua_bot")
+    assert shown(first, *names) == dict(zip(names, ("p1", '["ads","stats"]', "DE", "Firefox", False), strict=True))
+    assert shown(second, *names) == dict(zip(names, (None, "[]", None, None, None), strict=True))
+
+
+def test_an_unknown_type_is_a_fault_of_the_event() -> None:
+    with pytest.raises(Rejected, match="unknown_event_type"):
+        Schema().load(builders.event(type=99))
+
+
+def test_what_was_loaded_before_is_not_fresh() -> None:
+    at = StreamPartition("ENRICHED", 1)
+    batches = [Batch(1, sequence, source, ("event",)) for sequence, source in [(5, 50), (6, 51), (7, 51), (8, 50), (9, 52)]]
+    new = fresh("ENRICHED", batches, {at: Position(5, 50)})
+    assert [batch.sequence for batch in new.batches] == [6, 9]
+    assert new.positions == {at: Position(9, 52)}
+    assert not fresh("ENRICHED", batches, new.positions).batches
