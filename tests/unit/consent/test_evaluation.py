@@ -1,11 +1,11 @@
 """Evaluation of batches: examples of each rule, and properties that hold for any history."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdi_consent.domain.decisions import ANONYMOUS_ID, CONFIRM_AFTER_US, USER_ID, Decision, Standing, Subject
+from cdi_consent.domain.decisions import ANONYMOUS_ID, CONFIRM_AFTER_US, USER_ID, Decision, Standing, Subject, in_force
 from cdi_consent.domain.evaluation import Evaluation, Item, earlier_than_batch, evaluate
 from cdi_consent.domain.purposes import Outcome, Purpose, snapshot
 
@@ -29,14 +29,10 @@ class Memory:
         self.ledger: dict[str, Decision] = {}
         self.standings: dict[Subject, dict[str, Standing]] = {}
 
-    def record(self, decisions: Iterable[Decision]) -> None:
-        for decision in decisions:
-            if decision.decision_id not in self.ledger:
-                self.ledger[decision.decision_id] = decision
-                own = self.standings.setdefault(decision.subject, {})
-                known = own.get(decision.purpose)
-                if known is None or known.precedence < decision.standing.precedence:
-                    own[decision.purpose] = decision.standing
+    def record(self, evaluation: Evaluation) -> None:
+        new = {d.decision_id: d for d in evaluation.decisions if d.decision_id not in self.ledger}
+        self.ledger |= new
+        self.standings = in_force(self.standings, new.values(), evaluation.confirmations)
 
     def before(self, items: list[Item]) -> Mapping[Subject, Mapping[str, Standing]]:
         """What was in force before the items."""
@@ -51,11 +47,7 @@ class Memory:
 
     def evaluate(self, *items: Item, now_us: int = NOW_US) -> Evaluation:
         result = evaluate(items, PURPOSES, self.before(list(items)), now_us)
-        for (subject, purpose), confirmed in result.confirmations.items():
-            known = self.standings.get(subject, {}).get(purpose)
-            if known is not None and known.decision_id == confirmed.decision_id:
-                self.standings[subject][purpose] = confirmed
-        self.record(result.decisions)
+        self.record(result)
         return result
 
 
@@ -121,6 +113,14 @@ def test_an_answer_given_again_after_a_while_outlasts_a_late_one_from_between() 
     late = memory.evaluate(item("m2", at=2 * CONFIRM_AFTER_US, ads=True), now_us=4 * CONFIRM_AFTER_US)
     assert "advertising" not in granted(late.outcomes[0])
     assert len(memory.ledger) == 2
+
+
+def test_a_confirmation_and_a_late_answer_in_one_batch() -> None:
+    memory = Memory()
+    memory.evaluate(item("m1", at=1, ads=False), now_us=4 * CONFIRM_AFTER_US)
+    again, late = item("m3", at=3 * CONFIRM_AFTER_US, ads=False), item("m2", at=2 * CONFIRM_AFTER_US, ads=True)
+    memory.evaluate(again, late, now_us=4 * CONFIRM_AFTER_US)
+    assert "advertising" not in granted(memory.evaluate(item("m4")).outcomes[0])
 
 
 def test_at_the_same_instant_the_denial_is_in_force() -> None:

@@ -43,20 +43,19 @@ def items_of(request: service_pb2.EvaluateConsentRequest) -> tuple[list[Item], l
     items: list[Item] = []
     sampled: list[Sampled] = []
     for given in request.inputs:
-        workspace_id, message_id = given.workspace_id, given.message_id
-        user_id, anonymous_id = given.user_id, given.anonymous_id
+        workspace_id = given.workspace_id
         subjects: tuple[Subject, ...] = ()
-        if user_id and can_be_subject(user_id):
+        if (user_id := given.user_id) and can_be_subject(user_id):
             subjects = ((workspace_id, USER_ID, user_id),)
-        if anonymous_id and can_be_subject(anonymous_id):
-            subjects = (*subjects, (workspace_id, ANONYMOUS_ID, anonymous_id))
+        if (anonymous_id := given.anonymous_id) and can_be_subject(anonymous_id):
+            subjects += ((workspace_id, ANONYMOUS_ID, anonymous_id),)
         if preferences := given.preferences:
-            answers = tuple((preference.category, preference.granted) for preference in preferences)
-            items.append(Item(workspace_id, message_id, subjects, answers, _micros(given.event_time)))
+            answers = tuple([(preference.category, preference.granted) for preference in preferences])
+            items.append(Item(workspace_id, given.message_id, subjects, answers, _micros(given.event_time)))
         else:
-            items.append(Item(workspace_id, message_id, subjects))
+            items.append(Item(workspace_id, "", subjects))
         if traceparent := given.traceparent:
-            sampled.append(Sampled(message_id, traceparent))
+            sampled.append(Sampled(given.message_id, traceparent))
     return items, sampled
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, TypeAlias
 
@@ -81,6 +81,33 @@ class Decision:
     def standing(self) -> Standing:
         """The decision as it stands when it is in force."""
         return Standing(self.granted, self.decide_us, self.decision_id, self.proof)
+
+
+def in_force(
+    before: Standings, new: Iterable[Decision], confirmations: Mapping[tuple[Subject, str], Standing]
+) -> dict[Subject, dict[str, Standing]]:
+    """What is in force after new decisions; a confirmation moves the time of the decision that it names, while that is in force.
+
+    Confirmations come first, so that a decision older than the confirmation of what stands does not take its place; a confirmation
+    of a new decision comes with that decision.
+    """
+    after = {subject: dict(own) for subject, own in before.items()}
+
+    def offer(subject: Subject, purpose: str, offered: Standing) -> None:
+        own = after.setdefault(subject, {})
+        if (known := own.get(purpose)) is None or known.precedence < offered.precedence:
+            own[purpose] = offered
+
+    for (subject, purpose), confirmed in confirmations.items():
+        known = after.get(subject, {}).get(purpose)
+        if known is not None and known.decision_id == confirmed.decision_id:
+            offer(subject, purpose, confirmed)
+    for decision in new:
+        confirmation = confirmations.get((decision.subject, decision.purpose))
+        if confirmation is None or confirmation.decision_id != decision.decision_id:
+            confirmation = decision.standing
+        offer(decision.subject, decision.purpose, confirmation)
+    return after
 
 
 Origin: TypeAlias = Literal["event", "record"]

@@ -17,7 +17,7 @@ class Item(NamedTuple):
 
     Attributes:
         workspace_id: the workspace.
-        message_id: the event, the proof of the decisions that it carries.
+        message_id: the event, the proof of the decisions that it carries; may be left empty if it carries none.
         subjects: whose event it is; empty when it has no id that can be a subject's.
         preferences: the answers that it carries, as (category, granted).
         event_us: when it happened.

@@ -38,18 +38,15 @@ STATEMENTS = (
     )
     """,
     "CREATE INDEX ledger_subject ON ledger (workspace_id, subject_type, subject_id, decide_time DESC, decision_id DESC)",
-    # decide_us holds microseconds since 1970, as the domain has it: read for every event, never by a person.
+    # One row per subject, because an event asks for all of them: purpose -> [granted, microseconds since 1970, decision id, proof].
+    # Derived from the ledger, except that the time moves forward when the same answer is given again. Type json keeps the text.
     """
     CREATE TABLE current_decisions (
         workspace_id text COLLATE "C" NOT NULL,
         subject_type text COLLATE "C" NOT NULL,
         subject_id text COLLATE "C" NOT NULL,
-        purpose text COLLATE "C" NOT NULL,
-        granted boolean NOT NULL,
-        decide_us bigint NOT NULL,
-        decision_id uuid NOT NULL,
-        proof text NOT NULL,
-        PRIMARY KEY (workspace_id, subject_type, subject_id, purpose)
+        standings json NOT NULL,
+        PRIMARY KEY (workspace_id, subject_type, subject_id)
     )
     """,
     """
