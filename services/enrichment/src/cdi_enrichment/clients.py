@@ -33,14 +33,15 @@ class ConsentClient:
         self._stub = consent_service_pb2_grpc.ConsentServiceStub(channel)
         self._health = _Health(channel, "consent")
 
-    async def evaluate(self, inputs: Sequence[consent_service_pb2.ConsentInput]) -> Sequence[consent_service_pb2.EvaluatedConsent]:
+    async def evaluate(self, request: consent_service_pb2.EvaluateConsentRequest) -> Sequence[consent_service_pb2.EvaluatedConsent]:
         """What each event may be used for, in order. Raises ``Unavailable`` while consent is away."""
+        inputs = request.inputs
         if not inputs:
             return []
-        request = consent_service_pb2.EvaluateConsentRequest(inputs=inputs)
         if _too_large(len(inputs), request.ByteSize()):
             middle = len(inputs) // 2
-            return [*await self.evaluate(inputs[:middle]), *await self.evaluate(inputs[middle:])]
+            first = await self.evaluate(consent_service_pb2.EvaluateConsentRequest(inputs=inputs[:middle]))
+            return [*first, *await self.evaluate(consent_service_pb2.EvaluateConsentRequest(inputs=inputs[middle:]))]
         response = await call(self._stub.EvaluateConsent, request, timeout=DEADLINE_SECONDS, peer="consent")
         return _complete(response.results, len(inputs), "consent")
 
@@ -56,14 +57,15 @@ class IdentityClient:
         self._stub = identity_service_pb2_grpc.IdentityServiceStub(channel)
         self._health = _Health(channel, "identity")
 
-    async def resolve(self, inputs: Sequence[identity_service_pb2.IdentityInput]) -> Sequence[identity_service_pb2.ResolvedIdentity]:
+    async def resolve(self, request: identity_service_pb2.ResolveIdentitiesRequest) -> Sequence[identity_service_pb2.ResolvedIdentity]:
         """The profile of each event, in order. Raises ``Unavailable`` while identity is away."""
+        inputs = request.inputs
         if not inputs:
             return []
-        request = identity_service_pb2.ResolveIdentitiesRequest(inputs=inputs)
         if _too_large(len(inputs), request.ByteSize()):
             middle = len(inputs) // 2
-            return [*await self.resolve(inputs[:middle]), *await self.resolve(inputs[middle:])]
+            first = await self.resolve(identity_service_pb2.ResolveIdentitiesRequest(inputs=inputs[:middle]))
+            return [*first, *await self.resolve(identity_service_pb2.ResolveIdentitiesRequest(inputs=inputs[middle:]))]
         response = await call(self._stub.ResolveIdentities, request, timeout=DEADLINE_SECONDS, peer="identity")
         return _complete(response.identities, len(inputs), "identity")
 

@@ -91,7 +91,7 @@ class Consumer:
         return verdicts
 
     async def _evaluate_consent(self, passages: Sequence[Passage]) -> None:
-        results = await self._outside.consent.evaluate([convert.consent_input(passage) for passage in passages])
+        results = await self._outside.consent.evaluate(convert.consent_request(passages))
         for passage, result in zip(passages, results, strict=True):
             convert.set_consent(passage.event, result)
 
@@ -106,11 +106,12 @@ class Consumer:
 
     async def _resolve_identities(self, passages: Sequence[Passage]) -> None:
         linkable = [passage for passage in passages if passage.event.consent.linkable]
-        results = await self._outside.identity.resolve([convert.identity_input(passage) for passage in linkable])
-        for passage in passages:
-            convert.set_fallback_identity(passage.event)
+        results = await self._outside.identity.resolve(convert.identity_request(linkable))
         for passage, result in zip(linkable, results, strict=True):
             convert.set_identity(passage.event, result)
+        for passage in passages:
+            if not passage.event.consent.linkable:
+                convert.set_fallback_identity(passage.event)
 
     async def _publish(self, passed: Sequence[Passage], rejected: Sequence[tuple[Passage, Rejection]], traceparent: str) -> None:
         now = Timestamp()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from cdi.consent.v1 import consent_service_pb2
@@ -21,52 +21,62 @@ DEFAULT_PAGE: Final = 100
 MAX_PAGE: Final = 1_000
 
 
-def consent_input(passage: Passage) -> consent_service_pb2.ConsentInput:
-    """What consent needs to know of an event."""
-    event = passage.event
-    given = passage.subject.context.consent
-    preferences = given.category_preferences if given is not None else None
-    return consent_service_pb2.ConsentInput(
-        workspace_id=event.workspace_id,
-        message_id=event.message_id,
-        user_id=event.user_id,
-        anonymous_id=event.anonymous_id,
-        preferences=[consent_service_pb2.CategoryPreference(category=c, granted=g) for c, g in preferences.items()]
-        if preferences
-        else None,
-        event_time=event.event_time,
-        traceparent=passage.traceparent,
-    )
+def consent_request(passages: Iterable[Passage]) -> consent_service_pb2.EvaluateConsentRequest:
+    """What consent needs to know of each event. Fields are set one by one: at half the cost of the constructor's arguments."""
+    request = consent_service_pb2.EvaluateConsentRequest()
+    add = request.inputs.add
+    for passage in passages:
+        event, asked = passage.event, add()
+        asked.workspace_id = event.workspace_id
+        asked.message_id = event.message_id
+        asked.user_id = event.user_id
+        asked.anonymous_id = event.anonymous_id
+        asked.event_time.CopyFrom(event.event_time)
+        if passage.traceparent:
+            asked.traceparent = passage.traceparent
+        given = passage.subject.context.consent
+        if given is not None and given.category_preferences:
+            for category, granted in given.category_preferences.items():
+                preference = asked.preferences.add()
+                preference.category = category
+                preference.granted = granted
+    return request
 
 
 def set_consent(event: event_pb2.Event, result: consent_service_pb2.EvaluatedConsent) -> None:
-    """Writes what the person agreed to."""
-    consent = event.consent
-    consent.granted_purposes[:] = result.granted_purposes
-    consent.decision_ids[:] = result.decision_ids
-    consent.linkable = result.linkable
+    """Writes what the person agreed to. Both messages have the same fields by number; copying them one by one takes twice as long."""
+    event.consent.ParseFromString(result.SerializeToString())
 
 
-def identity_input(passage: Passage) -> identity_service_pb2.IdentityInput:
-    """The identifiers and traits of an event."""
-    event = passage.event
-    return identity_service_pb2.IdentityInput(
-        workspace_id=event.workspace_id,
-        message_id=event.message_id,
-        identifiers=identifiers_of(event, passage.subject.context, passage.subject.email, passage.external),
-        traits=traits_of(event),
-        event_time=event.event_time,
-        traceparent=passage.traceparent,
-    )
+def identity_request(passages: Iterable[Passage]) -> identity_service_pb2.ResolveIdentitiesRequest:
+    """The identifiers and traits of each event."""
+    request = identity_service_pb2.ResolveIdentitiesRequest()
+    add = request.inputs.add
+    for passage in passages:
+        event, asked = passage.event, add()
+        asked.workspace_id = event.workspace_id
+        asked.message_id = event.message_id
+        for kind, value in identifiers_of(event, passage.subject.context, passage.subject.email, passage.external):
+            identifier = asked.identifiers.add()
+            identifier.type = kind
+            identifier.value = value
+        if traits := traits_of(event):
+            asked.traits = traits
+            asked.event_time.CopyFrom(event.event_time)
+        if passage.traceparent:
+            asked.traceparent = passage.traceparent
+    return request
 
 
 def set_identity(event: event_pb2.Event, result: identity_service_pb2.ResolvedIdentity) -> None:
     """Writes who it was."""
+    event.ClearField("identity")
     identity = event.identity
     identity.profile_id = result.profile_id
-    identity.created = result.created
-    identity.merged_profile_ids[:] = result.merged_profile_ids
-    identity.fallback = False
+    if result.created:
+        identity.created = True
+    if result.merged_profile_ids:
+        identity.merged_profile_ids.extend(result.merged_profile_ids)
 
 
 def set_fallback_identity(event: event_pb2.Event) -> None:
@@ -79,7 +89,8 @@ def set_fallback_identity(event: event_pb2.Event) -> None:
 
 def set_external_ids(event: event_pb2.Event, external: Sequence[tuple[str, str]]) -> None:
     """Writes the identifiers that the client gave beside the well-known ones."""
-    event.ClearField("external_ids")
+    if external or event.external_ids:
+        event.ClearField("external_ids")
     for kind, value in external:
         event.external_ids.add(type=kind, value=value)
 

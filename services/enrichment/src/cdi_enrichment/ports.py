@@ -105,7 +105,7 @@ class Plans(Protocol):
 class ConsentEvaluator(Protocol):
     """The consent service. Raises a retryable ``Fault`` while it is away."""
 
-    async def evaluate(self, inputs: Sequence[consent_service_pb2.ConsentInput]) -> Sequence[consent_service_pb2.EvaluatedConsent]:
+    async def evaluate(self, request: consent_service_pb2.EvaluateConsentRequest) -> Sequence[consent_service_pb2.EvaluatedConsent]:
         """One result per input, in order."""
         ...
 
@@ -113,7 +113,7 @@ class ConsentEvaluator(Protocol):
 class IdentityResolver(Protocol):
     """The identity service. Raises a retryable ``Fault`` while it is away."""
 
-    async def resolve(self, inputs: Sequence[identity_service_pb2.IdentityInput]) -> Sequence[identity_service_pb2.ResolvedIdentity]:
+    async def resolve(self, request: identity_service_pb2.ResolveIdentitiesRequest) -> Sequence[identity_service_pb2.ResolvedIdentity]:
         """One result per input, in order."""
         ...
 

@@ -12,7 +12,8 @@ from cdi_enrichment.enrichers import REGISTRY
 from cdi_runtime.service import ServiceSettings
 
 
-def _packaged_countries() -> Path:
+def packaged_countries() -> Path:
+    """The MaxMind DB file that comes with the service; its origin stands beside it."""
     return Path(str(files("cdi_enrichment.reference") / "geo-whois-asn-country.mmdb"))
 
 
@@ -33,7 +34,7 @@ class Settings(ServiceSettings):
     database_url: SecretStr
     identity_target: str
     consent_target: str
-    geo_database: Path = Field(default_factory=_packaged_countries)
+    geo_database: Path = Field(default_factory=packaged_countries)
     disabled_enrichers: frozenset[str] = frozenset()
     max_events: int = Field(default=2_000, ge=1, le=5_000)
 

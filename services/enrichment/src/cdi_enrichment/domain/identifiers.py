@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from typing import Final
 
 from cdi.event.v1 import event_pb2
-from cdi.identity.v1 import profile_pb2
 from cdi_enrichment.domain.context import Device, EventContext, context_traits, read_email
 
 MAX_IDENTIFIERS: Final = 50
@@ -48,8 +47,8 @@ def external_ids(context: EventContext) -> list[tuple[str, str]]:
 
 def identifiers_of(
     event: event_pb2.Event, context: EventContext, email: str | None, external: Iterable[tuple[str, str]]
-) -> list[profile_pb2.Identifier]:
-    """All identifiers of an event, the strongest first, without repetition; at most 50.
+) -> list[tuple[str, str]]:
+    """All identifiers of an event as type and value, the strongest first, without repetition; at most 50.
 
     Args:
         event: the event.
@@ -71,8 +70,7 @@ def identifiers_of(
     if context.device is not None:
         for pair in _device_ids(context.device):
             found[pair] = None
-    usable = (pair for pair in found if len(pair[1]) <= MAX_VALUE_LENGTH and "\x00" not in pair[1])
-    return [profile_pb2.Identifier(type=kind, value=value) for kind, value in usable][:MAX_IDENTIFIERS]
+    return [pair for pair in found if len(pair[1]) <= MAX_VALUE_LENGTH and "\x00" not in pair[1]][:MAX_IDENTIFIERS]
 
 
 def traits_of(event: event_pb2.Event) -> bytes:

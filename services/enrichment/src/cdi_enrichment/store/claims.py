@@ -3,14 +3,18 @@
 An epoch lasts a day. New claims go into the newest epoch; the one before it is only read; older ones are dropped. Hence the window
 is between one and two days. Who claims holds a shared lock until commit, who opens an epoch holds it exclusively: there is never a
 moment in which two transactions write to different epochs, and so a claim is unique over all of them, whatever the clocks say.
+
+Most duplicates come soon and to the same replica, so the newest claims are also kept in memory. What is left is new almost always:
+it is inserted as if it were, at half the cost of ``ON CONFLICT``, and carefully only where that fails.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
+import asyncpg
 from sqlalchemy import text
 
 from cdi_enrichment.domain.claims import Place
@@ -22,18 +26,43 @@ EPOCH: Final = timedelta(hours=24)
 """How long claims go into one table. The dedupe window is at least this long."""
 
 _LOCK: Final = 0x0CD1_E001
+_REMEMBERED: Final = 65_536
 _log = logger(__name__)
 
 _LOCK_SHARED = "SELECT pg_advisory_xact_lock_shared($1)"
 _EPOCHS = "SELECT epoch FROM claim_epochs ORDER BY epoch DESC"
 _HOLDERS = "SELECT key, sequence, position FROM claims WHERE epoch = ANY($1::int[]) AND key = ANY($2::bytea[])"
-_CLAIM = """
+_CLAIM_NEW = """
     INSERT INTO claims (epoch, key, sequence, position, partition)
     SELECT $1, w.key, w.sequence, w.position, w.partition
     FROM unnest($2::bytea[], $3::bigint[], $4::int[], $5::smallint[]) AS w (key, sequence, position, partition)
-    ON CONFLICT DO NOTHING RETURNING key
 """
+_CLAIM_FREE = f"{_CLAIM_NEW} ON CONFLICT DO NOTHING RETURNING key"
 _SEEN = "SELECT partition, sequence, position, seen_time FROM claims WHERE key = :key ORDER BY epoch LIMIT 1"
+
+
+class RecentClaims:
+    """Holders of the keys that were claimed or found last, in two generations: when the newer one is full, the older one goes.
+
+    Args:
+        size: keys of one generation.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._newer: dict[bytes, Place] = {}
+        self._older: dict[bytes, Place] = {}
+
+    def holders(self, keys: Iterable[bytes]) -> dict[bytes, Place]:
+        """The keys that are remembered, with their holders. A holder never changes while its claim lives."""
+        newer, older = self._newer, self._older
+        return {key: place for key in keys if (place := newer.get(key) or older.get(key)) is not None}
+
+    def remember(self, keys: Iterable[bytes], wanted: Mapping[bytes, Place], found: Mapping[bytes, Place]) -> None:
+        """Remembers committed claims: the holder found, else the place that wanted it."""
+        if len(self._newer) >= self._size:
+            self._newer, self._older = {}, self._newer
+        self._newer.update((key, found.get(key) or wanted[key]) for key in keys)
 
 
 class ClaimStore:
@@ -41,6 +70,7 @@ class ClaimStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._recent = RecentClaims(_REMEMBERED)
 
     async def claim(self, wanted: Mapping[bytes, Place], partitions: Mapping[int, int]) -> dict[bytes, Place]:
         """Claims keys for places, in one transaction.
@@ -55,29 +85,37 @@ class ClaimStore:
         Raises:
             StoreUnavailable: nothing is promised; doing it again is safe.
         """
-        if not wanted:
-            return {}
+        holders = self._recent.holders(wanted)
         # In the order of the keys: transactions that want the same keys wait for each other instead of dying in a deadlock.
-        keys = sorted(wanted)
+        unknown = sorted(wanted.keys() - holders.keys() if holders else wanted)
+        if unknown:
+            found = await self._claim(unknown, wanted, partitions)
+            self._recent.remember(unknown, wanted, found)
+            holders |= found
+        return {key: place for key, place in holders.items() if place != wanted[key]}
+
+    async def _claim(self, keys: Sequence[bytes], wanted: Mapping[bytes, Place], partitions: Mapping[int, int]) -> dict[bytes, Place]:
+        """Claims keys; returns those that were held already, with their holders."""
         async with self._database.transaction() as connection:
             driver = raw(connection)
             await driver.execute(_LOCK_SHARED, _LOCK)
             newest, *older = [row[0] for row in await driver.fetch(_EPOCHS)]
-            held = {row[0]: Place(row[1], row[2]) for row in await driver.fetch(_HOLDERS, older, keys)} if older else {}
+            held = await _holders(driver, older, keys) if older else {}
             free = [key for key in keys if key not in held] if held else keys
             places = [wanted[key] for key in free]
-            made = await driver.fetch(
-                _CLAIM,
-                newest,
+            columns = (
                 free,
                 [place.sequence for place in places],
                 [place.position for place in places],
                 [partitions[place.sequence] for place in places],
             )
-            if len(made) < len(free):
-                taken = set(free).difference(row[0] for row in made)
-                held |= {row[0]: Place(row[1], row[2]) for row in await driver.fetch(_HOLDERS, [newest], list(taken))}
-        return {key: place for key, place in held.items() if place != wanted[key]}
+            try:
+                async with connection.begin_nested():
+                    await driver.execute(_CLAIM_NEW, newest, *columns)
+            except asyncpg.UniqueViolationError:
+                made = {row[0] for row in await driver.fetch(_CLAIM_FREE, newest, *columns)}
+                held |= await _holders(driver, [newest], [key for key in free if key not in made])
+        return held
 
     async def find(self, key: bytes) -> SeenEvent | None:
         """The event that holds a key, ``None`` outside the dedupe window."""
@@ -117,3 +155,7 @@ class ClaimStore:
 
 def _old(opened: datetime, now: datetime) -> bool:
     return now - opened >= EPOCH
+
+
+async def _holders(driver: asyncpg.Connection[asyncpg.Record], epochs: Sequence[int], keys: Sequence[bytes]) -> dict[bytes, Place]:
+    return {row[0]: Place(row[1], row[2]) for row in await driver.fetch(_HOLDERS, epochs, keys)}
