@@ -56,8 +56,8 @@ class SpanStore:
             self._since_prune += len(spans)
             if self._since_prune >= min(_PRUNE_EVERY, self._max_spans):
                 self._since_prune = 0
-                newest = "SELECT max(number) FROM spans"
-                self._connection.execute(f"DELETE FROM spans WHERE number <= ({newest}) - ?", (self._max_spans,))
+                last_to_go = "SELECT number FROM spans ORDER BY number DESC LIMIT 1 OFFSET ?"
+                self._connection.execute(f"DELETE FROM spans WHERE number <= ({last_to_go})", (self._max_spans,))
 
     def of_message(self, message_id: str) -> list[StoredSpan]:
         """All spans of the traces in which a span is about the event, by start."""

@@ -1,0 +1,151 @@
+"""The `cdi` command as a person uses it: `up` in one process, the other commands beside it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cdi_cli.suite import Endpoints, find_suite
+from cdi_testing import eventually_sync
+
+CDI = Path(sysconfig.get_path("scripts")) / "cdi"
+
+CONFIGURATION = """\
+apiVersion: cdi/v1
+kind: Source
+metadata: {name: web}
+spec: {writeKeys: ["env:WEB_KEY"]}
+---
+apiVersion: cdi/v1
+kind: Purpose
+metadata: {name: advertising}
+spec: {}
+---
+apiVersion: cdi/v1
+kind: Warehouse
+metadata: {name: main}
+spec: {duckdb: {}}
+---
+apiVersion: cdi/v1
+kind: Destination
+metadata: {name: ads}
+spec:
+  purposes: [advertising]
+  webhook: {url: "http://127.0.0.1:9/"}
+"""
+
+
+@dataclass
+class Cdi:
+    """The command over one state directory."""
+
+    directory: Path
+
+    def run(self, *arguments: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "CDI_DIRECTORY": str(self.directory), "COLUMNS": "200", "WEB_KEY": "k1", "CDI_WRITE_KEY": "k1"}
+        return subprocess.run(
+            [sys.executable, str(CDI), *arguments], env=environment, input=given, capture_output=True, text=True, check=False, timeout=60
+        )
+
+    def __call__(self, *arguments: str, given: str | None = None) -> str:
+        """The output of a command that must succeed."""
+        result = self.run(*arguments, given=given)
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
+
+def start_up(directory: Path, log: Path, *options: str) -> subprocess.Popen[bytes]:
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [sys.executable, str(CDI), "up", "--directory", str(directory), *options], stdout=output, stderr=subprocess.STDOUT
+        )
+
+
+def all_ready(log: Path) -> bool:
+    return log.read_text().count(": ready (pid") >= 6
+
+
+@pytest.fixture(scope="module")
+def cdi(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cdi]:
+    """A running, configured suite that traces every event; its end is checked too."""
+    directory = tmp_path_factory.mktemp("up") / "state"
+    log = directory.parent / "up.log"
+    up = start_up(directory, log, "--sample-ratio", "1")
+    try:
+        eventually_sync(lambda: all_ready(log), within=110)
+        command = Cdi(directory)
+        (directory.parent / "web.yaml").write_text(CONFIGURATION)
+        assert command("apply", "-f", str(directory.parent)).count("created (version 1)") == 4
+        yield command
+        children = psutil.Process(up.pid).children(recursive=True)
+        up.send_signal(signal.SIGTERM)
+        assert up.wait(60) == 0, log.read_text()
+        assert not [child for child in children if child.is_running()]
+        assert Endpoints.read(directory) is None
+        assert log.read_text().rstrip().endswith("draining\nstopped")
+    finally:
+        up.kill()
+        up.wait()
+
+
+def track(message_id: str, **more: object) -> str:
+    return json.dumps({"type": "track", "event": "Signed Up", "userId": "ada", "messageId": message_id, **more})
+
+
+def test_apply_again_changes_nothing_and_tells_so(cdi: Cdi) -> None:
+    assert cdi("apply", "-f", str(cdi.directory.parent)).count("unchanged (version 1)") == 4
+
+
+def test_one_event_is_followed_to_every_sink(cdi: Cdi) -> None:
+    def sent() -> bool:
+        return cdi.run("send", track("m-1", properties={"plan": "free"})).returncode == 0
+
+    eventually_sync(sent, within=10)  # a new write key is known within two seconds
+    cdi("send", "--file", "-", given=track("m-2") + "\n\n" + track("m-1") + "\n")
+    balanced = cdi("audit", "--wait", "--reasons")
+    assert "balanced: every accepted event is accounted for at every sink" in balanced
+    assert "consent_denied" in balanced
+
+    rows = [json.loads(line) for line in cdi("query", "--json", "SELECT id, plan FROM signed_up ORDER BY id").splitlines()]
+    assert rows == [{"id": "m-1", "plan": "free"}, {"id": "m-2", "plan": None}]
+    assert cdi("query", "--csv", "SELECT count(*) AS events FROM tracks").splitlines() == ["events", "2"]
+
+    explained = cdi("explain", "m-1")
+    for text in ("accepted: COLLECTED", "enriched: ENRICHED", "loaded into tracks", "destination:ads", "filtered: consent_denied"):
+        assert text in explained
+    assert "ada" not in explained
+
+    def traced() -> bool:
+        tree = cdi.run("trace", "m-1").stdout
+        return all(name in tree for name in ("collect", "enrich", "EvaluateConsent", "load"))
+
+    eventually_sync(traced, within=15)
+    assert cdi("dead-letters") == "no dead letters\n"
+    assert "wrong" not in cdi("doctor")
+
+
+def test_what_cannot_be_done_is_told_in_one_line(cdi: Cdi, tmp_path: Path) -> None:
+    refused = cdi.run("send", json.dumps({"type": "track", "event": "Signed Up"}))
+    assert (refused.returncode, refused.stderr.startswith("error: the collector answered 400")) == (1, True)
+    unknown = cdi.run("explain", "m-0")
+    assert (unknown.returncode, "nobody knows m-0" in unknown.stderr) == (1, True)
+    query = cdi.run("query", "DROP TABLE tracks")
+    assert (query.returncode, "query_refused" in query.stderr) == (1, True)
+    nowhere = Cdi(tmp_path).run("audit")
+    assert (nowhere.returncode, "no suite runs in" in nowhere.stderr) == (1, True)
+    for result in (refused, unknown, query, nowhere):
+        assert "Traceback" not in result.stderr
+
+
+def test_a_crashed_service_comes_back_by_itself(cdi: Cdi) -> None:
+    before = find_suite(cdi.directory).services["identity"].pid
+    os.kill(before, signal.SIGKILL)
+    eventually_sync(lambda: find_suite(cdi.directory).services["identity"].pid != before, within=60)
