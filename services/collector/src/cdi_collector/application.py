@@ -12,7 +12,7 @@ from cdi_collector.domain.client_event import Item
 from cdi_collector.domain.intake import Arrival, Intake, admit
 from cdi_collector.domain.rejections import rejected_events
 from cdi_collector.domain.sources import Source, violations
-from cdi_collector.metrics import record_intake
+from cdi_collector.metrics import Tally
 from cdi_collector.ports import Directory, EventLog, RejectionLog, SourceStore
 from cdi_collector.tracing import CollectSpans, Sampler
 from cdi_kernel import ids
@@ -67,7 +67,11 @@ class Budget:
 
 
 class Collector:
-    """Takes events: when ``collect`` returns, they are durable."""
+    """Takes events: when ``collect`` returns, they are durable.
+
+    Attributes:
+        tally: what was counted; doors add the requests that they refuse.
+    """
 
     def __init__(self, directory: Directory, events: EventLog, rejections: RejectionLog, sampler: Sampler, partitions: int) -> None:
         self._directory = directory
@@ -75,6 +79,7 @@ class Collector:
         self._rejections = rejections
         self._sampler = sampler
         self._partitions = partitions
+        self.tally = Tally()
 
     def authenticate(self, write_key: str | None) -> Source:
         """The source of a write key; raises ``Unauthenticated`` or ``PermissionDenied``."""
@@ -88,7 +93,6 @@ class Collector:
         Raises:
             Unavailable: nothing of the request is promised.
         """
-        started = time.perf_counter()
         received_us = time.time_ns() // 1_000
         arrival = Arrival(
             source,
@@ -110,7 +114,7 @@ class Collector:
                 await asyncio.gather(stored, self._rejections.reject(source.workspace_id, refused))
             else:
                 await stored
-        record_intake(intake, submission.protocol, time.perf_counter() - started)
+        self.tally.stored(intake, submission.protocol)
         return intake
 
 

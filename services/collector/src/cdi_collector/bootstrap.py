@@ -36,6 +36,7 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
         commit = GroupCommit(connection, settings.partitions, settings.linger_milliseconds / 1_000)
         stack.push_async_callback(commit.drain)
         collector = Collector(directory, commit, commit, Sampler(settings.trace_sample_ratio), settings.partitions)
+        await stack.enter_async_context(context.background(collector.tally.run(), "tally"))
         budget = Budget(settings.max_in_flight_bytes)
         await stack.enter_async_context(
             rpc.serve(context, settings.grpc_address, *_registrations(collector, budget, Sources(store, directory)))

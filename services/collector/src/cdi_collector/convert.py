@@ -74,7 +74,7 @@ def after_of(page_token: str) -> str:
         InvalidArgument: it is no token of ours.
     """
     try:
-        return base64.urlsafe_b64decode(page_token.encode()).decode()
+        return base64.b64decode(page_token.encode(), altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError) as error:
         wrong = ("page_token", "not a token of an earlier answer")
         raise InvalidArgument("the page token cannot be read", field_violations=[wrong]) from error

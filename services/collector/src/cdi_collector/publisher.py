@@ -14,6 +14,7 @@ from opentelemetry.trace import SpanKind
 from opentelemetry.util.types import AttributeValue
 
 from cdi.event.v1.rejected_event_pb2 import RejectedEvent
+from cdi_collector.metrics import record_publish
 from cdi_kernel import envelope, ids, topology
 from cdi_kernel.faults import Unavailable
 from cdi_runtime import telemetry
@@ -56,8 +57,11 @@ class _Lane:
         self._timer: asyncio.Handle | None = None
         self._publish: asyncio.Task[None] | None = None
         self._next_start = 0.0
+        self._oldest = 0.0
 
     def add(self, frames: Sequence[bytes], receipt: _Receipt, links: Sequence[str]) -> None:
+        if not self._frames:
+            self._oldest = self._loop.time()
         self._frames += frames
         self._links += links
         self._receipts.append(receipt)
@@ -80,10 +84,10 @@ class _Lane:
         receipts, self._receipts = self._receipts, []
         links, self._links = self._links, []
         self._next_start = self._loop.time() + self._linger
-        self._publish = self._loop.create_task(self._send(frames, links))
+        self._publish = self._loop.create_task(self._send(frames, links, self._oldest))
         self._publish.add_done_callback(lambda task: self._finished(task, receipts))
 
-    async def _send(self, frames: Sequence[bytes], links: Sequence[str]) -> None:
+    async def _send(self, frames: Sequence[bytes], links: Sequence[str], oldest: float) -> None:
         attributes: dict[str, AttributeValue] = {
             "messaging.system": "nats",
             "messaging.destination.partition.id": str(self._partition),
@@ -99,6 +103,7 @@ class _Lane:
                 for packed in envelope.pack(frames)
             ]
             await self._bus.publish_all(messages)
+        record_publish(len(frames), self._loop.time() - oldest)
 
     def _finished(self, task: asyncio.Task[None], receipts: Sequence[_Receipt]) -> None:
         self._publish = None

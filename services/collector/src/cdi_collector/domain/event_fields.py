@@ -34,40 +34,60 @@ TYPES: Final[Mapping[str, int]] = {
 _TYPE_FIELDS: Final = {name: wire.TYPE + wire.size(number) for name, number in TYPES.items()}
 _EXACT_IN_DOUBLE: Final = 2**53
 _OPENING_BRACE: Final = ord("{")
+# The heads of fields whose length has a limit within the table.
+_MESSAGE_ID: Final = wire.MESSAGE_ID.heads
+_USER_ID: Final = wire.USER_ID.heads
+_ANONYMOUS_ID: Final = wire.ANONYMOUS_ID.heads
+_NAME: Final = wire.NAME.heads
 
 
-def append_message_id(parts: list[bytes], given: Identifier, made: str) -> str:
-    """The message id: the client's, or ``made`` if it has none. Returns it."""
-    text = _identifier("messageId", given) or made
+def message_id(item: ClientEvent) -> str:
+    """The client's id of the event; empty if it has none."""
+    given = item.message_id
+    if given is None or given == "":
+        return ""
+    text = _id("messageId", given)
     if len(text) > MAX_MESSAGE_ID_LENGTH:
         metadata = {"limit": str(MAX_MESSAGE_ID_LENGTH)}
         raise Rejected(error_pb2.ERROR_REASON_MESSAGE_ID_TOO_LONG, "the message id is too long", metadata=metadata)
-    parts += wire.MESSAGE_ID.of(text.encode())
     return text
 
 
-def append_subject(parts: list[bytes], item: ClientEvent) -> str:
-    """Type, names and ids. Returns what the partition is made from: the anonymous id, else the user id."""
+def append_subject(parts: list[bytes], item: ClientEvent, message_id: str) -> str:
+    """Type, ids and names. Returns what the partition is made from: the anonymous id, else the user id.
+
+    Args:
+        parts: of the event.
+        item: the event.
+        message_id: the client's, or one made for it.
+    """
     kind = item.type
     if kind is None or (type_field := _TYPE_FIELDS.get(kind)) is None:
         raise _unknown_type(kind)
-    parts.append(type_field)
+    encoded = message_id.encode()
+    parts += (type_field, _MESSAGE_ID[len(encoded)], encoded)
     person = ""
+    # 0 is an id too: only None and the empty string mean absent.
     if (user_id := item.user_id) is not None and user_id != "":
-        person = _append_id(parts, wire.USER_ID, "userId", user_id)
+        person = _id("userId", user_id)
+        encoded = person.encode()
+        parts += (_USER_ID[len(encoded)], encoded)
     if (anonymous_id := item.anonymous_id) is not None and anonymous_id != "":
-        person = _append_id(parts, wire.ANONYMOUS_ID, "anonymousId", anonymous_id)
-    if not person:
-        raise Rejected(error_pb2.ERROR_REASON_MISSING_IDENTITY, "an event needs a userId or an anonymousId")
+        person = _id("anonymousId", anonymous_id)
+        encoded = person.encode()
+        parts += (_ANONYMOUS_ID[len(encoded)], encoded)
     if kind == "track":
-        _append_name(parts, wire.NAME, "event", item.event or missing("event"))
+        encoded = _name("event", item.event).encode()
+        parts += (_NAME[len(encoded)], encoded)
     elif kind != "identify":
         _append_of_type(parts, kind, item)
+    if not person:
+        raise Rejected(error_pb2.ERROR_REASON_MISSING_IDENTITY, "an event needs a userId or an anonymousId")
     return person
 
 
 def append_times(parts: list[bytes], item: ClientEvent, received_us: int, sent_us: int | None) -> None:
-    """Original, sent and event time.
+    """Original and event time, and the sent time if the event has its own.
 
     SDKs send the original time as ``timestamp``. Only a client that gives both names wants ``timestamp`` taken as it is
     (reference: Segment's clock correction).
@@ -79,7 +99,10 @@ def append_times(parts: list[bytes], item: ClientEvent, received_us: int, sent_u
         sent_us: when the client sent the request; an event's own ``sentAt`` wins.
     """
     if item.sent_at is not None:
-        sent_us = instant(item.sent_at)
+        own_us = instant(item.sent_at)
+        sent_us = own_us if own_us is not None else sent_us
+        if sent_us is not None:
+            parts += (wire.SENT_TIME, wire.timestamp(sent_us))
     given_us = None if item.timestamp is None else _time("timestamp", item.timestamp)
     if item.original_timestamp is None:
         original_us = given_us
@@ -89,8 +112,6 @@ def append_times(parts: list[bytes], item: ClientEvent, received_us: int, sent_u
         event_us = clock.correct_skew(received_us, original_us, sent_us) if given_us is None else given_us
     if original_us is not None:
         parts += (wire.ORIGINAL_TIME, wire.timestamp(original_us))
-    if sent_us is not None:
-        parts += (wire.SENT_TIME, wire.timestamp(sent_us))
     parts += (wire.EVENT_TIME, wire.timestamp(event_us))
 
 
@@ -123,10 +144,9 @@ def too_large(size: int) -> Fault:
     return TooLarge(error_pb2.ERROR_REASON_TOO_LARGE, f"the event is over {MAX_EVENT_BYTES} bytes", metadata=metadata)
 
 
-def missing(field: str) -> str:
-    """Refuses an event without a field that its type needs."""
+def _missing(field: str) -> Fault:
     metadata = {"field": field}
-    raise Rejected(error_pb2.ERROR_REASON_MISSING_FIELD, f"this event type needs {field}", metadata=metadata)
+    return Rejected(error_pb2.ERROR_REASON_MISSING_FIELD, f"this event type needs {field}", metadata=metadata)
 
 
 def _unknown_type(kind: str | None) -> Fault:
@@ -138,47 +158,47 @@ def _unknown_type(kind: str | None) -> Fault:
 def _append_of_type(parts: list[bytes], kind: str, item: ClientEvent) -> None:
     if kind in ("page", "screen"):
         if item.name:
-            _append_name(parts, wire.NAME, "name", item.name)
+            parts += wire.NAME.of(_name("name", item.name).encode())
         if item.category:
-            _append_name(parts, wire.CATEGORY, "category", item.category)
+            parts += wire.CATEGORY.of(_name("category", item.category).encode())
     elif kind == "group":
-        _append_id(parts, wire.GROUP_ID, "groupId", _identifier("groupId", item.group_id) or missing("groupId"))
+        parts += wire.GROUP_ID.of(_needed("groupId", item.group_id).encode())
     elif kind == "alias":
-        _append_id(parts, wire.PREVIOUS_ID, "previousId", _identifier("previousId", item.previous_id) or missing("previousId"))
-        if not _identifier("userId", item.user_id):
-            missing("userId")
+        _needed("userId", item.user_id)
+        parts += wire.PREVIOUS_ID.of(_needed("previousId", item.previous_id).encode())
     else:
-        _append_name(parts, wire.SCHEMA_URI, "schemaUri", item.schema_uri or missing("schemaUri"))
+        parts += wire.SCHEMA_URI.of(_name("schemaUri", item.schema_uri).encode())
         if item.event or item.name:
-            _append_name(parts, wire.NAME, "name", item.event or item.name or "")
+            parts += wire.NAME.of(_name("name", item.event or item.name).encode())
 
 
-def _identifier(field: str, value: Identifier) -> str:
-    """An id as text: numbers in their shortest form, absent as the empty string."""
-    if isinstance(value, str):
-        # Postgres cannot store it in text.
-        if "\0" in value:
-            raise invalid(field, "an id cannot hold U+0000")
-        return value
-    if value is None:
-        return ""
+def _id(field: str, value: Identifier) -> str:
+    """An id as text, numbers in their shortest form."""
+    text = value if isinstance(value, str) else _number(value)
+    # Postgres cannot store U+0000 in text.
+    if len(text) > MAX_ID_LENGTH or "\0" in text:
+        raise invalid(field, f"an id has at most {MAX_ID_LENGTH} characters and no U+0000")
+    return text
+
+
+def _number(value: float | None) -> str:
     if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT_IN_DOUBLE:
         return str(int(value))
     return str(value)
 
 
-def _append_id(parts: list[bytes], to: wire.Field, field: str, value: Identifier) -> str:
-    text = _identifier(field, value)
-    if len(text) > MAX_ID_LENGTH:
-        raise invalid(field, f"an id has at most {MAX_ID_LENGTH} characters")
-    parts += to.of(text.encode())
-    return text
+def _needed(field: str, value: Identifier) -> str:
+    if value is None or value == "":
+        raise _missing(field)
+    return _id(field, value)
 
 
-def _append_name(parts: list[bytes], to: wire.Field, field: str, text: str) -> None:
+def _name(field: str, text: str | None) -> str:
+    if not text:
+        raise _missing(field)
     if len(text) > MAX_NAME_LENGTH or "\0" in text:
         raise invalid(field, f"a name has at most {MAX_NAME_LENGTH} characters and no U+0000")
-    parts += to.of(text.encode())
+    return text
 
 
 def _append_object(parts: list[bytes], to: wire.Field, field: str, raw: msgspec.Raw) -> None:
@@ -190,7 +210,8 @@ def _append_object(parts: list[bytes], to: wire.Field, field: str, raw: msgspec.
     length = len(text)
     if length > MAX_EVENT_BYTES:
         raise too_large(length)
-    if length > 2 * MAX_NESTING and json_text.too_deep(text):
+    # Counting is cheap and settles nearly all; only a text with more brackets than levels allowed is looked at closely.
+    if length > 2 * MAX_NESTING and text.count(b"{") + text.count(b"[") > MAX_NESTING and json_text.too_deep(text):
         metadata = {"limit": str(MAX_NESTING)}
         raise Rejected(error_pb2.ERROR_REASON_NESTING_TOO_DEEP, f"{field} is nested too deep", metadata=metadata)
     parts += to.of(text)

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 import msgspec
 
 from cdi.event.v1 import event_pb2
-from cdi_collector.domain import json_text, wire
+from cdi_collector.domain import event_fields, json_text, wire
 from cdi_collector.domain.client_event import Item
-from cdi_collector.domain.event_fields import append_message_id, append_objects, append_subject, append_times, too_large
+from cdi_collector.domain.event_fields import append_objects, append_subject, append_times, too_large
 from cdi_collector.domain.limits import MAX_EVENT_BYTES
 from cdi_collector.domain.sources import Source
 from cdi_kernel.faults import Fault
@@ -92,7 +92,8 @@ def admit(items: Sequence[Item], arrival: Arrival, traceparents: Mapping[int, st
         traceparents: of the sampled ones, by index.
     """
     intake = Intake()
-    constant = arrival.constant_fields()
+    bare = arrival.constant_fields()
+    constant = bare if arrival.sent_us is None else bare + wire.SENT_TIME + wire.timestamp(arrival.sent_us)
     workspace_id, partitions = arrival.source.workspace_id, arrival.partitions
     received_us, sent_us = arrival.received_us, arrival.sent_us
     for index, item in enumerate(items):
@@ -100,9 +101,9 @@ def admit(items: Sequence[Item], arrival: Arrival, traceparents: Mapping[int, st
         try:
             if isinstance(item, Fault):
                 raise item
-            parts = [constant]
-            message_id = append_message_id(parts, item.message_id, "" if item.message_id else arrival.new_message_id())
-            person = append_subject(parts, item)
+            message_id = event_fields.message_id(item) or arrival.new_message_id()
+            parts = [constant if item.sent_at is None else bare]
+            person = append_subject(parts, item, message_id)
             append_times(parts, item, received_us, sent_us)
             append_objects(parts, item)
             partition = partition_of(workspace_id, person, partitions)

@@ -19,7 +19,6 @@ from cdi_collector.domain.compression import decompressed, too_large
 from cdi_collector.domain.limits import MAX_BATCH_BYTES
 from cdi_collector.faults import MethodNotAllowed, SlowClient
 from cdi_collector.http.base import Route, Routes
-from cdi_collector.metrics import record_refusal
 from cdi_kernel.faults import Fault, Internal, NotFound
 from cdi_runtime.telemetry import logger
 
@@ -66,7 +65,7 @@ class HttpApp:
             return
         except Fault as fault:
             status, headers, body = rendered(fault)
-            record_refusal("http", fault)
+            self._collector.tally.refused(fault, "http")
         except Exception as error:  # noqa: BLE001 - the outermost catch of a request
             status, headers, body = _bug(error)
         finally:
