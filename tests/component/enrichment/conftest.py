@@ -1,7 +1,10 @@
 """Enrichment as a process beside real consent and identity, and what tests need to feed it and to look at its results."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import uuid
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 
 import grpc
 import pytest
@@ -13,49 +16,70 @@ from cdi.event.v1.event_pb2 import Event, EventBatch
 from cdi.event.v1.outcome_pb2 import Outcome
 from cdi.event.v1.rejected_event_pb2 import RejectedBatch, RejectedEvent
 from cdi.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
-from cdi_cli.embedded import NatsServer, ServiceProcess
+from cdi_cli.embedded import NatsServer, PostgresServer, ServiceProcess
 from cdi_kernel import topology
 from cdi_kernel.envelope import EVENT_BATCH_SCHEMA, EVENTS, SCHEMA
 from cdi_kernel.faults import NotFound
 from cdi_kernel.topology import StreamName
 from cdi_runtime.bus import Bus, Message, Outgoing, connect
-from cdi_testing.plugin import StartService
+from cdi_testing import eventually
+from cdi_testing.builders import WORKSPACE
+from cdi_testing.plugin import new_database_name
 
 PARTITIONS = 4
 
 
 @dataclass
 class Stage:
-    """The three services and the bus of one test."""
+    """The three services and their bus. Tests share them: each has a workspace of its own and sees what has happened since its begin."""
 
-    bus: Bus
+    nats: NatsServer
     consent: ServiceProcess
     identity: ServiceProcess
     enrichment: ServiceProcess
-    start: Callable[[str], ServiceProcess]
-    plans: EnrichmentServiceStub
-    consents: ConsentServiceStub
-    identities: IdentityServiceStub
+
+
+class Run:
+    """One test's view of the stage."""
+
+    def __init__(self, stage: Stage, bus: Bus, channels: Mapping[str, grpc.aio.Channel], workspace: str) -> None:
+        self.stage = stage
+        self.bus = bus
+        self.workspace = workspace
+        self.plans = EnrichmentServiceStub(channels["enrichment"])
+        self.consents = ConsentServiceStub(channels["consent"])
+        self.identities = IdentityServiceStub(channels["identity"])
+        self._before: dict[tuple[str, str], int] = {}
+        self._first: dict[StreamName, int] = {}
+
+    async def begin(self) -> None:
+        """From now on counts and streams are this test's."""
+        self._before = await self._all_counts()
+        for stream in (StreamName.ENRICHED, StreamName.REJECTED):
+            self._first[stream] = 1
+            self._first[stream] += len(await self.stored(stream))
 
     async def collect(self, *batches: Sequence[Event], partition: int = 0) -> list[int]:
-        """Publishes batches as the collector does; their sequences."""
+        """Publishes batches as the collector does, with the builders' workspace replaced by the test's; their sequences."""
+        for event in chain(*batches):
+            event.workspace_id = self.workspace if event.workspace_id == WORKSPACE else event.workspace_id
         outgoing = [
             Outgoing(
                 topology.collected(partition),
                 EventBatch(events=events).SerializeToString(),
-                f"test-{partition}-{events[0].message_id}-{number}-{id(events)}",
+                f"test-{uuid.uuid4()}",
                 {SCHEMA: EVENT_BATCH_SCHEMA, EVENTS: str(len(events))},
             )
-            for number, events in enumerate(batches)
+            for events in batches
         ]
         return [ack.sequence for ack in await self.bus.publish_all(outgoing)]
 
     async def stored(self, stream: StreamName) -> list[Message[bytes]]:
-        """Every message of a stream."""
+        """Every message of a stream since the begin."""
         messages: list[Message[bytes]] = []
         while True:
             try:
-                messages.append(await self.bus.message(stream, len(messages) + 1))
+                messages.append(await self.bus.message(stream, self._first[stream] + len(messages)))
             except NotFound:
                 return messages
 
@@ -69,31 +93,56 @@ class Stage:
 
     async def counts(self) -> dict[tuple[str, str], int]:
         """Events by outcome and reason."""
+        now = await self._all_counts()
+        return {key: events for key, total in now.items() if (events := total - self._before.get(key, 0))}
+
+    async def handled(self, events: int, within: float = 40.0) -> None:
+        """Waits until so many events are done, and not one more."""
+
+        async def done() -> bool:
+            try:
+                accepted = (await self.counts()).get(("accepted", ""), 0)
+            except grpc.aio.AioRpcError:
+                return False
+            assert accepted <= events
+            return accepted == events
+
+        await eventually(done, within=within)
+
+    async def _all_counts(self) -> dict[tuple[str, str], int]:
         response = await self.plans.CountOutcomes(CountOutcomesRequest())
         assert {count.sink for count in response.counts} <= {"enrichment"}
         return {(Outcome.Name(c.outcome).removeprefix("OUTCOME_").lower(), c.reason): c.events for c in response.counts}
 
 
-@pytest.fixture
-async def stage(fresh_nats: NatsServer, start_service: StartService) -> AsyncIterator[Stage]:
+@pytest.fixture(scope="module")
+def stage(module_nats: NatsServer, postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """Consent, identity and enrichment, running."""
-    consent, identity = start_service("consent"), start_service("identity")
-    enrichment = start_service("enrichment", environment_of(consent, identity))
-    channels = [grpc.aio.insecure_channel(service.grpc) for service in (enrichment, consent, identity)]
-    async with connect(fresh_nats.url, "test") as bus:
-        yield Stage(
-            bus, consent, identity, enrichment, lambda name: start_service("enrichment", enrichment.environment, name=name),
-            EnrichmentServiceStub(channels[0]), ConsentServiceStub(channels[1]), IdentityServiceStub(channels[2]),
-        )  # fmt: skip
-    for channel in channels:
+    directory = tmp_path_factory.mktemp("enrichment")
+
+    def started(service: str, **environment: str) -> ServiceProcess:
+        database = postgres_server.create_database(new_database_name())
+        settings = {"CDI_NATS_URL": module_nats.url, "CDI_DATABASE_URL": database, "CDI_TRACE_SAMPLE_RATIO": "0", **environment}
+        process = ServiceProcess(service, settings, directory)
+        process.migrate()
+        return process.start()
+
+    with ExitStack() as stack:
+        consent = stack.enter_context(started("consent"))
+        identity = stack.enter_context(started("identity"))
+        targets = {"CDI_CONSENT_TARGET": consent.grpc, "CDI_IDENTITY_TARGET": identity.grpc, "CDI_PARTITIONS": str(PARTITIONS)}
+        enrichment = stack.enter_context(started("enrichment", **targets))
+        yield Stage(module_nats, consent, identity, enrichment)
+
+
+@pytest.fixture
+async def run(stage: Stage) -> AsyncIterator[Run]:
+    """The stage as one test sees it."""
+    processes = {"enrichment": stage.enrichment, "consent": stage.consent, "identity": stage.identity}
+    channels = {name: grpc.aio.insecure_channel(process.grpc) for name, process in processes.items()}
+    async with connect(stage.nats.url, "test") as bus:
+        made = Run(stage, bus, channels, f"workspace-{uuid.uuid4().hex[:8]}")
+        await made.begin()
+        yield made
+    for channel in channels.values():
         await channel.close(grace=None)
-
-
-def environment_of(consent: ServiceProcess, identity: ServiceProcess) -> Mapping[str, str]:
-    """Settings of enrichment beside two peers."""
-    return {
-        "CDI_CONSENT_TARGET": consent.grpc,
-        "CDI_IDENTITY_TARGET": identity.grpc,
-        "CDI_PARTITIONS": str(PARTITIONS),
-        "CDI_TRACE_SAMPLE_RATIO": "0",
-    }
