@@ -48,11 +48,11 @@ MARKER: Final = ".cdi-demo"
 
 QUERIES: Final = {
     "revenue by month": """
-        SELECT strftime("timestamp", '%Y-%m') AS month, count(*) AS orders, round(sum(revenue), 2) AS dollars
+        SELECT strftime("timestamp", '%Y-%m') AS month, count(*) AS orders, format('{:,.2f}', sum(revenue)) AS dollars
         FROM order_completed GROUP BY month ORDER BY month""",
     "top customers": """
-        SELECT user_id, count(*) AS orders, round(sum(revenue), 2) AS dollars
-        FROM order_completed GROUP BY user_id ORDER BY dollars DESC, user_id LIMIT 10""",
+        SELECT user_id, count(*) AS orders, format('{:,.2f}', sum(revenue)) AS dollars
+        FROM order_completed GROUP BY user_id ORDER BY sum(revenue) DESC, user_id LIMIT 10""",
     "pages viewed before the first purchase, per profile": """
         WITH firsts AS (SELECT profile_id, min("timestamp") AS first FROM order_completed GROUP BY profile_id),
         viewed AS (
@@ -126,7 +126,8 @@ def _send(endpoints: Endpoints, steps: list[Step]) -> list[str]:
     total = shop.sent + len(broken)
     console.print(
         f"{total:,} events sent in {seconds:.0f} s ({total / seconds:,.0f} a second): {again:,} of them again, "
-        f"{invalid + len(broken):,} invalid; {withdrawals(steps):,} people withdrew advertising"
+        f"{invalid + len(broken):,} invalid; {withdrawals(steps):,} people withdrew advertising",
+        soft_wrap=True,
     )
     for failure in shop.failures:
         console.print(f"the SDK gave up on {failure}", style="red")
@@ -151,6 +152,7 @@ def _advertiser_agrees(accounts: list[AuditLine], advertiser: Advertiser) -> boo
     console.print(
         f"advertiser: {had:,} different events, {advertiser.events - had:,} came twice, {advertiser.refused:,} requests answered with 503",
         style="green" if agrees else "red",
+        soft_wrap=True,
     )
     return agrees
 
@@ -164,6 +166,7 @@ def _totals_agree(endpoints: Endpoints, expected: Totals) -> bool:
         f"warehouse: {found.orders:,} orders, {found.customers:,} customers, {found.dollars:,} dollars; "
         + ("exactly as in the file" if agrees else f"expected {expected.orders:,}, {expected.customers:,}, {expected.dollars:,}"),
         style="green" if agrees else "red",
+        soft_wrap=True,
     )
     return agrees
 

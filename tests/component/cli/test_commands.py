@@ -132,6 +132,13 @@ def test_one_event_is_followed_to_every_sink(cdi: Cdi) -> None:
     assert "wrong" not in cdi("doctor")
 
 
+def test_a_destination_that_came_later_balances(cdi: Cdi, tmp_path: Path) -> None:
+    later = CONFIGURATION.rpartition("---")[2].replace("ads", "later")
+    (tmp_path / "later.yaml").write_text(later)
+    cdi("apply", "-f", str(tmp_path / "later.yaml"))
+    assert "destination:later" in cdi("audit", "--wait")
+
+
 def test_what_cannot_be_done_is_told_in_one_line(cdi: Cdi, tmp_path: Path) -> None:
     refused = cdi.run("send", json.dumps({"type": "track", "event": "Signed Up"}))
     assert (refused.returncode, refused.stderr.startswith("error: the collector answered 400")) == (1, True)

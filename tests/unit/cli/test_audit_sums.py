@@ -94,6 +94,12 @@ def test_a_sink_that_has_counted_nothing_is_not_left_out() -> None:
     assert not balanced(reading)[WAREHOUSE]
 
 
+def test_a_sink_does_not_account_for_what_was_enriched_before_it_existed() -> None:
+    reading = replace(SETTLED, counts=without(SETTLED, *COUNTS_OF_ADS), earlier={ADS: 90})
+    assert line(reading, ADS).settled
+    assert line(reading, ADS).outcomes["earlier"] == 90
+
+
 @given(st.lists(st.sampled_from(["loaded", "duplicate", "rejected", "refused", "filtered"]), max_size=60))
 def test_whatever_becomes_of_events_the_account_is_settled(fates: list[str]) -> None:
     of = {fate: fates.count(fate) for fate in ("loaded", "duplicate", "rejected", "refused", "filtered")}

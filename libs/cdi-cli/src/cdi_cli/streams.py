@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from cdi.event.v1 import rejected_event_pb2
 from cdi_cli.suite import Endpoints
-from cdi_kernel.envelope import SOURCE_SEQUENCE
+from cdi_kernel.envelope import EVENTS, SOURCE_SEQUENCE
 from cdi_kernel.faults import NotFound, Unavailable
 from cdi_kernel.topology import StreamName, enriched
 from cdi_runtime.bus import Bus, Message, connect
@@ -20,6 +21,7 @@ CONNECT_SECONDS: Final = 5.0
 """How long a command waits for the bus; a service would wait for ever."""
 
 _AT_ONCE: Final = 50
+_STORED: Final = "Nats-Time-Stamp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class StreamState:
         messages: how many are stored.
         size_bytes: on disk.
         lag: consumer → messages that it has not settled.
+        began: consumer that took only what came after it was made → when that was, RFC 3339.
     """
 
     first: int
@@ -39,6 +42,7 @@ class StreamState:
     messages: int
     size_bytes: int
     lag: dict[str, int]
+    began: dict[str, str]
 
 
 @asynccontextmanager
@@ -74,8 +78,10 @@ async def state_of(bus: Bus, stream: StreamName) -> StreamState:
         consumers += page["consumers"] or []
         if len(consumers) >= page["total"] or not page["consumers"]:
             break
-    lag = {each["name"]: each["num_pending"] + each["num_ack_pending"] for each in consumers if each["config"].get("durable_name")}
-    return StreamState(state["first_seq"], state["last_seq"], state["messages"], state["bytes"], lag)
+    durables = [each for each in consumers if each["config"].get("durable_name")]
+    lag = {each["name"]: each["num_pending"] + each["num_ack_pending"] for each in durables}
+    began = {each["name"]: each["created"] for each in durables if each["config"]["deliver_policy"] == "new"}
+    return StreamState(state["first_seq"], state["last_seq"], state["messages"], state["bytes"], lag, began)
 
 
 async def stored(bus: Bus, stream: StreamName) -> AsyncIterator[Message[bytes]]:
@@ -91,6 +97,26 @@ async def stored(bus: Bus, stream: StreamName) -> AsyncIterator[Message[bytes]]:
 async def dead_letters(bus: Bus) -> list[rejected_event_pb2.DeadLetter]:
     """The messages that consumers gave up on and that are still kept, oldest first."""
     return [rejected_event_pb2.DeadLetter.FromString(message.payload) async for message in stored(bus, StreamName.DEAD_LETTERS)]
+
+
+async def events_before(bus: Bus, stream: StreamName, moments: Mapping[str, str]) -> int:
+    """Events that were stored before a moment of their subject. Linear in the messages before the last of the moments.
+
+    Args:
+        bus: the bus.
+        stream: to look through, from its oldest message on.
+        moments: subject → RFC 3339; other subjects are passed over.
+    """
+    limits = {subject: _nanoseconds(moment) for subject, moment in moments.items()}
+    last = max(limits.values(), default=0)
+    events = 0
+    async for message in stored(bus, stream):
+        time = _nanoseconds(message.headers[_STORED])
+        if time >= last:
+            break
+        if time < limits.get(message.subject, 0):
+            events += int(message.headers.get(EVENTS, "1"))
+    return events
 
 
 async def enriched_of(bus: Bus, partition: int, collected_sequence: int) -> Message[bytes] | None:
@@ -121,6 +147,12 @@ async def _next(bus: Bus, stream: StreamName, subject: str, sequence: int) -> tu
     head = base64.b64decode(answer["message"].get("hdrs", "")).decode()
     headers = dict(line.split(": ", 1) for line in head.split("\r\n") if ": " in line)
     return int(answer["message"]["seq"]), int(headers.get(SOURCE_SEQUENCE, "0"))
+
+
+def _nanoseconds(moment: str) -> int:
+    """Unix nanoseconds of an RFC 3339 time in UTC, which may have up to nine decimals."""
+    whole, _, decimals = moment.removesuffix("Z").partition(".")
+    return int(datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp()) * 1_000_000_000 + int(decimals.ljust(9, "0") or "0")
 
 
 async def _kept(bus: Bus, stream: StreamName, sequence: int) -> Message[bytes] | None:

@@ -13,9 +13,9 @@ from cdi.router.v1 import router_service_pb2
 from cdi.warehouse.v1 import warehouse_service_pb2
 from cdi_cli.audit.sums import ENRICHMENT, REJECTED, Count, Lost, Reading
 from cdi_cli.peers import Peers, ask
-from cdi_cli.streams import dead_letters, state_of
+from cdi_cli.streams import dead_letters, events_before, state_of
 from cdi_kernel.envelope import EVENTS
-from cdi_kernel.topology import StreamName, destination_reader
+from cdi_kernel.topology import StreamName, destination_reader, durable, enriched
 from cdi_runtime.bus import Bus
 
 LOADER_READER: Final = "warehouse-loader"
@@ -53,6 +53,7 @@ async def take_reading(bus: Bus, peers: Peers, workspace: str, partitions: int) 
     waiting[ENRICHMENT] = await _lag(bus, StreamName.COLLECTED, ENRICHMENT, partitions)
     waiting[REJECTED] = sum((await state_of(bus, StreamName.REJECTED)).lag.values())
     counts = [*await _sink_counts(peers), *await _enrichment_counts(peers)]
+    earlier = await _earlier(bus, readers, partitions)
     lost = await _lost(bus, readers)
     rejected, all_rejected = await _events(bus, StreamName.REJECTED)
     collected, all_collected = await _events(bus, StreamName.COLLECTED)
@@ -66,6 +67,7 @@ async def take_reading(bus: Bus, peers: Peers, workspace: str, partitions: int) 
         counts=tuple(sorted(counts, key=lambda count: (count.sink, count.outcome, count.reason))),
         lost=tuple(lost),
         sinks=tuple(sorted(readers)),
+        earlier=earlier,
         streams_whole=all_rejected and all_collected,
     )
 
@@ -90,6 +92,16 @@ async def _readers(peers: Peers, workspace: str) -> dict[str, str]:
 
 async def _lag(bus: Bus, stream: StreamName, reader: str, partitions: int) -> int:
     return sum([await bus.lag(stream, reader, partition) for partition in range(partitions)])
+
+
+async def _earlier(bus: Bus, readers: Mapping[str, str], partitions: int) -> dict[str, int]:
+    """Sink → events that were enriched before it existed."""
+    began = (await state_of(bus, StreamName.ENRICHED)).began
+    earlier: dict[str, int] = {}
+    for sink, reader in readers.items():
+        starts = {enriched(each): began[durable(reader, each)] for each in range(partitions) if durable(reader, each) in began}
+        earlier[sink] = await events_before(bus, StreamName.ENRICHED, starts) if starts else 0
+    return earlier
 
 
 async def _sink_counts(peers: Peers) -> list[Count]:

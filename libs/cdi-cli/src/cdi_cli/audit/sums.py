@@ -1,6 +1,7 @@
 """The sums of the audit, without asking anyone.
 
-Per sink: accepted = duplicate + rejected + loaded or delivered + filtered + suppressed + dead-lettered + parked, and what is on its way.
+Per sink: accepted = duplicate + rejected + loaded or delivered + filtered + suppressed + dead-lettered + parked, what was enriched before
+the sink existed, and what is on its way.
 Accepted are the events in COLLECTED and those that the collector itself turned into rejected events.
 """
 
@@ -13,6 +14,9 @@ from typing import Final
 
 ENRICHMENT: Final = "enrichment"
 REJECTED: Final = "rejected"
+EARLIER: Final = "earlier"
+"""Outcome of events that were enriched before the sink existed."""
+
 _SINKS: Final = ("destination:", "warehouse:")
 
 
@@ -57,6 +61,7 @@ class Reading:
         counts: of enrichment, the router and the loader.
         lost: dead letters of the bus.
         sinks: every sink there is, those without a count too.
+        earlier: sink → events that were enriched before it existed: a new destination gets what comes from then on.
         streams_whole: retention has removed nothing yet, so ``collected`` and ``rejected`` were counted in the streams themselves;
             otherwise they are enrichment's and the loader's own durable counts.
     """
@@ -67,6 +72,7 @@ class Reading:
     counts: tuple[Count, ...]
     lost: tuple[Lost, ...] = ()
     sinks: tuple[str, ...] = ()
+    earlier: Mapping[str, int] = field(default_factory=dict)
     streams_whole: bool = True
 
 
@@ -128,6 +134,7 @@ def _line(reading: Reading, sink: str, accepted: int, shared: Counter[str]) -> A
         if count.sink == sink:
             outcomes[count.outcome] += count.events
     outcomes["dead_lettered"] += sum(lost.events for lost in reading.lost if lost.sink == sink)
+    outcomes[EARLIER] = reading.earlier.get(sink, 0)
     waiting = reading.waiting.get(sink, 0) + reading.waiting.get(ENRICHMENT, 0)
     named = {key: events for key, events in reasons.items() if key[1] and events}
     return AuditLine(sink, accepted, outcomes, accepted - outcomes.total(), waiting, named)

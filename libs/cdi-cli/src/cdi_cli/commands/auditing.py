@@ -13,7 +13,7 @@ from cdi_cli.streams import open_bus
 from cdi_cli.suite import Endpoints, find_suite
 from cdi_cli.terminal import DEFAULT_DIRECTORY, Directory, Workspace, console, reported, run
 
-OUTCOMES: Final = ("duplicate", "rejected", "loaded", "delivered", "filtered", "suppressed", "dead_lettered", "parked")
+OUTCOMES: Final = ("duplicate", "rejected", "loaded", "delivered", "filtered", "suppressed", "dead_lettered", "parked", "earlier")
 QUICK_SECONDS: Final = 3.0
 """How long a reading may take to agree with itself when nobody asked to wait."""
 

@@ -22,7 +22,6 @@ from cdi_cli.terminal import DEFAULT_DIRECTORY, Directory, console, reported, ru
 from cdi_kernel.faults import Fault
 from cdi_kernel.topology import STREAMS
 from cdi_runtime.bus import Bus
-from cdi_runtime.store import verify
 
 MIN_FREE_BYTES: Final = 2 * 1024**3
 MANY_WAITING: Final = 1_000
@@ -95,6 +94,8 @@ async def _suite(endpoints: Endpoints) -> list[Finding]:
 
 
 async def _database(service: str, url: str) -> Finding:
+    from cdi_runtime.store import verify  # costs other commands half a second
+
     package = f"cdi_{service.replace('-', '_')}.migrations"
     try:
         await verify(url, package)

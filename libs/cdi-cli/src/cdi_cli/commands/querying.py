@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from google.protobuf import json_format
@@ -16,6 +17,8 @@ from cdi.warehouse.v1 import warehouse_service_pb2
 from cdi_cli.peers import Peers, ask, connect_peers
 from cdi_cli.suite import Endpoints, find_suite
 from cdi_cli.terminal import DEFAULT_DIRECTORY, Directory, complaints, console, reported, run
+
+_NUMBER: Final = re.compile(r"-?[\d,]*\.?\d+")
 
 Sql = Annotated[str, typer.Argument(help="One read-only statement.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object per row.")]
@@ -70,7 +73,7 @@ def table_of(names: Sequence[str], rows: Sequence[Sequence[Any]], title: str | N
     """Rows as a table; numbers to the right."""
     table = Table(*names, title=title, title_justify="left")
     for index, column in enumerate(table.columns):
-        if rows and all(isinstance(row[index], int | float) or row[index] is None for row in rows):
+        if rows and all(_NUMBER.fullmatch(str(row[index])) or row[index] is None for row in rows):
             column.justify = "right"
     for row in rows:
         table.add_row(*("" if value is None else f"{value:,}" if isinstance(value, int | float) else str(value) for value in row))
