@@ -75,10 +75,8 @@ class PostgresClaims:
             await connection.execute(text("INSERT INTO claim_epochs (epoch) VALUES (2)"))
             for start in range(0, len(keys), 50_000):
                 epoch = 1 if start < len(keys) // 2 else 2
-                records = [(epoch, i, 0, 0, k) for i, k in enumerate(keys[start : start + 50_000])]
-                await raw(connection).copy_records_to_table(
-                    "claims", records=records, columns=["epoch", "position", "sequence", "partition", "key"]
-                )
+                records = [(epoch, k, bytes(14)) for k in keys[start : start + 50_000]]
+                await raw(connection).copy_records_to_table("claims", records=records, columns=["epoch", "key", "place"])
         async with self._database.session() as connection:
             await connection.execute(text("VACUUM ANALYZE claims"))
             await connection.execute(text("CHECKPOINT"))

@@ -91,8 +91,7 @@ async def test_opening_an_epoch_while_others_claim_keeps_claims_unique(database:
 def test_recent_claims_forget_the_older_generation() -> None:
     recent = RecentClaims(2)
     for number in range(5):
-        wanted = at(number, keys(2, number * 2))
-        recent.remember(wanted, wanted, {})
+        recent.remember(at(number, keys(2, number * 2)))
     assert set(recent.holders(keys(10))) == set(keys(4, 6))
 
 

@@ -6,18 +6,21 @@ moment in which two transactions write to different epochs, and so a claim is un
 
 Most duplicates come soon and to the same replica, so the newest claims are also kept in memory. What is left is new almost always:
 it is inserted as if it were, at half the cost of ``ON CONFLICT``, and carefully only where that fails.
+
+Keys and places travel as one ``bytea`` each, cut apart by Postgres: the driver takes five times as long for an array of as many parts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from struct import Struct
 from typing import Final
 
 import asyncpg
 from sqlalchemy import text
 
-from cdi_enrichment.domain.claims import Place
+from cdi_enrichment.domain.claims import KEY_BYTES, Place
 from cdi_enrichment.ports import SeenEvent
 from cdi_runtime.store import Database, raw
 from cdi_runtime.telemetry import logger
@@ -27,18 +30,26 @@ EPOCH: Final = timedelta(hours=24)
 
 _LOCK: Final = 0x0CD1_E001
 _REMEMBERED: Final = 65_536
+_PLACE: Final = Struct(">QIH")
+"""A place as it is stored: sequence, position, partition."""
+
 _log = logger(__name__)
 
 _LOCK_SHARED = "SELECT pg_advisory_xact_lock_shared($1)"
 _EPOCHS = "SELECT epoch FROM claim_epochs ORDER BY epoch DESC"
-_HOLDERS = "SELECT key, sequence, position FROM claims WHERE epoch = ANY($1::int[]) AND key = ANY($2::bytea[])"
-_CLAIM_NEW = """
-    INSERT INTO claims (epoch, key, sequence, position, partition)
-    SELECT $1, w.key, w.sequence, w.position, w.partition
-    FROM unnest($2::bytea[], $3::bigint[], $4::int[], $5::smallint[]) AS w (key, sequence, position, partition)
+_HOLDERS = f"""
+    SELECT key, place FROM claims
+    WHERE epoch = ANY($1::int[])
+    AND key = ANY(ARRAY(SELECT substring($2::bytea FROM i * {KEY_BYTES} + 1 FOR {KEY_BYTES}) FROM generate_series(0, $3 - 1) AS i))
+"""
+_CLAIM_NEW = f"""
+    INSERT INTO claims (epoch, key, place)
+    SELECT $1, substring($2::bytea FROM i * {KEY_BYTES} + 1 FOR {KEY_BYTES}),
+           substring($3::bytea FROM i * {_PLACE.size} + 1 FOR {_PLACE.size})
+    FROM generate_series(0, $4 - 1) AS i
 """
 _CLAIM_FREE = f"{_CLAIM_NEW} ON CONFLICT DO NOTHING RETURNING key"
-_SEEN = "SELECT partition, sequence, position, seen_time FROM claims WHERE key = :key ORDER BY epoch LIMIT 1"
+_SEEN = "SELECT place, seen_time FROM claims WHERE key = :key ORDER BY epoch LIMIT 1"
 
 
 class RecentClaims:
@@ -58,11 +69,11 @@ class RecentClaims:
         newer, older = self._newer, self._older
         return {key: place for key in keys if (place := newer.get(key) or older.get(key)) is not None}
 
-    def remember(self, keys: Iterable[bytes], wanted: Mapping[bytes, Place], found: Mapping[bytes, Place]) -> None:
-        """Remembers committed claims: the holder found, else the place that wanted it."""
+    def remember(self, claims: Mapping[bytes, Place]) -> None:
+        """Remembers committed claims: keys with their holders."""
         if len(self._newer) >= self._size:
             self._newer, self._older = {}, self._newer
-        self._newer.update((key, found.get(key) or wanted[key]) for key in keys)
+        self._newer.update(claims)
 
 
 class ClaimStore:
@@ -90,7 +101,8 @@ class ClaimStore:
         unknown = sorted(wanted.keys() - holders.keys() if holders else wanted)
         if unknown:
             found = await self._claim(unknown, wanted, partitions)
-            self._recent.remember(unknown, wanted, found)
+            claimed = {key: wanted[key] for key in unknown} if holders else wanted
+            self._recent.remember({**claimed, **found})
             holders |= found
         return {key: place for key, place in holders.items() if place != wanted[key]}
 
@@ -102,18 +114,13 @@ class ClaimStore:
             newest, *older = [row[0] for row in await driver.fetch(_EPOCHS)]
             held = await _holders(driver, older, keys) if older else {}
             free = [key for key in keys if key not in held] if held else keys
-            places = [wanted[key] for key in free]
-            columns = (
-                free,
-                [place.sequence for place in places],
-                [place.position for place in places],
-                [partitions[place.sequence] for place in places],
-            )
+            pack = _PLACE.pack
+            places = b"".join([pack(*(place := wanted[key]), partitions[place.sequence]) for key in free])
             try:
                 async with connection.begin_nested():
-                    await driver.execute(_CLAIM_NEW, newest, *columns)
+                    await driver.execute(_CLAIM_NEW, newest, b"".join(free), places, len(free))
             except asyncpg.UniqueViolationError:
-                made = {row[0] for row in await driver.fetch(_CLAIM_FREE, newest, *columns)}
+                made = {row[0] for row in await driver.fetch(_CLAIM_FREE, newest, b"".join(free), places, len(free))}
                 held |= await _holders(driver, [newest], [key for key in free if key not in made])
         return held
 
@@ -121,7 +128,10 @@ class ClaimStore:
         """The event that holds a key, ``None`` outside the dedupe window."""
         async with self._database.transaction() as connection:
             row = (await connection.execute(text(_SEEN), {"key": key})).first()
-        return None if row is None else SeenEvent(row.partition, Place(row.sequence, row.position), row.seen_time)
+        if row is None:
+            return None
+        sequence, position, partition = _PLACE.unpack(row.place)
+        return SeenEvent(partition, Place(sequence, position), row.seen_time)
 
     async def open_epoch_if_due(self) -> bool:
         """Opens a new epoch when the newest one is a day old, and drops those that no window needs. True if it did.
@@ -158,4 +168,5 @@ def _old(opened: datetime, now: datetime) -> bool:
 
 
 async def _holders(driver: asyncpg.Connection[asyncpg.Record], epochs: Sequence[int], keys: Sequence[bytes]) -> dict[bytes, Place]:
-    return {row[0]: Place(row[1], row[2]) for row in await driver.fetch(_HOLDERS, epochs, keys)}
+    rows = await driver.fetch(_HOLDERS, epochs, b"".join(keys), len(keys))
+    return {key: Place(*_PLACE.unpack(place)[:2]) for key, place in rows}

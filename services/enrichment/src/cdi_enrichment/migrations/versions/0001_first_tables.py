@@ -16,12 +16,10 @@ STATEMENTS = (
     """,
     """
     CREATE TABLE claims (
-        epoch integer NOT NULL,
-        position integer NOT NULL,
-        sequence bigint NOT NULL,
         seen_time timestamptz NOT NULL DEFAULT now(),
-        partition smallint NOT NULL,
+        epoch integer NOT NULL,
         key bytea NOT NULL,
+        place bytea NOT NULL,
         PRIMARY KEY (epoch, key)
     ) PARTITION BY LIST (epoch)
     """,
