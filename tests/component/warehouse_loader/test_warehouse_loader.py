@@ -117,6 +117,16 @@ async def test_poison_is_kept_as_rejected_and_the_rest_is_loaded(start_loader: A
     assert await client.rows("select count(*), count(distinct id) from tracks") == [[20, 20]]
 
 
+async def test_hundreds_of_tables_at_once_fit_into_little_memory(start_loader: Any, enrichment: Any, ask: Any) -> None:
+    client = await ask(start_loader(CDI_DUCKDB_MEMORY_LIMIT="48MB", CDI_LOAD_LINGER_SECONDS="1"))
+    for part in range(6):
+        wide = {f"p{n}": "x" for n in range(20)}
+        await enrichment.publish([builders.track(f"Kind {part}-{n}", properties=wide) for n in range(50)])
+    await client.loaded(300, within=60.0)
+    assert await client.value("select count(*) from tracks") == 300
+    assert await client.value("select count(*) from duckdb_tables() where table_name like 'kind%'") == 300
+
+
 async def test_consent_decides_per_warehouse(start_loader: Any, enrichment: Any, ask: Any) -> None:
     client = await ask(start_loader())
     for name, schema, purposes in (("main", "main", []), ("marketing", "marketing", ["advertising"])):

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
+import pyarrow
+
 from cdi.warehouse.v1 import warehouse_service_pb2, warehouse_service_pb2_grpc
 from cdi_runtime.bus import Bus, connect, reading
 from cdi_runtime.rpc import Registration, serve
@@ -37,6 +39,7 @@ class SystemClock:
 async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterator[None]:
     """Starts the loader. gRPC serves at once; loading begins when this process holds the warehouse."""
     gc.set_threshold(*_GC_THRESHOLDS)
+    pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # the default pool keeps what it once had
     options = Options(
         settings.duckdb_path,
         memory_limit=settings.duckdb_memory_limit,

@@ -77,6 +77,7 @@ class Warehouse(Protocol):
             keep: ``False`` tries everything and takes it back.
 
         Raises:
+            OutOfMemory: the load is too large.
             Unavailable: the warehouse cannot now.
             Exception: of the warehouse's driver when it refuses the values.
         """

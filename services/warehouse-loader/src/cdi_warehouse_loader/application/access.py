@@ -114,6 +114,7 @@ class Access:
         self._loading.shutdown(cancel_futures=True)
         if self._warehouse is not None:
             self._warehouse.close()
+            self._warehouse = None
 
     def _read_documents(self, warehouse: Warehouse) -> None:
         self.targets = targets(warehouse.documents())

@@ -28,6 +28,7 @@ from cdi_warehouse_loader.domain.layout import SEQUENCE_FACTOR
 from cdi_warehouse_loader.domain.load import CountKey, Load, TableLoad
 from cdi_warehouse_loader.domain.rows import Item
 from cdi_warehouse_loader.domain.side_rows import merged_rows, rejected_rows
+from cdi_warehouse_loader.faults import OutOfMemory
 from cdi_warehouse_loader.ports import Warehouse
 
 
@@ -46,10 +47,22 @@ class Loading:
     async def events(self, batches: Sequence[Batch[event_pb2.Event]]) -> None:
         """Loads enriched events; when it returns, all of them are durable, filtered or turned away.
 
+        A load that is too large for the warehouse's memory, as one that touches hundreds of tables, is done in halves.
+
         Raises:
-            Unavailable: the warehouse cannot now; nothing was done.
+            Unavailable: the warehouse cannot now; what was not acknowledged is left out when it comes again.
             Halt: nearly all events break the load.
         """
+        try:
+            await self._events(batches)
+        except OutOfMemory:
+            middle = len(batches) // 2
+            if middle == 0:
+                raise
+            await self.events(batches[:middle])
+            await self.events(batches[middle:])
+
+    async def _events(self, batches: Sequence[Batch[event_pb2.Event]]) -> None:
         started_ns, clock = time.time_ns(), time.perf_counter()
         new = await self._access.write(lambda warehouse: fresh(StreamName.ENRICHED, batches, warehouse.positions))
         if not new.positions:

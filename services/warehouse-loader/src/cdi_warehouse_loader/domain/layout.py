@@ -148,8 +148,9 @@ STARTING_TABLES: Final[Mapping[str, Columns]] = {
 }
 """What a schema holds before the first event."""
 
-TRACK_TABLE_COLUMNS: Final[Columns] = STARTING_TABLES[naming.TRACKS]
-"""What the table of a track event begins with."""
+TRACK_TABLE_COLUMNS: Final[Columns] = {**EVENT_COLUMNS, **_NAMED}
+"""What the table of a track event begins with. Enrichment columns appear in it with the first value: each column of a table costs every
+load that touches it memory and time, and there may be hundreds of such tables."""
 
 _RESERVED: Final = frozenset(EVENT_COLUMNS) | frozenset(ENRICHMENT_COLUMNS) | frozenset(_NAMED)
 

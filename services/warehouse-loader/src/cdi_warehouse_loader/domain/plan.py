@@ -105,6 +105,8 @@ class _SchemaPlan:
         everything = len(rows) == len(self._columns.events) and rows == list(range(len(rows)))
         picks = None if everything else pa.array(rows, pa.int32())
         built.add_batch(self._columns.shared, picks)
+        built.add_batch(self._columns.enriched, picks)
+        built.added |= {name: layout.ENRICHMENT_COLUMNS[name] for name in self._columns.enriched.schema.names if name not in built.known}
         self._context.add_to(built, rows, picks)
         self._add_own(built, table, rows, picks)
         return TableLoad(self._schema, table, built.batch(), {**start, **built.added}, built.widened)

@@ -44,6 +44,7 @@ class EventColumns:
         context: the distinct contexts, flattened.
         context_row: per event, its row in ``context``.
         named: record batch of ``event`` and ``event_text``.
+        enriched: record batch of the enrichment columns for which an event of the batch has a value.
     """
 
     events: Sequence[event_pb2.Event]
@@ -55,6 +56,7 @@ class EventColumns:
     context: Flat
     context_row: list[int]
     named: Any
+    enriched: Any
 
 
 def decode_object(text: bytes) -> dict[str, Any]:
@@ -96,7 +98,6 @@ def event_columns(items: Sequence[Item], now_us: int) -> EventColumns:
         "partition": pa.array([item[1] for item in items], pa.int32()),
         "event_seq": pa.array([item[2] for item in items], pa.int64()),
         "consent_purposes": _dictionary([event.consent.SerializeToString() for event in events], _purposes),
-        **_enrichments(events),
     }
     named = {"event": _dictionary(names, _event_column), "event_text": _dictionary(names)}
     flat, rows = _contexts(events)
@@ -110,6 +111,7 @@ def event_columns(items: Sequence[Item], now_us: int) -> EventColumns:
         flat,
         rows,
         pa.RecordBatch.from_pydict(named),
+        pa.RecordBatch.from_pydict(_enrichments(events)),
     )
 
 

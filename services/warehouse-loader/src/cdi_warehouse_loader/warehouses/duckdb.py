@@ -21,6 +21,7 @@ from cdi_warehouse_loader.domain.columns import ColumnType
 from cdi_warehouse_loader.domain.documents import Document
 from cdi_warehouse_loader.domain.layout import STARTING_TABLES
 from cdi_warehouse_loader.domain.load import Catalog, CountKey, Load, Position, StreamPartition, TableLoad
+from cdi_warehouse_loader.faults import OutOfMemory
 from cdi_warehouse_loader.ports import QueryLimits, Rows
 from cdi_warehouse_loader.warehouses import duckdb_sql as sql
 from cdi_warehouse_loader.warehouses.base import Options
@@ -28,7 +29,7 @@ from cdi_warehouse_loader.warehouses.duckdb_query import run_query
 
 DEPENDENCY: Final = "warehouse"
 _BATCH: Final = "cdi_batch"
-_PASSING: Final = (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.TransactionException)
+_PASSING: Final = (duckdb.IOException, duckdb.TransactionException)
 _FATAL: Final = (duckdb.FatalException, duckdb.InternalException)
 
 
@@ -157,7 +158,8 @@ class DuckDbWarehouse:
                 statement = sql.append(load.schema, load.table, _BATCH)
             self._loading.execute(statement)
         finally:
-            self._loading.unregister(_BATCH)
+            with contextlib.suppress(duckdb.Error):  # refused in a transaction that has failed; the next batch takes the name over
+                self._loading.unregister(_BATCH)
 
     def _write_progress(self, load: Load, started: float) -> None:
         positions = [(where.stream, where.partition, at.sequence, at.source_sequence) for where, at in load.positions.items()]
@@ -191,6 +193,11 @@ class DuckDbWarehouse:
         except _FATAL as error:
             self.broken = f"DuckDB gave up on the file: {type(error).__name__}"
             raise Unavailable(DEPENDENCY, self.broken, retry_after=1.0) from error
+        except duckdb.OutOfMemoryException as error:
+            # Rows that are committed and not yet in the file hold memory too.
+            with contextlib.suppress(duckdb.Error):
+                self._loading.execute("checkpoint")
+            raise OutOfMemory(DEPENDENCY, "the load needs more memory than DuckDB may use (CDI_DUCKDB_MEMORY_LIMIT)") from error
         except _PASSING as error:
             raise Unavailable(DEPENDENCY, f"DuckDB cannot now: {type(error).__name__}") from error
 
