@@ -168,7 +168,7 @@ async def test_nearly_only_rejections_halt_the_reader_without_acknowledging(bus:
     await publish(bus, 100)
     rule = StopRule(max_ratio=0.5, min_rejected=20)
     async with running(bus, Recorder(lambda message, attempt: Reject(REJECTION)), spec(stop_rule=rule)) as reader:
-        await eventually(lambda: "halted" in (reader.ready() or ""))
+        await eventually(lambda: "stopped instead of draining" in (reader.ready() or ""))
     assert await bus.lag(StreamName.COLLECTED, "test", 0) >= 80
 
 

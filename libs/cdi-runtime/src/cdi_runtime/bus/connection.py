@@ -53,22 +53,30 @@ class Bus:
         return await (await self._publisher.send(Outgoing(subject, payload, message_id, headers or {})))
 
     async def publish_all(self, messages: Sequence[Outgoing]) -> list[PubAck]:
-        """Publishes messages in order and waits until all are stored.
+        """Publishes messages, in order for each subject, and waits until all are stored.
+
+        A message leaves when the one before it on its subject is acknowledged; subjects go side by side. So whatever fails, what is
+        stored on a subject is a beginning of what was given: were they sent ahead, a lost connection or a new stream leader could cost an
+        earlier message and keep a later one, and publishing again would change the order.
 
         Raises:
             Unavailable: at least one is not known to be stored; publishing all again with the same ids is safe.
             TooLarge: one is over the server's limit.
         """
-        futures: list[asyncio.Future[PubAck]] = []
-        try:
-            for message in messages:
-                futures.append(await self._publisher.send(message))
-        finally:
-            outcomes = await asyncio.gather(*futures, return_exceptions=True)
+        by_subject: dict[str, list[int]] = defaultdict(list)
+        for index, message in enumerate(messages):
+            by_subject[message.subject].append(index)
+        acknowledged: dict[int, PubAck] = {}
+
+        async def one_subject(indexes: Sequence[int]) -> None:
+            for index in indexes:
+                acknowledged[index] = await (await self._publisher.send(messages[index]))
+
+        outcomes = await asyncio.gather(*map(one_subject, by_subject.values()), return_exceptions=True)
         for outcome in outcomes:
-            if isinstance(outcome, BaseException):
+            if outcome is not None:
                 raise outcome
-        return [outcome for outcome in outcomes if isinstance(outcome, PubAck)]
+        return [acknowledged[index] for index in range(len(messages))]
 
     async def message(self, name: StreamName, sequence: int) -> Message[bytes]:
         """One stored message.
@@ -200,6 +208,7 @@ async def connect(url: str, name: str, *, replicas: int = 1) -> AsyncIterator[Bu
         _log.info("bus.reconnected")
 
     async def disconnected() -> None:
+        publisher.disconnected()
         _log.warning("bus.disconnected")
 
     async def failed(error: Exception) -> None:

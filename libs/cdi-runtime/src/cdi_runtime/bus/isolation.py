@@ -28,7 +28,7 @@ class StopRule:
     """
 
     max_ratio: float = 0.9
-    min_rejected: int = 100
+    min_rejected: int = 50
 
     def check(self, rejected: int, handled: int) -> None:
         """Does nothing while the numbers are tolerable.

@@ -7,10 +7,12 @@ This only balances the load. That exactly one replica works on a partition is th
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Final
 
 import xxhash
 from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
 
 from cdi_kernel.topology import members
 from cdi_runtime.bus.connection import Bus
@@ -30,36 +32,37 @@ class Membership:
         self._subject = members(reader)
         self._instance = instance
         self._seen: dict[str, float] = {}
-        self._leaving = False
+        self._left = asyncio.Event()
 
     async def run(self) -> None:
-        """Listens and gives signs of life until cancelled."""
+        """Listens and gives signs of life until ``leave``."""
         subscription = await self._bus.client.subscribe(self._subject, cb=self._heard)
-        try:
-            while True:
-                await self._say(b"+")
-                await asyncio.sleep(HEARTBEAT_SECONDS)
-        finally:
+        while not self._left.is_set():
+            await self._say(b"+")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._left.wait(), HEARTBEAT_SECONDS)
+        with suppress(NatsError):
             await subscription.unsubscribe()
 
     async def leave(self) -> None:
         """Tells the others that this replica's partitions are free."""
-        self._leaving = True
+        self._left.set()
         await self._say(b"-")
 
     def living(self) -> list[str]:
         """Ids of the living replicas, sorted."""
         oldest = asyncio.get_running_loop().time() - SILENCE_SECONDS
         others = {replica for replica, heard in self._seen.items() if heard >= oldest}
-        return sorted(others if self._leaving else others | {self._instance})
+        return sorted(others if self._left.is_set() else others | {self._instance})
 
     def mine(self, partition: int) -> bool:
         """Whether this replica should work on a partition."""
         return preferred(self.living(), partition) == self._instance
 
     async def _say(self, sign: bytes) -> None:
-        if self._bus.client.is_connected:
-            await self._bus.client.publish(self._subject, sign + self._instance.encode())
+        with suppress(NatsError):
+            if self._bus.client.is_connected:
+                await self._bus.client.publish(self._subject, sign + self._instance.encode())
 
     async def _heard(self, message: Msg) -> None:
         replica = message.data[1:].decode(errors="replace")

@@ -101,7 +101,7 @@ Outcome = Done | Retry | Reject
 
 
 class Halt(Exception):
-    """Nearly everything is being rejected, as after a bad deploy: the reader stops and keeps what it has unacknowledged.
+    """Nearly everything is being rejected, as after a bad deploy: the reader stops, keeps what it has, and tries again later.
 
     Attributes:
         rejected: rejected items.

@@ -100,6 +100,7 @@ class PartitionFeed:
         self._pulled_at = 0.0
         self._reset_at = 0.0
         self._leaving = False
+        self._stopped = False
         self._repeated: list[str] = []  # acknowledgements that got lost, to be sent again
         self._connection = bus.connections
         self._wake = asyncio.Event()
@@ -149,14 +150,17 @@ class PartitionFeed:
         await self._bus.api(f"CONSUMER.CREATE.{self._stream}.{self._consumer}.{self._filter}", request)
 
     async def run(self, wanted: Callable[[], bool]) -> None:
-        """Fetches until cancelled, whenever ``wanted`` says that this replica should own the partition."""
-        while True:
+        """Fetches until ``stop``, whenever ``wanted`` says that this replica should own the partition.
+
+        Ended by a flag, because nats-py swallows the cancellation of a task that is publishing.
+        """
+        while not self._stopped:
             self._wake.clear()
             try:
                 self._leaving = not wanted()
                 if self._leaving and self._in_hand == 0:
                     await self.release()
-                    await asyncio.sleep(0.25)
+                    await self._rest(0.25)
                     continue
                 if self._subscription is None:
                     self._subscription = await self._bus.client.subscribe(self._bus.client.new_inbox(), cb=self._received)
@@ -168,10 +172,14 @@ class PartitionFeed:
                 await self._pull()
             except (Unavailable, NotFound, NatsError) as fault:
                 _log.warning("bus.partition_waits", stream=self._stream, consumer=self._consumer, error=type(fault).__name__)
-                await asyncio.sleep(0.25)
+                await self._rest(0.25)
                 continue
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), PULL_SECONDS / 2)
+            await self._rest(PULL_SECONDS / 2)
+
+    def stop(self) -> None:
+        """Makes ``run`` return."""
+        self._stopped = True
+        self._wake.set()
 
     async def release(self) -> None:
         """Gives the partition to whoever asks next. What was fetched and not taken goes back with it."""
@@ -214,6 +222,10 @@ class PartitionFeed:
     def give_back(self, count: int) -> None:
         """Forgets taken messages without settling them; they come again to the next owner."""
         self._in_hand -= count
+
+    async def _rest(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), seconds)
 
     async def _pull(self) -> None:
         """Asks for what there is room for; also when there is none, in time to keep the pin."""

@@ -52,7 +52,7 @@ class Publisher:
         await self._client.subscribe(f"{self._prefix}.*", cb=self._acknowledged)
 
     async def send(self, message: Outgoing) -> asyncio.Future[PubAck]:
-        """Hands a message to the connection; the order of calls is the order in the stream.
+        """Hands a message to the connection.
 
         Returns:
             A future with the acknowledgement or with ``Unavailable``.
@@ -81,6 +81,13 @@ class Publisher:
             self._forget(token)
             raise _away(type(error).__name__) from error
         return future
+
+    def disconnected(self) -> None:
+        """Nothing that was sent will be acknowledged over this connection."""
+        pending, self._pending = self._pending, {}
+        for future in pending.values():
+            if not future.done():
+                future.set_exception(_away("the connection was lost"))
 
     async def _acknowledged(self, message: Msg) -> None:
         future = self._pending.pop(message.subject[len(self._prefix) + 1 :], None)

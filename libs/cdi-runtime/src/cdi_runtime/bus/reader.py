@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,6 +31,9 @@ Handler = Callable[[Sequence[Message[T]]], Awaitable[Sequence[Outcome]]]
 
 MAX_BACKOFF_SECONDS: Final = 5.0
 """Longest wait before a batch is handled again; short, because every wait is freshness lost."""
+
+HALT_SECONDS: Final = 30.0
+"""How long a halted reader waits before it tries the same batch again: a repaired deploy goes on without anybody's help."""
 
 _REJECTION_WINDOW: Final = 1_000
 _METRICS_SECONDS: Final = 5.0
@@ -91,7 +94,6 @@ class Reader(Generic[T]):
         self._arrivals = [asyncio.Event() for _ in range(lanes)]
         self._feeds = [self._feed(partition, lanes) for partition in range(spec.partitions or 1)]
         self._stopping = asyncio.Event()
-        self._halted: str | None = None
         self._waiting: dict[int, str] = {}
         self._rejections: deque[bool] = deque(maxlen=_REJECTION_WINDOW)
         self._loops: list[asyncio.Task[Any]] = []
@@ -104,7 +106,7 @@ class Reader(Generic[T]):
 
     def ready(self) -> str | None:
         """``None`` while the flow goes on, else what holds it."""
-        return self._halted or next(iter(self._waiting.values()), None)
+        return next(iter(self._waiting.values()), None)
 
     async def start(self, host: Host) -> None:
         """Creates the consumers and starts the loops."""
@@ -124,14 +126,14 @@ class Reader(Generic[T]):
         if self._lanes:
             await asyncio.wait(self._lanes)
         await self._membership.leave()
-        for loop in self._loops:
-            loop.cancel()
+        for feed in self._feeds:
+            feed.stop()
         if self._loops:
             await asyncio.wait(self._loops)
         await asyncio.gather(*(feed.release() for feed in self._feeds))
 
     def _wants(self, feed: PartitionFeed) -> bool:
-        return self._halted is None and not self._stopping.is_set() and self._membership.mine(feed.partition)
+        return not self._stopping.is_set() and self._membership.mine(feed.partition)
 
     def _feed(self, partition: int, lanes: int) -> PartitionFeed:
         subjects = stream(self.spec.stream).subjects
@@ -148,12 +150,7 @@ class Reader(Generic[T]):
             if self.spec.linger_seconds:
                 await self._linger(feeds)
             while not self._stopping.is_set() and (fetched := self._collect(feeds)):
-                try:
-                    await self._finish(lane, fetched)
-                except Halt as halt:
-                    self._halted = f"reader {self.spec.reader} halted: {halt}"
-                    _log.error("bus.halted", reader=self.spec.reader, rejected=halt.rejected, handled=halt.handled)
-                    return
+                await self._finish(lane, fetched)
 
     async def _linger(self, feeds: Sequence[PartitionFeed]) -> None:
         deadline = asyncio.get_running_loop().time() + self.spec.linger_seconds
@@ -173,9 +170,15 @@ class Reader(Generic[T]):
         attempts = 0
         left = list(fetched)
         while left:
-            messages, undecodable = self._decode(left)
-            outcomes = undecodable | dict(zip((m.sequence for m in messages), await self._outcomes(messages, attempts), strict=True))
-            left, wait = await self._settle(left, outcomes)
+            messages, outcomes = self._decode(left)
+            try:
+                outcomes |= dict(zip((m.sequence for m in messages), await self._outcomes(messages, attempts), strict=True))
+                self._check_rejections(outcomes.values())
+            except Halt as halt:
+                _log.error("bus.halted", reader=self.spec.reader, rejected=halt.rejected, handled=halt.handled)
+                wait, attempts = Retry(HALT_SECONDS, str(halt)), 1
+            else:
+                left, wait = await self._settle(left, outcomes)
             if not left:
                 break
             attempts += 1
@@ -210,6 +213,13 @@ class Reader(Generic[T]):
             return [Retry(after, fault.message)] * len(messages)
         return [Reject(result) if isinstance(result, Fault) else result for result in results]
 
+    def _check_rejections(self, outcomes: Iterable[Outcome]) -> None:
+        """Before anything is settled, so that nothing of the batch becomes a dead letter when the stop rule says so."""
+        recent = deque(self._rejections, maxlen=_REJECTION_WINDOW)
+        recent.extend(isinstance(outcome, Reject) for outcome in outcomes if not isinstance(outcome, Retry))
+        self.spec.stop_rule.check(sum(recent), len(recent))
+        self._rejections = recent
+
     async def _settle(self, fetched: Sequence[Fetched], outcomes: dict[int, Outcome]) -> tuple[list[Fetched], Retry]:
         """Settles what can be settled; returns the rest, in order, and how long to wait.
 
@@ -228,9 +238,7 @@ class Reader(Generic[T]):
                 if isinstance(outcome, Retry) and outcome.after >= wait.after:
                     wait = outcome
                 continue
-            self._rejections.append(isinstance(outcome, Reject))
             if isinstance(outcome, Reject):
-                self.spec.stop_rule.check(sum(self._rejections), len(self._rejections))
                 await self._dead_letter(message, outcome.fault)
             counts["reject" if isinstance(outcome, Reject) else "done"] += 1
             await message.feed.settle(message)
@@ -277,8 +285,7 @@ class Reader(Generic[T]):
 
     async def _report(self) -> None:
         labels = {"stream": str(self.spec.stream), "reader": self.spec.reader}
-        while True:
-            await asyncio.sleep(_METRICS_SECONDS)
+        while not await self._pause(_METRICS_SECONDS):
             owned = [feed for feed in self._feeds if feed.owned]
             instruments.PARTITIONS_OWNED.set(len(owned), **labels)
             instruments.CONSUMER_IN_FLIGHT.set(sum(feed.available + feed.in_hand for feed in owned), **labels)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -15,7 +15,9 @@ from grpc_reflection.v1alpha import reflection
 from cdi_kernel.faults import Unavailable
 from cdi_runtime.rpc.channels import MAX_MESSAGE_BYTES
 from cdi_runtime.rpc.interceptor import ServerInterceptor
-from cdi_runtime.service.context import ServiceContext
+
+if TYPE_CHECKING:
+    from cdi_runtime.service.context import ServiceContext
 
 _OPTIONS = [
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
