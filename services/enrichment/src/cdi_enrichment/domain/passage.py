@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Final
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from cdi.event.v1 import event_pb2
 from cdi_enrichment.domain.claims import Place
@@ -16,8 +17,7 @@ from cdi_kernel.faults import Rejected
 _NO_PAGE: Final = Page()
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(NamedTuple):
     """What enrichers may look at.
 
     Attributes:
@@ -33,6 +33,9 @@ class Subject:
     user_agent: str = ""
     client_ip: str = ""
     email: str | None = None
+
+
+_UNREAD: Final = Subject()
 
 
 @dataclass(slots=True, eq=False)
@@ -54,8 +57,8 @@ class Passage:
     partition: int
     key: bytes
     traceparent: str = ""
-    subject: Subject = field(default_factory=Subject)
-    external: list[tuple[str, str]] = field(default_factory=list)
+    subject: Subject = _UNREAD
+    external: Sequence[tuple[str, str]] = ()
 
     def validate(self, plans: PlanSnapshot) -> Rejection | None:
         """Checks the event against the tracking plan of its source and reads what later steps need; a rejection ends its way."""
@@ -74,7 +77,7 @@ class Passage:
     def _read(self) -> None:
         event = self.event
         context = read_context(event.context)
-        self.external = external_ids(context) if context.external_ids else []
+        self.external = external_ids(context) if context.external_ids else ()
         user_agent, client_ip = device_address(event, context)
         self.subject = Subject(_page_of(event, context), context, user_agent, client_ip, email_of(event, context))
 

@@ -12,7 +12,7 @@ Keys and places travel as one ``bytea`` each, cut apart by Postgres: the driver 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from struct import Struct
 from typing import Final
@@ -108,21 +108,26 @@ class ClaimStore:
 
     async def _claim(self, keys: Sequence[bytes], wanted: Mapping[bytes, Place], partitions: Mapping[int, int]) -> dict[bytes, Place]:
         """Claims keys; returns those that were held already, with their holders."""
+        pack = _PLACE.pack
+        places = {key: pack(*(place := wanted[key]), partitions[place.sequence]) for key in keys}
+        try:
+            return await self._insert(places, careful=False)
+        except asyncpg.UniqueViolationError:
+            return await self._insert(places, careful=True)
+
+    async def _insert(self, places: Mapping[bytes, bytes], *, careful: bool) -> dict[bytes, Place]:
         async with self._database.transaction() as connection:
             driver = raw(connection)
             await driver.execute(_LOCK_SHARED, _LOCK)
             newest, *older = [row[0] for row in await driver.fetch(_EPOCHS)]
-            held = await _holders(driver, older, keys) if older else {}
-            free = [key for key in keys if key not in held] if held else keys
-            pack = _PLACE.pack
-            places = b"".join([pack(*(place := wanted[key]), partitions[place.sequence]) for key in free])
-            try:
-                async with connection.begin_nested():
-                    await driver.execute(_CLAIM_NEW, newest, b"".join(free), places, len(free))
-            except asyncpg.UniqueViolationError:
-                made = {row[0] for row in await driver.fetch(_CLAIM_FREE, newest, b"".join(free), places, len(free))}
-                held |= await _holders(driver, [newest], [key for key in free if key not in made])
-        return held
+            held = await _holders(driver, older, places) if older else {}
+            free = {key: place for key, place in places.items() if key not in held} if held else places
+            arguments = (newest, b"".join(free), b"".join(free.values()), len(free))
+            if not careful:
+                await driver.execute(_CLAIM_NEW, *arguments)
+                return held
+            made = {row[0] for row in await driver.fetch(_CLAIM_FREE, *arguments)}
+            return held | await _holders(driver, [newest], free.keys() - made)
 
     async def find(self, key: bytes) -> SeenEvent | None:
         """The event that holds a key, ``None`` outside the dedupe window."""
@@ -167,6 +172,6 @@ def _old(opened: datetime, now: datetime) -> bool:
     return now - opened >= EPOCH
 
 
-async def _holders(driver: asyncpg.Connection[asyncpg.Record], epochs: Sequence[int], keys: Sequence[bytes]) -> dict[bytes, Place]:
+async def _holders(driver: asyncpg.Connection[asyncpg.Record], epochs: Sequence[int], keys: Collection[bytes]) -> dict[bytes, Place]:
     rows = await driver.fetch(_HOLDERS, epochs, b"".join(keys), len(keys))
     return {key: Place(*_PLACE.unpack(place)[:2]) for key, place in rows}
