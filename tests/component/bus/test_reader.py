@@ -275,6 +275,38 @@ async def test_kill_9_hands_partitions_over_in_order_within_10_seconds(fresh_nat
             assert numbers == sorted(set(numbers)), "a replica handled something twice or out of order"
 
 
+async def test_what_a_killed_owner_left_is_taken_over_without_new_messages(fresh_nats: NatsServer, bus: Bus, tmp_path: Path) -> None:
+    output = tmp_path / "a.txt"
+    script = Path(__file__).with_name("reader_process.py")
+    await publish(bus, 40)
+    with output.open("w") as sink:
+        replica = subprocess.Popen([sys.executable, str(script), fresh_nats.url, "a", str(PARTITIONS), "0.5"], stdout=sink)
+    try:
+        await eventually(lambda: len(lines(output)) >= 5)
+    finally:
+        replica.kill()
+        replica.wait()
+    killed = time.monotonic()
+    recorder = Recorder()
+    async with running(bus, recorder):
+        await eventually(lambda: recorder.bodies[-1:] == ["39"], within=12)
+    assert time.monotonic() - killed < 10
+    handled = [int(body) for _, body in lines(output)]
+    rest = [int(body) for body in recorder.bodies]
+    assert rest == list(range(rest[0], 40))
+    assert rest[0] <= handled[-1] + 1
+
+
+async def test_messages_above_the_fetch_limit_arrive_one_by_one(bus: Bus) -> None:
+    large = [Outgoing(collected(0), bytes([65 + n]) * 3_000_000, f"large-{n}") for n in range(4)]
+    small = [Outgoing(collected(0), b"small", "small")]
+    await bus.publish_all([*large, *small])
+    recorder = Recorder()
+    async with running(bus, recorder):
+        await eventually(lambda: len(recorder.bodies) == 5)
+    assert [body[0] for body in recorder.bodies] == ["A", "B", "C", "D", "s"]
+
+
 async def all_handled_by_both(outputs: list[Path], feed: Callable) -> bool:
     await feed()
     await asyncio.sleep(0.1)

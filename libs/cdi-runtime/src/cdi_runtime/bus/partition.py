@@ -43,8 +43,8 @@ _MAX_ACK_PENDING: Final = 8 * MAX_FETCHED_MESSAGES
 """The server's limit. Well above ours: the messages that a dead owner left unsettled must not keep the server from giving the new owner
 the first message, which is how that learns that it is the owner."""
 
-MAX_FETCHED_BYTES: Final = 4 * 1024 * 1024
-"""Bytes fetched and not taken, per partition, about; above it nothing more is asked for."""
+MAX_FETCHED_BYTES: Final = 2 * 1024 * 1024
+"""Bytes fetched and not taken, per partition; a larger message comes alone."""
 
 ACK_WAIT_SECONDS: Final = 60
 
@@ -99,6 +99,8 @@ class PartitionFeed:
         self._asked = 0  # messages that the newest pull request may still bring
         self._pulled_at = 0.0
         self._reset_at = 0.0
+        self._adopted_at = 0.0
+        self._too_large = False
         self._leaving = False
         self._stopped = False
         self._repeated: list[str] = []  # acknowledgements that got lost, to be sent again
@@ -170,6 +172,7 @@ class PartitionFeed:
                     await self._reset()
                 await self._acknowledge_again()
                 await self._pull()
+                await self._adopt()
             except (Unavailable, NotFound, NatsError) as fault:
                 _log.warning("bus.partition_waits", stream=self._stream, consumer=self._consumer, error=type(fault).__name__)
                 await self._rest(0.25)
@@ -230,19 +233,38 @@ class PartitionFeed:
     async def _pull(self) -> None:
         """Asks for what there is room for; also when there is none, in time to keep the pin."""
         now = asyncio.get_running_loop().time()
-        room = 0 if self._fetched_bytes > MAX_FETCHED_BYTES else MAX_FETCHED_MESSAGES - len(self._fetched) - self._in_hand
-        if now - self._pulled_at < PULL_SECONDS / 2 and self._asked * 2 >= room:
+        room = MAX_FETCHED_MESSAGES - len(self._fetched) - self._in_hand
+        space = MAX_FETCHED_BYTES - self._fetched_bytes
+        if now - self._pulled_at < PULL_SECONDS / 2 and (self._asked * 2 >= room or space < MAX_FETCHED_BYTES // 2):
             return
-        self._pulled_at, self._asked = now, max(room, 0)
-        request: dict[str, Any] = {"batch": max(room, 1), "expires": int(PULL_SECONDS * _NANOSECONDS), "group": _GROUP}
-        if room <= 0:
+        request: dict[str, Any] = {"batch": max(room, 1), "expires": int(PULL_SECONDS * _NANOSECONDS), "group": _GROUP, "max_bytes": space}
+        if room <= 0 or space <= 0:
             request["max_bytes"] = 1  # no message is that small: the request keeps the pin and brings nothing
+        elif self._too_large:
+            request["batch"] = 1
+            del request["max_bytes"]
+        self._pulled_at, self._asked, self._too_large = now, max(room, 0), False
         if self._pin is not None:
             request["id"] = self._pin
         assert self._subscription is not None
         await self._bus.client.publish(
             f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}", orjson.dumps(request), reply=self._subscription.subject
         )
+
+    async def _adopt(self) -> None:
+        """Looks, while nobody owns the partition, for messages that a dead owner left unsettled.
+
+        The server pins a replica with the first message that it gives it, and what is left unsettled it gives nobody: without new
+        messages the partition would rest until ``ack_wait``. After the reset those messages are the first ones.
+        """
+        now = asyncio.get_running_loop().time()
+        if self._pin is not None or now - self._adopted_at < PIN_SECONDS / 2:
+            return
+        self._adopted_at = now
+        info = await self._bus.api(f"CONSUMER.INFO.{self._stream}.{self._consumer}")
+        groups = info.get("priority_groups") or [{}]
+        if info["num_ack_pending"] and not any(group.get("pinned_client_id") for group in groups):
+            await self._bus.api(f"CONSUMER.RESET.{self._stream}.{self._consumer}")
 
     async def _acknowledge_again(self) -> None:
         repeated, self._repeated = self._repeated, []
@@ -303,6 +325,13 @@ class PartitionFeed:
         status = (message.headers or {}).get("Status", "")
         if status == "423":  # another replica is pinned
             self._lose()
+        elif status == "409" and "MaxBytes" in (message.headers or {}).get("Description", ""):
+            self._asked = 0
+            # Nothing of what was asked for came: the next message alone is larger than what may be fetched.
+            self._too_large = not self._fetched and not self._in_hand
+            if self._too_large:
+                self._pulled_at = 0.0
+                self._wake.set()
 
     def _lose(self) -> None:
         """The partition belongs to someone else, or to this replica anew."""
