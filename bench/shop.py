@@ -15,12 +15,14 @@ WORKSPACE = "bench"
 
 
 async def configure(peers: Peers) -> None:
-    """One source, two purposes, and one webhook destination that is switched off."""
+    """One source, two purposes, the warehouse, and one webhook destination that is switched off."""
     source = source_pb2.Source(workspace_id=WORKSPACE, source_id="web", write_keys=[WRITE_KEY])
     await ask((await peers.sources()).ApplySource, collector_service_pb2.ApplySourceRequest(source=source))
     for name in ("analytics", "advertising"):
         purpose = purpose_pb2.Purpose(workspace_id=WORKSPACE, name=name, default_policy=purpose_pb2.DEFAULT_POLICY_REQUIRE)
         await ask((await peers.consent()).ApplyPurpose, consent_service_pb2.ApplyPurposeRequest(purpose=purpose))
+    warehouse = warehouse_service_pb2.Warehouse(workspace_id=WORKSPACE, name="main", duckdb=warehouse_service_pb2.DuckDb())
+    await ask((await peers.warehouse()).ApplyWarehouse, warehouse_service_pb2.ApplyWarehouseRequest(warehouse=warehouse))
     destination = destination_pb2.Destination(
         workspace_id=WORKSPACE,
         name="off",

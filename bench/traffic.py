@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -20,6 +21,8 @@ import orjson
 WRITE_KEY: Final = "bench-write-key"
 EVENTS_PER_PERSON: Final = 10
 
+_BEGIN: Final = datetime(2026, 11, 21, 10, tzinfo=UTC)
+_PER_SECOND: Final = 8_000
 _AGENTS: Final = tuple(
     f"Mozilla/5.0 ({system}) {engine}"
     for system in (
@@ -59,7 +62,7 @@ def _event(number: int, person: int, chance: random.Random) -> dict[str, Any]:
         "messageId": f"bench-{number:09d}",
         "anonymousId": f"anon-{person:08d}",
         "userId": f"user-{person:08d}" if known else None,
-        "timestamp": f"2026-11-21T10:{number // 60 % 60:02d}:{number % 60:02d}.{number % 1000:03d}Z",
+        "timestamp": _moment(number),
         "integrations": {},
         "context": {
             "ip": f"{chance.randrange(1, 223)}.{chance.randrange(256)}.{chance.randrange(256)}.{chance.randrange(1, 255)}",
@@ -93,11 +96,15 @@ def _event(number: int, person: int, chance: random.Random) -> dict[str, Any]:
     return event | {"type": "track", "event": "Order Completed", "properties": order}
 
 
+def _moment(number: int) -> str:
+    """When an event happened, by the client's clock: as many a second as the suite is to take."""
+    return (_BEGIN + timedelta(seconds=number / _PER_SECOND)).isoformat(timespec="milliseconds")
+
+
 def bodies(count: int, batch: int = 100, *, first: int = 0, seed: int = 1) -> list[bytes]:
     """HTTP bodies of batches of ``batch`` events each."""
     everything = list(events(count, first=first, seed=seed))
-    sent = "2026-11-21T11:00:00.000Z"
-    return [orjson.dumps({"batch": everything[at : at + batch], "sentAt": sent}) for at in range(0, count, batch)]
+    return [orjson.dumps({"batch": everything[at : at + batch], "sentAt": _moment(first + at + batch)}) for at in range(0, count, batch)]
 
 
 @dataclass(slots=True)
