@@ -59,4 +59,4 @@ async def wait_for_rows(peers: Peers, first: int, count: int, *, within: float) 
                 return
             if isinstance(rows, float) and rows > count:
                 raise AssertionError(f"{rows} rows for {count} events")
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.2)

@@ -65,7 +65,7 @@ def _event(number: int, person: int, chance: random.Random) -> dict[str, Any]:
         "timestamp": _moment(number),
         "integrations": {},
         "context": {
-            "ip": f"{chance.randrange(1, 223)}.{chance.randrange(256)}.{chance.randrange(256)}.{chance.randrange(1, 255)}",
+            "ip": f"{1 + person * 7 % 222}.{person * 13 % 256}.{person * 17 % 256}.{1 + person % 254}",
             "userAgent": _AGENTS[person % len(_AGENTS)],
             "locale": "en-GB",
             "library": {"name": "analytics-python", "version": "2.4.0"},
