@@ -11,7 +11,8 @@ from cdi_enrichment.domain.claims import Place
 from cdi_enrichment.ports import START, Advance, Position
 from cdi_enrichment.store import ClaimStore, ProgressStore
 from cdi_enrichment.store.claims import RecentClaims
-from cdi_runtime.store import Database, StoreUnavailable, upgrade
+from cdi_runtime.store import Database, StoreUnavailable
+from cdi_runtime.store.migrations import upgrade
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from cdi_router.domain.person import person_of
 from cdi_router.ports import DeliveryStore, Standing
 from cdi_router.store.deliveries import PostgresDeliveries
 from cdi_router.store.memory import MemoryDeliveries
-from cdi_runtime.store import Database, upgrade
+from cdi_runtime.store import Database
+from cdi_runtime.store.migrations import upgrade
 from cdi_testing import builders
 
 NOW = datetime(2026, 1, 15, 12, 0, tzinfo=UTC)

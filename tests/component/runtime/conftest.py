@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cdi_runtime.store import Database, upgrade
+from cdi_runtime.store import Database
+from cdi_runtime.store.migrations import upgrade
 
 MIGRATIONS = "example_migrations"
 

@@ -5,7 +5,8 @@ import asyncio
 import pytest
 from sqlalchemy import text
 
-from cdi_runtime.store import Database, SchemaOutdated, StoreUnavailable, upgrade, verify
+from cdi_runtime.store import Database, SchemaOutdated, StoreUnavailable, verify
+from cdi_runtime.store.migrations import upgrade
 
 
 async def test_an_empty_database_is_refused_and_then_brought_to_the_head(database_url: str, migrations: str) -> None:

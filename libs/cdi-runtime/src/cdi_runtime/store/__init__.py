@@ -5,8 +5,8 @@ Deliberately absent: an ORM, sessions, and spans per statement (one span per tra
 
 from cdi_runtime.store.database import Database, raw
 from cdi_runtime.store.faults import StoreUnavailable, translated
-from cdi_runtime.store.migrations import SchemaOutdated, upgrade, verify
 from cdi_runtime.store.outbox import OUTBOX_DDL, OutboxMessage, OutboxRelay, Publisher, enqueue, outbox_table
+from cdi_runtime.store.schema import SchemaOutdated, verify
 
 __all__ = [
     "OUTBOX_DDL",
@@ -20,6 +20,5 @@ __all__ = [
     "outbox_table",
     "raw",
     "translated",
-    "upgrade",
     "verify",
 ]
