@@ -36,7 +36,8 @@ from sqlalchemy import text
 from cdi_cli.embedded import NatsServer, PostgresServer
 from cdi_enrichment.domain.claims import Place
 from cdi_enrichment.store import ClaimStore
-from cdi_runtime.store import Database, raw, upgrade
+from cdi_runtime.store import Database, raw
+from cdi_runtime.store.migrations import upgrade
 
 BATCH = 1_000
 DUPLICATES = 20

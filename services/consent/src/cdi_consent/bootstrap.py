@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from cdi.consent.v1 import consent_service_pb2, consent_service_pb2_grpc
 from cdi_consent.application import Consent, PurposeBook
 from cdi_consent.servicer import ConsentServicer
-from cdi_consent.settings import ConsentSettings
+from cdi_consent.settings import Settings
 from cdi_consent.store import LedgerStore, PostgresPurposes
 from cdi_runtime import bus as message_bus
 from cdi_runtime.rpc import Registration, serve
@@ -18,7 +18,7 @@ from cdi_runtime.store import Database, OutboxRelay
 
 
 @contextlib.asynccontextmanager
-async def bootstrap(settings: ConsentSettings, context: ServiceContext) -> AsyncIterator[None]:
+async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterator[None]:
     """Consent as it runs. The bus is no part of readiness: without it the outbox waits, and evaluation goes on."""
     assert settings.database_url is not None, "run_service has verified the database"
     url = settings.database_url.get_secret_value()

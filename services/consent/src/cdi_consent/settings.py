@@ -9,7 +9,7 @@ from pydantic import Field
 from cdi_runtime.service import ServiceSettings
 
 
-class ConsentSettings(ServiceSettings):
+class Settings(ServiceSettings):
     """The common settings, and the size of the pool.
 
     Attributes:

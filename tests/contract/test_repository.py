@@ -1,0 +1,90 @@
+"""What a newcomer relies on: the same layout everywhere, licences, documented settings, commands and reasons."""
+
+import importlib
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from cdi.error.v1 import error_pb2
+from cdi_cli.main import app
+from cdi_kernel import topology
+from cdi_kernel.faults import reason_name
+from cdi_runtime.service import ServiceSettings
+from cdi_runtime.telemetry import instruments
+
+ROOT = Path(__file__).parents[2]
+SERVICES = sorted(folder.name for folder in (ROOT / "services").iterdir() if folder.is_dir())
+PROJECTS = sorted(ROOT.glob("*/*/pyproject.toml"))
+ROOMS = {"__init__.py", "__main__.py", "settings.py", "bootstrap.py", "servicer.py", "domain", "py.typed"}
+
+
+def package(service: str) -> str:
+    return f"cdi_{service.replace('-', '_')}"
+
+
+def settings_of(service: str) -> type[ServiceSettings]:
+    found: type[ServiceSettings] = importlib.import_module(f"{package(service)}.settings").Settings
+    return found
+
+
+def test_there_are_six_services() -> None:
+    assert SERVICES == ["collector", "consent", "enrichment", "identity", "router", "warehouse-loader"]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_has_the_rooms_that_every_service_has(service: str) -> None:
+    folder = ROOT / "services" / service
+    present = {entry.name for entry in (folder / "src" / package(service)).iterdir()}
+    assert present >= ROOMS
+    assert (folder / "README.md").is_file()
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_setting_of_its_own_is_in_a_services_readme(service: str) -> None:
+    text = (ROOT / "services" / service / "README.md").read_text()
+    own = set(settings_of(service).model_fields) - set(ServiceSettings.model_fields)
+    assert {name for name in own if f"CDI_{name.upper()}" not in text} == set()
+
+
+@pytest.mark.parametrize("project", PROJECTS, ids=lambda path: path.parent.name)
+def test_every_package_names_its_licence(project: Path) -> None:
+    assert tomllib.loads(project.read_text())["project"]["license"] == "Apache-2.0"
+
+
+def test_every_command_is_documented() -> None:
+    text = (ROOT / "docs" / "cli.md").read_text()
+    commands = set(get_command(app).commands)  # type: ignore[attr-defined]
+    assert commands == {"up", "demo", "apply", "send", "tail", "explain", "trace", "audit", "query", "dead-letters", "doctor"}
+    assert {name for name in commands if f"| `{name}" not in text} == set()
+
+
+def test_every_reason_of_the_door_is_in_its_documentation() -> None:
+    text = (ROOT / "docs" / "http.md").read_text()
+    raised = "".join(file.read_text() for file in (ROOT / "services/collector/src").rglob("*.py"))
+    used = [value for name, value in error_pb2.ErrorReason.items() if f"error_pb2.{name}" in raised]
+    admin_only = {error_pb2.ERROR_REASON_ALREADY_EXISTS}
+    assert used
+    assert {reason_name(value) for value in set(used) - admin_only if reason_name(value) not in text} == set()
+
+
+def test_writers_and_readers_of_the_topology_are_services() -> None:
+    for spec in topology.STREAMS:
+        assert {*spec.writers, *spec.readers} <= set(SERVICES)
+        assert spec.writers
+
+
+def test_every_metric_is_described_in_the_registry_and_none_is_labelled_by_a_person_or_an_event() -> None:
+    for described in instruments.REGISTRY.values():
+        assert re.fullmatch(r"cdi_[a-z_]+", described.name)
+        assert described.description.endswith(".")
+        assert not described.labels & {"message_id", "user_id", "anonymous_id", "profile_id", "workspace"}
+
+
+def test_no_file_names_this_machine_or_a_registry() -> None:
+    words = re.compile("|".join(("pypi" + r"\.org", "python" + "hosted", "registry" + r"\.npmjs", "/" + "work" + "/")))
+    texts = (file for pattern in ("*.md", "*.toml", "*.txt", "*.py", "Makefile") for file in ROOT.glob(f"**/{pattern}"))
+    named = [str(f.relative_to(ROOT)) for f in texts if ".venv" not in f.parts and "build" not in f.parts and words.search(f.read_text())]
+    assert named == []
