@@ -40,6 +40,27 @@ def test_a_written_instant_reads_back_to_the_microsecond(moment: datetime) -> No
     assert parse_instant(moment.isoformat()) == instant_of(moment)
 
 
+@given(
+    st.datetimes(min_value=datetime(1, 1, 2), max_value=datetime(9999, 12, 30)),
+    st.sampled_from(["seconds", "milliseconds"]),
+    st.sampled_from(["Z", "+00:00"]),
+)
+def test_the_form_of_sdks_reads_as_any_other(moment: datetime, precision: str, zone: str) -> None:
+    text = moment.isoformat(timespec=precision) + zone
+    expected = instant_of(datetime.fromisoformat(text))
+    assert [parse_instant(text), parse_instant(text)] == [expected, expected]
+
+
+@pytest.mark.parametrize("prefix", ["20261121T120000.123", "2026-11-21T12:00+01", "2026-W47-6T12:00:00", "2026-11-21 12:00:00"])
+@pytest.mark.parametrize("rest", ["Z", ".456Z", "+00:00", ".456+00:00"])
+def test_what_only_looks_like_that_form(prefix: str, rest: str) -> None:
+    try:
+        expected = instant_of(datetime.fromisoformat(prefix + rest))
+    except ValueError:
+        expected = None
+    assert [parse_instant(prefix + "Z"), parse_instant(prefix + rest)][1] == expected
+
+
 @given(st.one_of(st.text(), st.floats(), st.integers(), st.booleans(), st.none()))
 def test_no_value_escapes_the_range(value: object) -> None:
     instant = parse_instant(value)

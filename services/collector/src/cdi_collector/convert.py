@@ -15,7 +15,7 @@ from cdi.collector.v1 import collector_service_pb2 as pb
 from cdi.collector.v1 import source_pb2
 from cdi.event.v1 import event_pb2
 from cdi_collector.domain import json_text
-from cdi_collector.domain.client_event import ABSENT, ClientEvent, Item
+from cdi_collector.domain.client_event import ABSENT, ClientEvent, Item, nesting_fault
 from cdi_collector.domain.event_fields import TYPES, invalid
 from cdi_collector.domain.intake import Intake
 from cdi_collector.domain.sources import Source, hash_of
@@ -82,7 +82,7 @@ def after_of(page_token: str) -> str:
 
 def _item(event: pb.EventInput) -> Item:
     try:
-        return ClientEvent(
+        item = ClientEvent(
             type=_NAMES.get(event.type, "" if event.type == event_pb2.EVENT_TYPE_UNSPECIFIED else str(event.type)),
             message_id=event.message_id,
             event=event.name,
@@ -101,6 +101,7 @@ def _item(event: pb.EventInput) -> Item:
         )
     except Fault as fault:
         return fault
+    return nesting_fault(item) or item
 
 
 def _object(field: str, value: pb.JsonObject) -> msgspec.Raw:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from typing import Final
@@ -10,8 +11,9 @@ import msgspec
 
 from cdi.error.v1 import error_pb2
 from cdi_collector.domain import json_text
+from cdi_collector.domain.limits import MAX_NESTING
 from cdi_collector.faults import malformed
-from cdi_kernel.faults import Fault, InvalidArgument
+from cdi_kernel.faults import Fault, InvalidArgument, Rejected
 
 Identifier = str | int | float | None
 Time = str | int | float | None
@@ -21,7 +23,7 @@ ABSENT: Final = msgspec.Raw(b"")
 class ClientEvent(msgspec.Struct, rename="camel", gc=False):
     """One event in Segment's words; ``None`` and an empty ``Raw`` mean absent, and so does JSON's null.
 
-    Objects stay the bytes that the client sent.
+    Objects stay the bytes that the client sent. Doors see to it that they are JSON and not nested too deep.
     """
 
     type: str | None = None
@@ -73,6 +75,10 @@ class Single(ClientEvent, rename="camel", gc=False):
     write_key: str | None = None
 
 
+_OBJECTS: Final = ("properties", "traits", "context", "integrations")
+# The objects of an event are one level below the body that is an event, and three below that of a batch.
+_SINGLE_LEVELS: Final = MAX_NESTING + 1
+_BATCH_LEVELS: Final = MAX_NESTING + 3
 _PATH: Final = re.compile(r"at `\$\.?(?:\[\.\.\.\]\.?)?([A-Za-z.\[\]]*)`")
 _decode_batch: Final = msgspec.json.Decoder(Batch).decode
 _decode_raw_batch: Final = msgspec.json.Decoder(RawBatch).decode
@@ -86,15 +92,21 @@ def read_single(body: bytes) -> Single:
     Raises:
         InvalidArgument: the body is not JSON, not an object, or a field has the wrong type.
     """
+    if json_text.is_sound(body, _SINGLE_LEVELS):
+        with contextlib.suppress(msgspec.DecodeError):
+            return _decode_single(body)
     text, fault = json_text.checked(body)
     if fault is not None:
         raise fault
     try:
-        return _decode_single(text)
+        event = _decode_single(text)
     except msgspec.ValidationError as error:
         raise wrong_type(error) from error
     except (msgspec.DecodeError, RecursionError) as error:
         raise malformed("the body is not JSON") from error
+    if (fault := nesting_fault(event)) is not None:
+        raise fault
+    return event
 
 
 def read_batch(body: bytes) -> tuple[Batch | RawBatch, Sequence[Item]]:
@@ -103,14 +115,12 @@ def read_batch(body: bytes) -> tuple[Batch | RawBatch, Sequence[Item]]:
     Raises:
         InvalidArgument: the body as a whole is not JSON, or not an object with an array ``batch``.
     """
+    if json_text.is_sound(body, _BATCH_LEVELS):
+        with contextlib.suppress(msgspec.DecodeError):
+            whole = _decode_batch(body)
+            return whole, whole.batch
     text, fault = json_text.checked(body)
-    if fault is None:
-        try:
-            whole = _decode_batch(text)
-        except (msgspec.ValidationError, RecursionError):
-            return _read_one_by_one(text)
-        return whole, whole.batch
-    if fault.reason != error_pb2.ERROR_REASON_INVALID_FIELD:
+    if fault is not None and fault.reason != error_pb2.ERROR_REASON_INVALID_FIELD:
         raise fault
     return _read_one_by_one(text)
 
@@ -118,6 +128,17 @@ def read_batch(body: bytes) -> tuple[Batch | RawBatch, Sequence[Item]]:
 def raw_items(body: bytes) -> Sequence[bytes]:
     """The items of a batch that ``read_batch`` took, as bytes."""
     return [bytes(item) for item in _decode_raw_batch(json_text.checked(body)[0]).batch]
+
+
+def nesting_fault(event: ClientEvent) -> Fault | None:
+    """Why an event is refused for an object that is nested too deep, or ``None``."""
+    for field in _OBJECTS:
+        text = bytes(getattr(event, field))
+        # Counting is cheap and settles nearly all; only a text with more brackets than levels allowed is looked at closely.
+        if len(text) > 2 * MAX_NESTING and text.count(b"{") + text.count(b"[") > MAX_NESTING and json_text.too_deep(text):
+            metadata = {"limit": str(MAX_NESTING)}
+            return Rejected(error_pb2.ERROR_REASON_NESTING_TOO_DEEP, f"{field} is nested too deep", metadata=metadata)
+    return None
 
 
 def wrong_type(error: msgspec.ValidationError) -> Fault:
@@ -144,8 +165,9 @@ def _item(text: bytes) -> Item:
     if (fault := json_text.check(text)) is not None:
         return fault
     try:
-        return _decode_event(text)
+        event = _decode_event(text)
     except msgspec.ValidationError as error:
         return wrong_type(error)
     except (msgspec.DecodeError, RecursionError):
         return malformed("the event is not JSON")
+    return nesting_fault(event) or event

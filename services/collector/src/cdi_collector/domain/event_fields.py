@@ -8,15 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-import msgspec
-
 from cdi.error.v1 import error_pb2
 from cdi.event.v1 import event_pb2
-from cdi_collector.domain import json_text, wire
+from cdi_collector.domain import wire
 from cdi_collector.domain.client_event import ABSENT, ClientEvent, Identifier, Time
-from cdi_collector.domain.limits import MAX_EVENT_BYTES, MAX_ID_LENGTH, MAX_NAME_LENGTH, MAX_NESTING
-from cdi_kernel import clock
-from cdi_kernel.clock import MAX_INSTANT_US, MIN_INSTANT_US
+from cdi_collector.domain.limits import MAX_EVENT_BYTES, MAX_ID_LENGTH, MAX_NAME_LENGTH
+from cdi_kernel.clock import correct_skew, parse_instant
 from cdi_kernel.faults import Fault, InvalidArgument, Rejected, TooLarge
 from cdi_kernel.ids import MAX_MESSAGE_ID_LENGTH
 
@@ -39,6 +36,11 @@ _MESSAGE_ID: Final = wire.MESSAGE_ID.heads
 _USER_ID: Final = wire.USER_ID.heads
 _ANONYMOUS_ID: Final = wire.ANONYMOUS_ID.heads
 _NAME: Final = wire.NAME.heads
+# The heads of objects, whose length has none.
+_PROPERTIES: Final = wire.PROPERTIES.heads
+_TRAITS: Final = wire.TRAITS.heads
+_CONTEXT: Final = wire.CONTEXT.heads
+_INTEGRATIONS: Final = wire.INTEGRATIONS.heads
 
 
 def message_id(item: ClientEvent) -> str:
@@ -46,6 +48,8 @@ def message_id(item: ClientEvent) -> str:
     given = item.message_id
     if given is None or given == "":
         return ""
+    if given.__class__ is str and len(given) <= MAX_MESSAGE_ID_LENGTH and "\0" not in given:
+        return given
     text = _id("messageId", given)
     if len(text) > MAX_MESSAGE_ID_LENGTH:
         metadata = {"limit": str(MAX_MESSAGE_ID_LENGTH)}
@@ -68,11 +72,11 @@ def append_subject(parts: list[bytes], item: ClientEvent, message_id: str) -> st
     parts += (type_field, _MESSAGE_ID[len(encoded)], encoded)
     person = ""
     # 0 is an id too: only None and the empty string mean absent.
-    if (user_id := item.user_id) is not None and user_id != "":
+    if (user_id := item.user_id) or (user_id is not None and user_id != ""):
         person = _id("userId", user_id)
         encoded = person.encode()
         parts += (_USER_ID[len(encoded)], encoded)
-    if (anonymous_id := item.anonymous_id) is not None and anonymous_id != "":
+    if (anonymous_id := item.anonymous_id) or (anonymous_id is not None and anonymous_id != ""):
         person = _id("anonymousId", anonymous_id)
         encoded = person.encode()
         parts += (_ANONYMOUS_ID[len(encoded)], encoded)
@@ -99,17 +103,17 @@ def append_times(parts: list[bytes], item: ClientEvent, received_us: int, sent_u
         sent_us: when the client sent the request; an event's own ``sentAt`` wins.
     """
     if item.sent_at is not None:
-        own_us = instant(item.sent_at)
+        own_us = parse_instant(item.sent_at)
         sent_us = own_us if own_us is not None else sent_us
         if sent_us is not None:
             parts += (wire.SENT_TIME, wire.timestamp(sent_us))
     given_us = None if item.timestamp is None else _time("timestamp", item.timestamp)
     if item.original_timestamp is None:
         original_us = given_us
-        event_us = clock.correct_skew(received_us, original_us, sent_us)
+        event_us = correct_skew(received_us, original_us, sent_us)
     else:
         original_us = _time("originalTimestamp", item.original_timestamp)
-        event_us = clock.correct_skew(received_us, original_us, sent_us) if given_us is None else given_us
+        event_us = correct_skew(received_us, original_us, sent_us) if given_us is None else given_us
     if original_us is not None:
         parts += (wire.ORIGINAL_TIME, wire.timestamp(original_us))
     parts += (wire.EVENT_TIME, wire.timestamp(event_us))
@@ -117,20 +121,31 @@ def append_times(parts: list[bytes], item: ClientEvent, received_us: int, sent_u
 
 def append_objects(parts: list[bytes], item: ClientEvent) -> None:
     """Properties, traits, context and integrations: the client's bytes."""
-    if item.properties is not ABSENT:
-        _append_object(parts, wire.PROPERTIES, "properties", item.properties)
-    if item.traits is not ABSENT:
-        _append_object(parts, wire.TRAITS, "traits", item.traits)
-    if item.context is not ABSENT:
-        _append_object(parts, wire.CONTEXT, "context", item.context)
-    if item.integrations is not ABSENT:
-        _append_object(parts, wire.INTEGRATIONS, "integrations", item.integrations)
-
-
-def instant(value: Time) -> int | None:
-    """Microseconds since 1970 of a time that a client wrote, ``None`` if it is none that a timestamp can hold."""
-    micros = clock.parse_instant(value)
-    return micros if micros is not None and MIN_INSTANT_US <= micros <= MAX_INSTANT_US else None
+    # A length outside the table, and what is no object, is for ``_append_unusual``.
+    if (raw := item.properties) is not ABSENT:
+        text = bytes(raw)
+        if text[0] == _OPENING_BRACE and len(text) < wire.TABLE_SIZE:
+            parts += (_PROPERTIES[len(text)], text)
+        else:
+            _append_unusual(parts, wire.PROPERTIES, "properties", text)
+    if (raw := item.traits) is not ABSENT:
+        text = bytes(raw)
+        if text[0] == _OPENING_BRACE and len(text) < wire.TABLE_SIZE:
+            parts += (_TRAITS[len(text)], text)
+        else:
+            _append_unusual(parts, wire.TRAITS, "traits", text)
+    if (raw := item.context) is not ABSENT:
+        text = bytes(raw)
+        if text[0] == _OPENING_BRACE and len(text) < wire.TABLE_SIZE:
+            parts += (_CONTEXT[len(text)], text)
+        else:
+            _append_unusual(parts, wire.CONTEXT, "context", text)
+    if (raw := item.integrations) is not ABSENT:
+        text = bytes(raw)
+        if text[0] == _OPENING_BRACE and len(text) < wire.TABLE_SIZE:
+            parts += (_INTEGRATIONS[len(text)], text)
+        else:
+            _append_unusual(parts, wire.INTEGRATIONS, "integrations", text)
 
 
 def invalid(field: str, message: str) -> Fault:
@@ -201,24 +216,15 @@ def _name(field: str, text: str | None) -> str:
     return text
 
 
-def _append_object(parts: list[bytes], to: wire.Field, field: str, raw: msgspec.Raw) -> None:
-    text = bytes(raw)
-    if text[0] != _OPENING_BRACE:
-        if text == b"null":
-            return
+def _append_unusual(parts: list[bytes], to: wire.Field, field: str, text: bytes) -> None:
+    if text[0] == _OPENING_BRACE:
+        parts += to.of(text)
+    elif text != b"null":
         raise invalid(field, "an object is expected")
-    length = len(text)
-    if length > MAX_EVENT_BYTES:
-        raise too_large(length)
-    # Counting is cheap and settles nearly all; only a text with more brackets than levels allowed is looked at closely.
-    if length > 2 * MAX_NESTING and text.count(b"{") + text.count(b"[") > MAX_NESTING and json_text.too_deep(text):
-        metadata = {"limit": str(MAX_NESTING)}
-        raise Rejected(error_pb2.ERROR_REASON_NESTING_TOO_DEEP, f"{field} is nested too deep", metadata=metadata)
-    parts += to.of(text)
 
 
 def _time(field: str, value: Time) -> int:
-    micros = instant(value)
+    micros = parse_instant(value)
     if micros is None:
         raise invalid(field, "an ISO 8601 time or a number of seconds or milliseconds is expected")
     return micros

@@ -12,7 +12,7 @@ import msgspec
 
 from cdi.event.v1 import event_pb2
 from cdi_collector.domain import event_fields, json_text, wire
-from cdi_collector.domain.client_event import Item
+from cdi_collector.domain.client_event import ClientEvent, Item, nesting_fault
 from cdi_collector.domain.event_fields import append_objects, append_subject, append_times, too_large
 from cdi_collector.domain.limits import MAX_EVENT_BYTES
 from cdi_collector.domain.sources import Source
@@ -123,15 +123,17 @@ def admit(items: Sequence[Item], arrival: Arrival, traceparents: Mapping[int, st
     return intake
 
 
-def with_defaults(items: Sequence[Item], context: bytes, integrations: bytes) -> None:
-    """Gives the batch's own context and integrations to its items; an item's members win. Changes the items in place."""
-    for item in items:
-        if isinstance(item, Fault):
-            continue
-        if context:
-            item.context = _default(context, item.context)
-        if integrations:
-            item.integrations = _default(integrations, item.integrations)
+def with_defaults(items: Sequence[Item], context: bytes, integrations: bytes) -> list[Item]:
+    """The items with the batch's own context and integrations, which are JSON objects; an item's members win."""
+    return [item if isinstance(item, Fault) else _with_defaults(item, context, integrations) for item in items]
+
+
+def _with_defaults(item: ClientEvent, context: bytes, integrations: bytes) -> Item:
+    if context:
+        item.context = _default(context, item.context)
+    if integrations:
+        item.integrations = _default(integrations, item.integrations)
+    return nesting_fault(item) or item
 
 
 def _default(outer: bytes, raw: msgspec.Raw) -> msgspec.Raw:

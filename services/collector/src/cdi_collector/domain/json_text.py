@@ -24,6 +24,7 @@ _AS_BRACES: Final = bytes.maketrans(b"[]", b"{}")
 # Every escape is consumed from left to right, so that the second half of an escaped backslash is never taken for the start of one.
 _ESCAPE: Final = re.compile(rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[dD][89a-fA-F][0-9a-fA-F]{2}|.)", re.DOTALL)
 _LONE_SURROGATE_LENGTH: Final = len(rb"\ud800")
+_PARSER_LEVELS: Final = 1_024
 _parser: Final = simdjson.Parser()
 _decode_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -37,6 +38,20 @@ def check(text: bytes) -> Fault | None:
     except (ValueError, RuntimeError) as error:
         return _fault(str(error))
     return None
+
+
+def is_sound(text: bytes, levels: int) -> bool:
+    """Whether ``check`` passes and no more than ``levels`` are nested, for the price of ``check`` alone.
+
+    simdjson refuses what is nested deeper than its own limit; brackets in front of the text use up what is not allowed of it. They
+    could hide that the text is several values, so whoever asks decodes the text afterwards, which finds that.
+    """
+    padding = _PARSER_LEVELS - levels
+    try:
+        _parser.parse(b"".join((b"[" * padding, text, b"]" * padding)))
+    except (ValueError, RuntimeError):
+        return False
+    return True
 
 
 def checked(text: bytes) -> tuple[bytes, Fault | None]:

@@ -10,7 +10,11 @@ from typing import Final
 
 from cdi.event.v1 import event_pb2
 
-_TABLE_SIZE: Final = 4_097
+TABLE_SIZE: Final = 4_097
+"""Lengths below it have their bytes in a table."""
+
+_DIGITS: Final = 14
+_LOW: Final = (1 << _DIGITS) - 1
 _CACHED_SECONDS: Final = 10_000
 
 
@@ -25,7 +29,10 @@ def varint(number: int) -> bytes:
     return bytes(out)
 
 
-_SMALL: Final = tuple(varint(number) for number in range(_TABLE_SIZE))
+# Numbers of 14 bits, at the end of a varint and with more to follow.
+_SMALL: Final = tuple(varint(number) for number in range(1 << _DIGITS))
+_FOLLOWED: Final = tuple(bytes((number & 0x7F | 0x80, number >> 7 | 0x80)) for number in range(1 << _DIGITS))
+_FRAME_HEADS: Final = tuple(b"\x0a" + length for length in _SMALL)
 _MILLISECONDS: Final = (b"", *(b"\x10" + varint(number * 1_000_000) for number in range(1, 1_000)))
 
 
@@ -41,12 +48,12 @@ class Field:
 
     def __init__(self, name: str) -> None:
         self.tag = _tag(name, 2)
-        self.heads = tuple(self.tag + length for length in _SMALL)
+        self.heads = tuple(self.tag + length for length in _SMALL[:TABLE_SIZE])
 
     def of(self, content: bytes) -> tuple[bytes, bytes]:
         """The field with this content, in two parts."""
         length = len(content)
-        return (self.heads[length] if length < _TABLE_SIZE else self.tag + varint(length)), content
+        return (self.heads[length] if length < TABLE_SIZE else self.tag + varint(length)), content
 
 
 def _tag(field: str, kind: int) -> bytes:
@@ -78,23 +85,34 @@ _seconds: dict[int, bytes] = {}
 
 def size(length: int) -> bytes:
     """A length or another small number as a varint."""
-    return _SMALL[length] if length < _TABLE_SIZE else varint(length)
+    return _SMALL[length] if length <= _LOW else varint(length)
 
 
 def timestamp(micros: int) -> bytes:
     """A ``google.protobuf.Timestamp`` with its length in front. Events of one time share their seconds, so these are remembered."""
-    seconds, rest = divmod(micros, 1_000_000)
-    head = _seconds.get(seconds)
-    if head is None:
+    seconds = micros // 1_000_000
+    rest = micros - seconds * 1_000_000
+    try:
+        head = _seconds[seconds]
+    except KeyError:
         if len(_seconds) >= _CACHED_SECONDS:
             _seconds.clear()
         head = _seconds[seconds] = b"\x08" + varint(seconds) if seconds else b""
-    millis, finer = divmod(rest, 1_000)
-    body = head + (b"\x10" + varint(rest * 1_000) if finer else _MILLISECONDS[millis])
+    millis = rest // 1_000
+    body = head + (_MILLISECONDS[millis] if rest == millis * 1_000 else b"\x10" + _nanoseconds(rest * 1_000))
     return _SMALL[len(body)] + body
+
+
+def _nanoseconds(number: int) -> bytes:
+    """``varint`` of a number below 2⁴² in a third of the time."""
+    high = number >> _DIGITS
+    if not high:
+        return _SMALL[number]
+    return _FOLLOWED[number & _LOW] + (_SMALL[high] if high <= _LOW else _FOLLOWED[high & _LOW] + _SMALL[high >> _DIGITS])
 
 
 def framed(parts: list[bytes]) -> bytes:
     """Fields as one event of an ``EventBatch`` (``cdi_kernel.envelope.frame`` does the same for bytes that are one already)."""
     event = b"".join(parts)
-    return b"\x0a" + size(len(event)) + event
+    length = len(event)
+    return (_FRAME_HEADS[length] if length <= _LOW else b"\x0a" + varint(length)) + event

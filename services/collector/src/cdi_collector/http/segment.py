@@ -9,10 +9,11 @@ import msgspec
 
 from cdi.error.v1 import error_pb2
 from cdi_collector.domain import client_event
-from cdi_collector.domain.event_fields import instant, invalid
+from cdi_collector.domain.event_fields import invalid
 from cdi_collector.domain.intake import with_defaults
 from cdi_collector.domain.limits import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, MAX_EVENT_BYTES
 from cdi_collector.http.base import Parcel, Route, Routes
+from cdi_kernel.clock import parse_instant
 from cdi_kernel.faults import TooLarge
 
 _TYPES: Final = ("identify", "track", "page", "screen", "group", "alias")
@@ -33,8 +34,8 @@ def read_batch(body: bytes) -> Parcel:
         raise TooLarge(error_pb2.ERROR_REASON_TOO_LARGE, f"the batch has more than {MAX_BATCH_EVENTS} events", metadata=metadata)
     context, integrations = _object("context", whole.context), _object("integrations", whole.integrations)
     if context or integrations:
-        with_defaults(items, context, integrations)
-    return Parcel(items, whole.write_key, instant(whole.sent_at), partial(client_event.raw_items, body))
+        items = with_defaults(items, context, integrations)
+    return Parcel(items, whole.write_key, parse_instant(whole.sent_at), partial(client_event.raw_items, body))
 
 
 def _object(field: str, raw: msgspec.Raw) -> bytes:
