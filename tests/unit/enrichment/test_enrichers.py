@@ -3,20 +3,22 @@
 import json
 from collections.abc import Iterator
 from functools import cache
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Any
 
 import pytest
 from email_validator import EmailNotValidError, validate_email
 from google.protobuf.json_format import MessageToDict
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from cdi.event.v1.event_pb2 import Enrichments, Event
+from cdi.event.v1.event_pb2 import Event
 from cdi_enrichment.domain.claims import Place
 from cdi_enrichment.domain.context import Page
 from cdi_enrichment.domain.passage import Passage, Subject
 from cdi_enrichment.domain.tracking_plan import PlanSnapshot
-from cdi_enrichment.enrichers import REGISTRY, Enricher, ReferenceFiles, make_enrichers
+from cdi_enrichment.enrichers import REGISTRY, Enrichers, ReferenceFiles
+from cdi_enrichment.enrichers.geo import public_address
 from cdi_enrichment.settings import packaged_countries
 from cdi_testing.builders import identify, page, track
 
@@ -32,29 +34,27 @@ def files() -> ReferenceFiles:
 
 
 @cache
-def enricher(name: str) -> Enricher:
-    return REGISTRY[name](files())
-
-
-@cache
-def all_enrichers() -> list[Enricher]:
-    return list(make_enrichers(files()))
+def enrichers(*names: str) -> Enrichers:
+    """Those of the names, all if none is given."""
+    return Enrichers(files(), disabled=REGISTRY.keys() - set(names or REGISTRY))
 
 
 def enriched(event: Event) -> dict[str, Any]:
     """What all enrichers find, as a reader of JSON sees it."""
-    passage = Passage(event, Place(1, 0), 0, b"")
+    passage = Passage(event, Place(1, 0), 0)
     assert passage.validate(PlanSnapshot()) is None
-    found = Enrichments()
-    for enrich in all_enrichers():
-        enrich(passage.subject, found)
-    return MessageToDict(found, preserving_proto_field_name=True)
+    return shown(enrichers()(passage.subject))
 
 
 def of(name: str, **subject: Any) -> dict[str, Any]:
-    found = Enrichments()
-    enricher(name)(Subject(**subject), found)
-    return MessageToDict(found, preserving_proto_field_name=True).get(name, {})
+    found: dict[str, Any] = shown(enrichers(name)(Subject(**subject))).get(name, {})
+    return found
+
+
+def shown(field: bytes) -> dict[str, Any]:
+    """The field ``enrichments`` of an event as a reader of JSON sees it."""
+    found = Event.FromString(field).enrichments
+    return MessageToDict(found, preserving_proto_field_name=True)
 
 
 @pytest.mark.parametrize(
@@ -214,12 +214,27 @@ def test_a_page_event_of_a_server_side_sdk_has_its_page_in_the_properties() -> N
 
 
 def test_switched_off_enrichers_are_not_made() -> None:
-    assert len(make_enrichers(files(), disabled={"geo", "user_agent"})) == len(REGISTRY) - 2
+    subject = Subject(user_agent=FIREFOX, client_ip="8.8.8.8", email="a@b.de")
+    assert set(shown(Enrichers(files(), disabled={"geo", "user_agent"})(subject))) == {"email_quality"}
+    assert Enrichers(files(), disabled=REGISTRY)(subject) == b""
 
 
 TEXTS = st.text(max_size=40) | st.sampled_from(
     ["https://", "http://[", "http://a@b@c?q=%", "::", "1.2.3", "@", "a@", "@b", "\x00", "?utm_source"]
 )
+SPECIAL_ADDRESSES = (
+    "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.2.0/24", "192.168.0.0/16", "198.18.0.0/15",
+    "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4", "2001:db8::/32", "fc00::/7", "fe80::/10", "ff00::/8",
+)  # fmt: skip
+
+
+def _around(network: str) -> st.SearchStrategy[IPv4Address | IPv6Address]:
+    """Addresses at both borders of a network."""
+    block = ip_network(network)
+    first, last = block.network_address, block.broadcast_address
+    return st.sampled_from([first, last, first - 1, first + 1, last - 1, *([last + 1] if int(last) + 1 < 2**block.max_prefixlen else [])])
+
+
 SUBJECTS = st.builds(
     Subject,
     page=st.builds(Page, url=st.none() | TEXTS, referrer=st.none() | TEXTS, search=st.none() | TEXTS),
@@ -231,10 +246,17 @@ SUBJECTS = st.builds(
 
 @given(SUBJECTS)
 def test_no_subject_makes_an_enricher_fail(subject: Subject) -> None:
-    found = Enrichments()
-    for enrich in all_enrichers():
-        enrich(subject, found)
-    assert Enrichments.FromString(found.SerializeToString()) == found
+    assert enrichers()(subject) == enrichers()(subject)
+    Event.FromString(enrichers()(subject))
+
+
+@given(st.ip_addresses(v=4) | st.ip_addresses(v=6, network="2000::/3") | st.sampled_from(SPECIAL_ADDRESSES).flatmap(_around))
+def test_an_address_is_public_when_the_standard_library_says_so(address: IPv4Address | IPv6Address) -> None:
+    # Of these the versions of Python say different things.
+    assume(address not in ip_network("192.0.0.0/24") and address not in ip_network("3fff::/20") and address not in ip_network("2001::/23"))
+    site_local = isinstance(address, IPv6Address) and address.is_site_local
+    expected = address.is_global and not address.is_multicast and not address.is_reserved and not site_local
+    assert bool(public_address(str(address))) is expected
 
 
 def _values() -> Iterator[Any]:

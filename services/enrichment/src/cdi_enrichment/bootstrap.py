@@ -12,7 +12,7 @@ from cdi.event.v1 import event_pb2
 from cdi_enrichment.application import Questions, TrackingPlans
 from cdi_enrichment.clients import ConsentClient, IdentityClient
 from cdi_enrichment.consumer import Consumer, Outside
-from cdi_enrichment.enrichers import ReferenceFiles, make_enrichers
+from cdi_enrichment.enrichers import Enrichers, ReferenceFiles
 from cdi_enrichment.servicer import registration
 from cdi_enrichment.settings import Settings
 from cdi_enrichment.store import ClaimStore, PlanStore, ProgressStore
@@ -52,7 +52,7 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
         await stack.enter_async_context(context.background(_open_epochs(claims), "claim-epochs"))
         await stack.enter_async_context(rpc.serve(context, settings.grpc_address, registration(plans, Questions(claims, progress))))
 
-        enrichers = make_enrichers(ReferenceFiles(settings.geo_database), disabled=settings.disabled_enrichers)
+        enrichers = Enrichers(ReferenceFiles(settings.geo_database), disabled=settings.disabled_enrichers)
         outside = Outside(claims, progress, consent, identity, connection)
         consumer = Consumer(outside, plans, enrichers, version("cdi-enrichment"))
         reader = await stack.enter_async_context(bus.reading(connection, _reader_spec(settings), consumer.handle, context))

@@ -18,11 +18,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from cdi.event.v1 import event_pb2, outcome_pb2
 from cdi_enrichment import convert
 from cdi_enrichment.application import TrackingPlans
-from cdi_enrichment.domain.claims import Place, claim_key, is_duplicate, wanted_claims
+from cdi_enrichment.domain.claims import Place, is_duplicate, wanted_claims
 from cdi_enrichment.domain.passage import Passage
 from cdi_enrichment.domain.rejection import STAGE, Rejection, of_fault, rejected_event
 from cdi_enrichment.domain.tracking_plan import PlanSnapshot
-from cdi_enrichment.enrichers import Enricher
+from cdi_enrichment.enrichers import Enrichers
 from cdi_enrichment.metrics import record
 from cdi_enrichment.ports import START, Advance, Claims, ConsentEvaluator, IdentityResolver, Position, Progress, Publisher
 from cdi_enrichment.publisher import enriched_messages, rejected_messages
@@ -50,11 +50,11 @@ class Consumer:
     Args:
         outside: stores, peers and the bus.
         plans: gives the snapshot that a batch is checked against.
-        enrichers: in the order in which they run.
+        enrichers: those that are switched on.
         version: of this service, for rejected events.
     """
 
-    def __init__(self, outside: Outside, plans: TrackingPlans, enrichers: Sequence[Enricher], version: str) -> None:
+    def __init__(self, outside: Outside, plans: TrackingPlans, enrichers: Enrichers, version: str) -> None:
         self._outside = outside
         self._plans = plans
         self._enrichers = enrichers
@@ -93,25 +93,22 @@ class Consumer:
     async def _evaluate_consent(self, passages: Sequence[Passage]) -> None:
         results = await self._outside.consent.evaluate(convert.consent_request(passages))
         for passage, result in zip(passages, results, strict=True):
-            convert.set_consent(passage.event, result)
+            convert.set_consent(passage, result)
 
     def _enrich(self, passages: Sequence[Passage]) -> None:
         for passage in passages:
-            event, subject = passage.event, passage.subject
-            event.ClearField("enrichments")
-            found = event.enrichments
-            for enrich in self._enrichers:
-                enrich(subject, found)
-            convert.set_external_ids(event, passage.external)
+            passage.enrichments = self._enrichers(passage.subject)
+            if passage.external:
+                convert.set_external_ids(passage)
 
     async def _resolve_identities(self, passages: Sequence[Passage]) -> None:
-        linkable = [passage for passage in passages if passage.event.consent.linkable]
+        linkable = [passage for passage in passages if passage.linkable]
         results = await self._outside.identity.resolve(convert.identity_request(linkable))
         for passage, result in zip(linkable, results, strict=True):
-            convert.set_identity(passage.event, result)
+            convert.set_identity(passage, result)
         for passage in passages:
-            if not passage.event.consent.linkable:
-                convert.set_fallback_identity(passage.event)
+            if not passage.linkable:
+                convert.set_fallback_identity(passage)
 
     async def _publish(self, passed: Sequence[Passage], rejected: Sequence[tuple[Passage, Rejection]], traceparent: str) -> None:
         now = Timestamp()
@@ -127,10 +124,7 @@ def _is_done(message: Collected, progress: Position) -> bool:
 
 def _passages(message: Collected) -> list[Passage]:
     sequence, partition = message.sequence, message.partition
-    return [
-        Passage(event, Place(sequence, position), partition, claim_key(event.workspace_id, event.message_id))
-        for position, event in enumerate(message.body.events)
-    ]
+    return [Passage(event, Place(sequence, position), partition) for position, event in enumerate(message.body.events)]
 
 
 def _sorted_out(

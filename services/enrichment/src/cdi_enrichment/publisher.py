@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
-from cdi.event.v1 import event_pb2, rejected_event_pb2
+from cdi.event.v1 import rejected_event_pb2
 from cdi_enrichment.domain.passage import Passage
 from cdi_kernel import topology
 from cdi_kernel.envelope import EVENT_BATCH_SCHEMA, EVENTS, REJECTED_BATCH_SCHEMA, SCHEMA, SOURCE_SEQUENCE, TRACEPARENT, frame, pack
@@ -24,7 +24,7 @@ def enriched_messages(passages: Iterable[Passage], traceparent: str) -> Iterator
     """
     trace = {TRACEPARENT: traceparent} if traceparent else {}
     for (partition, sequence), group in groupby(passages, key=_message):
-        frames = [frame(_serialized(passage)) for passage in group]
+        frames = [frame(passage.serialized()) for passage in group]
         headers = {SCHEMA: EVENT_BATCH_SCHEMA, EVENTS: str(len(frames)), SOURCE_SEQUENCE: str(sequence), **trace}
         yield Outgoing(topology.enriched(partition), b"".join(frames), f"enriched-{partition}-{sequence}", headers)
 
@@ -51,14 +51,3 @@ def rejected_messages(rejections: Sequence[tuple[Passage, rejected_event_pb2.Rej
 
 def _message(passage: Passage) -> tuple[int, int]:
     return passage.partition, passage.place.sequence
-
-
-def _serialized(passage: Passage) -> bytes:
-    """The event with the ``enrich`` span as its trace parent. The event itself keeps what the collector wrote: it may come again."""
-    event: event_pb2.Event = passage.event
-    if not event.traceparent:
-        return event.SerializeToString()
-    collected, event.traceparent = event.traceparent, passage.traceparent
-    serialized = event.SerializeToString()
-    event.traceparent = collected
-    return serialized

@@ -28,7 +28,8 @@ def email_of(event: event_pb2.Event, context: EventContext) -> str | None:
     Raises:
         Rejected: traits or properties are no JSON object.
     """
-    given = read_email(event.traits, "traits") if event.type != event_pb2.EVENT_TYPE_GROUP else None
+    traits = event.traits
+    given = read_email(traits, "traits") if traits and event.type != event_pb2.EVENT_TYPE_GROUP else None
     if given is None and context.traits is not None:
         given = context.traits.email
     if given is None:
@@ -57,13 +58,13 @@ def identifiers_of(
         external: from ``external_ids``.
     """
     found: dict[tuple[str, str], None] = {}
-    if event.user_id:
-        found["user_id", event.user_id] = None
+    if user_id := event.user_id:
+        found["user_id", user_id] = None
     if email:
         found["email", email] = None
-    if event.anonymous_id:
-        found["anonymous_id", event.anonymous_id] = None
-    if event.previous_id and event.type == event_pb2.EVENT_TYPE_ALIAS:
+    if anonymous_id := event.anonymous_id:
+        found["anonymous_id", anonymous_id] = None
+    if event.type == event_pb2.EVENT_TYPE_ALIAS and event.previous_id:
         found["anonymous_id", event.previous_id] = None
     for pair in external:
         found[pair] = None

@@ -1,13 +1,13 @@
-"""One event on its way through a batch: what has been read of it so far."""
+"""One event on its way through a batch: what has been read of it, and what has been found out about it so far."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from cdi.event.v1 import event_pb2
-from cdi_enrichment.domain.claims import Place
+from cdi_enrichment.domain import wire
+from cdi_enrichment.domain.claims import Place, claim_key
 from cdi_enrichment.domain.context import NOTHING, EventContext, Page, read_context, read_page
 from cdi_enrichment.domain.identifiers import email_of, external_ids
 from cdi_enrichment.domain.rejection import Rejection, of_fault
@@ -15,6 +15,10 @@ from cdi_enrichment.domain.tracking_plan import PlanSnapshot
 from cdi_kernel.faults import Rejected
 
 _NO_PAGE: Final = Page()
+_OURS: Final = ("validation", "consent", "identity", "enrichments")
+
+_validation = wire.field(event_pb2.Event, "validation")
+_traceparent = wire.field(event_pb2.Event, "traceparent")
 
 
 class Subject(NamedTuple):
@@ -38,48 +42,83 @@ class Subject(NamedTuple):
 _UNREAD: Final = Subject()
 
 
-@dataclass(slots=True, eq=False)
 class Passage:
     """An event, where it stands, and what was found out about it.
 
+    The event stays as the collector wrote it. What this service adds are fields in protobuf's encoding, each set by its step and set
+    anew when the step is done again; ``serialized`` appends them.
+
     Attributes:
-        event: results are written into it; doing so twice gives the same.
+        event: the event; its ids are read once, because reading a field of a message costs a decoding each time.
         place: in COLLECTED.
         partition: of the topology.
         key: of its claim.
         traceparent: of the event's ``enrich`` span; empty unless it is sampled.
-        subject: set by ``read``.
-        external: set by ``read``: type and value of the external ids.
+        subject: set by ``validate``.
+        external: set by ``validate``: type and value of the external ids.
+        linkable: set by consent: the event may be written into the identity graph.
+        validation, consent, enrichments, external_ids, identity: fields of ``Event``.
     """
 
-    event: event_pb2.Event
-    place: Place
-    partition: int
-    key: bytes
-    traceparent: str = ""
-    subject: Subject = _UNREAD
-    external: Sequence[tuple[str, str]] = ()
+    __slots__ = (
+        "anonymous_id", "consent", "enrichments", "event", "external", "external_ids", "identity", "key", "linkable", "message_id",
+        "partition", "place", "subject", "traceparent", "user_id", "validation", "workspace_id",
+    )  # fmt: skip
+
+    def __init__(self, event: event_pb2.Event, place: Place, partition: int, traceparent: str = "") -> None:
+        self.event = event
+        self.place = place
+        self.partition = partition
+        self.traceparent = traceparent
+        self.workspace_id = workspace_id = event.workspace_id
+        self.message_id = message_id = event.message_id
+        self.key = claim_key(workspace_id, message_id)
+        self.user_id = event.user_id
+        self.anonymous_id = event.anonymous_id
+        self.subject = _UNREAD
+        self.external: Sequence[tuple[str, str]] = ()
+        self.linkable = False
+        self.validation = self.consent = self.enrichments = self.external_ids = self.identity = b""
 
     def validate(self, plans: PlanSnapshot) -> Rejection | None:
         """Checks the event against the tracking plan of its source and reads what later steps need; a rejection ends its way."""
         try:
-            verdict = plans.check(self.event)
+            verdict = plans.check(self.event) if plans.by_source else None
             if isinstance(verdict, Rejection):
                 return verdict
             self._read()
         except Rejected as fault:
             return of_fault(fault)
-        self.event.ClearField("validation")
-        if verdict is not None:
-            self.event.validation.CopyFrom(verdict)
+        self.validation = b"" if verdict is None else _validation(verdict.SerializeToString())
         return None
+
+    def serialized(self) -> bytes:
+        """The event with everything that was found out, and with the ``enrich`` span as its trace parent if it is sampled."""
+        parts = [self.event.SerializeToString(), self.external_ids, self.validation, self.consent, self.identity, self.enrichments]
+        if self.traceparent:
+            parts.append(_traceparent(self.traceparent.encode()))
+        return b"".join(parts)
 
     def _read(self) -> None:
         event = self.event
+        _clear_own(event)
         context = read_context(event.context)
-        self.external = external_ids(context) if context.external_ids else ()
+        if context.external_ids is not None:
+            self.external = external_ids(context)
         user_agent, client_ip = device_address(event, context)
-        self.subject = Subject(_page_of(event, context), context, user_agent, client_ip, email_of(event, context))
+        page = context.page or _NO_PAGE
+        if not (page.url and page.referrer) and event.type == event_pb2.EVENT_TYPE_PAGE:
+            page = _completed(page, read_page(event.properties))
+        self.subject = Subject(page, context, user_agent, client_ip, email_of(event, context))
+
+
+def _clear_own(event: event_pb2.Event) -> None:
+    """An event that is sent again may hold what its first pass added."""
+    if event.HasField("consent") or event.HasField("validation") or event.HasField("identity") or event.HasField("enrichments"):
+        for name in _OURS:
+            event.ClearField(name)
+    if event.external_ids:
+        event.ClearField("external_ids")
 
 
 def device_address(event: event_pb2.Event, context: EventContext) -> tuple[str, str]:
@@ -95,12 +134,6 @@ def device_address(event: event_pb2.Event, context: EventContext) -> tuple[str, 
     return user_agent, context.ip or (event.client_ip if by_browser else "")
 
 
-def _page_of(event: event_pb2.Event, context: EventContext) -> Page:
+def _completed(page: Page, own: Page) -> Page:
     """The page: server-side SDKs put a page event's address only into its properties."""
-    page = context.page
-    if event.type != event_pb2.EVENT_TYPE_PAGE or (page is not None and page.url and page.referrer):
-        return page or _NO_PAGE
-    own = read_page(event.properties)
-    if page is None:
-        return own
     return Page(page.url or own.url, page.referrer or own.referrer, page.search or own.search)

@@ -1,16 +1,18 @@
 """What an enricher is: a pure function over reference data that adds its part to what is known of an event.
 
-Order does not matter: an enricher reads the subject and writes only its own part. It must bear any subject: what it cannot
+Order does not matter: an enricher reads the subject and makes only its own part. It must bear any subject: what it cannot
 read it leaves out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
-from cdi.event.v1 import event_pb2
+from google.protobuf.message import Message
+
 from cdi_enrichment.domain.passage import Subject
 
 __all__ = ["MAX_VALUE_LENGTH", "Enricher", "ReferenceFiles", "Subject"]
@@ -18,12 +20,24 @@ __all__ = ["MAX_VALUE_LENGTH", "Enricher", "ReferenceFiles", "Subject"]
 MAX_VALUE_LENGTH: Final = 500
 """Characters of any text that an enricher takes over from a client."""
 
+K = TypeVar("K", bound=Hashable)
 
-class Enricher(Protocol):
-    """One enricher, made once at the start with its reference data. Holds no state but caches."""
 
-    def __call__(self, subject: Subject, found: event_pb2.Enrichments) -> None:
-        """Writes its own part into ``found``, or leaves it unset. Never raises for any subject."""
+class Enricher(Protocol[K]):
+    """One enricher, made once at the start with its reference data. Neither method ever raises, whatever the subject.
+
+    Attributes:
+        remembered: keys whose part is kept, the last used ones: as many as real traffic repeats.
+    """
+
+    remembered: int
+
+    def key(self, subject: Subject) -> K | None:
+        """What the part depends on, all of it; ``None`` when there is nothing to look for. Runs for every event, so it only picks."""
+        ...
+
+    def find(self, key: K) -> Message | None:
+        """The enricher's field of ``cdi.event.v1.Enrichments``, or ``None`` to leave it unset. Runs once for many events."""
         ...
 
 

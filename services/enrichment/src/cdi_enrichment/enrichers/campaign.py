@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from typing import TypeAlias
 from urllib.parse import unquote_plus
 
 from cdi.event.v1 import event_pb2
+from cdi_enrichment.domain.context import Campaign
 from cdi_enrichment.enrichers.base import MAX_VALUE_LENGTH, ReferenceFiles, Subject
 
 CLICK_IDS = (
@@ -18,29 +20,38 @@ _UTM = {"utm_source": "source", "utm_medium": "medium", "utm_campaign": "name", 
 _PARAMETER = re.compile(rf"(?:^|[?&;])({'|'.join([*_UTM, *CLICK_IDS])})=([^&#;]*)")
 
 
+_MAX_QUERY = 4_096
+
+Asked: TypeAlias = tuple[str, str, Campaign | None]
+
+
 class CampaignEnricher:
     """A parameter that ``context.campaign`` names wins over the URL's."""
+
+    remembered = 2_048
 
     def __init__(self, _: ReferenceFiles) -> None:
         return
 
-    def __call__(self, subject: Subject, found: event_pb2.Enrichments) -> None:
-        """Sets ``campaign`` when there is at least one parameter."""
-        parameters = _parameters(subject)
-        given = subject.context.campaign
+    def key(self, subject: Subject) -> Asked | None:
+        """The query of the page, and what the client itself says."""
+        page, given = subject.page, subject.context.campaign
+        query = page.url.partition("?")[2] if page.url else ""
+        search = page.search or ""
+        return (query[:_MAX_QUERY], search[:_MAX_QUERY], given) if query or search or given is not None else None
+
+    def find(self, key: Asked) -> event_pb2.Campaign | None:
+        """A campaign with at least one parameter."""
+        query, search, given = key
+        parameters = _parameters(query, search)
         if given is not None:
             own = {"source": given.source, "medium": given.medium, "name": given.name, "term": given.term, "content": given.content}
             parameters |= {name: value[:MAX_VALUE_LENGTH] for name, value in own.items() if value}
-        if parameters:
-            found.campaign.CopyFrom(event_pb2.Campaign(**parameters))
+        return event_pb2.Campaign(**parameters) if parameters else None
 
 
-def _parameters(subject: Subject) -> dict[str, str]:
+def _parameters(query: str, search: str) -> dict[str, str]:
     """Fields of ``Campaign`` from the query of the page; the first occurrence of a parameter counts."""
-    url, search = subject.page.url or "", subject.page.search or ""
-    _, _, query = url.partition("?")
-    if not query and not search:
-        return {}
     fields: dict[str, str] = {}
     clicks: dict[str, str] = {}
     for name, value in _PARAMETER.findall(f"{query}&{search.lstrip('?')}"):

@@ -12,8 +12,7 @@ from cdi.event.v1 import event_pb2
 from cdi_enrichment.enrichers.base import ReferenceFiles, Subject
 from cdi_enrichment.reference.mail_domains import FREE_PROVIDERS, ROLE_ACCOUNTS
 
-_CACHED_ADDRESSES = 16_384
-_CACHED_DOMAINS = 16_384
+_CACHED_DOMAINS = 4_096
 _MAX_ADDRESS = 254  # RFC 5321, 4.5.3.1.3
 _DOT_ATOM = re.compile(r"[a-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[a-z0-9!#$%&'*+/=?^_`{|}~-]+)*", re.IGNORECASE | re.ASCII)
 _MAX_LOCAL_PART = 64
@@ -22,25 +21,26 @@ _MAX_LOCAL_PART = 64
 class EmailQualityEnricher:
     """Judges each address once; domains, which repeat more, have a cache of their own."""
 
+    remembered = 8_192
+
     def __init__(self, _: ReferenceFiles) -> None:
-        self._judge = lru_cache(maxsize=_CACHED_ADDRESSES)(_judge)
+        return
 
-    def __call__(self, subject: Subject, found: event_pb2.Enrichments) -> None:
-        """Sets ``email_quality`` when the event brings an address, good or bad."""
-        if subject.email:
-            found.email_quality.CopyFrom(self._judge(subject.email[: _MAX_ADDRESS + 1]))
+    def key(self, subject: Subject) -> str | None:
+        """The address, cut where it is too long in any case."""
+        return subject.email[: _MAX_ADDRESS + 1] if subject.email else None
 
-
-def _judge(address: str) -> event_pb2.EmailQuality:
-    local, _, domain = address.rpartition("@")
-    if not _is_valid(address, local, domain):
-        return event_pb2.EmailQuality()
-    return event_pb2.EmailQuality(
-        valid_syntax=True,
-        disposable=_is_disposable(domain),
-        role_account=local.partition("+")[0] in ROLE_ACCOUNTS,
-        free_provider=domain in FREE_PROVIDERS,
-    )
+    def find(self, key: str) -> event_pb2.EmailQuality:
+        """What an address is like, good or bad."""
+        local, _, domain = key.rpartition("@")
+        if not _is_valid(key, local, domain):
+            return event_pb2.EmailQuality()
+        return event_pb2.EmailQuality(
+            valid_syntax=True,
+            disposable=_is_disposable(domain),
+            role_account=local.partition("+")[0] in ROLE_ACCOUNTS,
+            free_provider=domain in FREE_PROVIDERS,
+        )
 
 
 def _is_valid(address: str, local: str, domain: str) -> bool:

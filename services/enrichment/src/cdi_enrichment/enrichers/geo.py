@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address, ip_address
+import socket
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from ipaddress import ip_network
 from typing import Any
 
 import maxminddb
@@ -12,37 +13,64 @@ import maxminddb
 from cdi.event.v1 import event_pb2
 from cdi_enrichment.enrichers.base import ReferenceFiles, Subject
 
-_CACHED_ADDRESSES = 65_536
+# Addresses that belong to no one place: private, shared, reserved, for documentation, for many receivers.
+# Source: IANA's registries of special-purpose addresses.
+_NOT_PUBLIC_V4 = (
+    "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24",
+    "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/3",
+)  # fmt: skip
+# Outside 2000::/3 nothing is assigned to anybody's place.
+_NOT_PUBLIC_V6 = ("::/3", "2001::/23", "2001:db8::/32", "4000::/2", "8000::/1")
+_MAPPED = bytes(10) + b"\xff\xff"  # ::ffff:0:0/96, an IPv4 address in IPv6 (RFC 4291, 2.5.5.2)
 
 
 class GeoEnricher:
     """Looks an address up in a MaxMind DB file: flat country records, or the GeoIP2 and DB-IP layout with names."""
 
+    remembered = 32_768
+
     def __init__(self, files: ReferenceFiles) -> None:
         self._reader = maxminddb.open_database(files.geo_database)
-        self._locate = lru_cache(maxsize=_CACHED_ADDRESSES)(self._locate_once)
 
-    def __call__(self, subject: Subject, found: event_pb2.Enrichments) -> None:
-        """Sets ``geo`` for a public address that the file knows."""
-        if subject.client_ip and (place := self._locate(subject.client_ip)) is not None:
-            found.geo.CopyFrom(place)
+    def key(self, subject: Subject) -> str | None:
+        """The address as text."""
+        return subject.client_ip or None
 
-    def _locate_once(self, text: str) -> event_pb2.Geo | None:
-        try:
-            address = ip_address(text.strip())
-        except ValueError:
-            return None
-        if isinstance(address, IPv6Address):
-            address = address.ipv4_mapped or address
-        if not is_public(address):
-            return None
-        record = self._reader.get(address)
+    def find(self, key: str) -> event_pb2.Geo | None:
+        """The place of a public address that the file knows."""
+        text = public_address(key.strip())
+        record = self._reader.get(text) if text else None
         return _place(record) if isinstance(record, dict) else None
 
 
-def is_public(address: IPv4Address | IPv6Address) -> bool:
-    """Whether an address can belong to one place: not private, reserved, for documentation or for many receivers."""
-    return address.is_global and not address.is_multicast and not address.is_reserved
+def public_address(text: str) -> str:
+    """An address that can belong to one place, an IPv4 one out of IPv6 if it is one; else empty."""
+    try:
+        if ":" not in text:
+            return "" if _within(_RANGES_V4, socket.inet_pton(socket.AF_INET, text)) else text
+        packed = socket.inet_pton(socket.AF_INET6, text)
+    except (OSError, ValueError):
+        return ""
+    if packed.startswith(_MAPPED):
+        return public_address(socket.inet_ntop(socket.AF_INET, packed[-4:]))
+    return "" if _within(_RANGES_V6, packed) else text
+
+
+def _ranges(networks: Iterable[str]) -> list[bytes]:
+    """Where networks begin and where the addresses after them begin, in turn. The last network ends with the last address."""
+    found: list[bytes] = []
+    for network in map(ip_network, networks):
+        size = network.max_prefixlen // 8
+        found += (network.network_address.packed, (int(network.broadcast_address) + 1).to_bytes(size + 1, "big")[-size:])
+    return found[:-1]
+
+
+def _within(ranges: list[bytes], packed: bytes) -> bool:
+    return bisect_right(ranges, packed) % 2 == 1
+
+
+_RANGES_V4 = _ranges(_NOT_PUBLIC_V4)
+_RANGES_V6 = _ranges(_NOT_PUBLIC_V6)
 
 
 def _place(record: Mapping[str, Any]) -> event_pb2.Geo | None:
