@@ -62,13 +62,7 @@ def flatten(objects: Sequence[Json], names: Names) -> Flat:
         names: column names of the kind of table.
     """
     flat = Flat([], {}, [])
-    shapes: dict[tuple[str, ...], list[int]] = {}
-    for row, shape in enumerate(map(tuple, objects)):
-        same = shapes.get(shape)
-        if same is None:
-            shapes[shape] = [row]
-        else:
-            same.append(row)
+    shapes = by_shape(objects)
     for shape, rows in shapes.items():
         values = [objects[row].values() for row in rows] if len(shapes) > 1 else [value.values() for value in objects]
         for opened in _opened(_Group(shape, rows, list(zip(*values, strict=True))), MAX_DEPTH):
@@ -78,6 +72,18 @@ def flatten(objects: Sequence[Json], names: Names) -> Flat:
         if len(column) < total:
             column += [None] * (total - len(column))
     return flat
+
+
+def by_shape(objects: Sequence[Json]) -> dict[tuple[str, ...], list[int]]:
+    """Places of the objects by their keys, in the order in which the shapes first appear."""
+    shapes: dict[tuple[str, ...], list[int]] = {}
+    for row, shape in enumerate(map(tuple, objects)):
+        same = shapes.get(shape)
+        if same is None:
+            shapes[shape] = [row]
+        else:
+            same.append(row)
+    return shapes
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ class _SchemaPlan:
         self._schema = schema
         self._tables = tables
         self._columns = columns
-        self._context = SharedContext(tables, columns.context, columns.context_row)
+        self._context = SharedContext(tables, columns.context)
         self._discards: list[Discard] = []
         self._traits: dict[int, dict[str, Any]] = {}
 

@@ -1,7 +1,7 @@
 """What events have in common, column by column: ids, times, enrichments, context.
 
 Values that repeat within a batch (context, enrichments, purposes, names) are read once per distinct value and reach the warehouse as Arrow
-dictionaries: 2,500 events of the same SDK version cost one flattening of its context.
+dictionaries.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from cdi.event.v1 import event_pb2
 from cdi_warehouse_loader.domain.columns import ARROW, ColumnType, json_text
-from cdi_warehouse_loader.domain.flatten import Flat, flatten
-from cdi_warehouse_loader.domain.layout import CONTEXT_NAMES, ENRICHMENT_COLUMNS
+from cdi_warehouse_loader.domain.contexts import ContextPart, read_contexts
+from cdi_warehouse_loader.domain.layout import ENRICHMENT_COLUMNS
 from cdi_warehouse_loader.domain.naming import snake
 
 Item = tuple[event_pb2.Event, int, int]
@@ -41,8 +41,7 @@ class EventColumns:
         received_us: when each was received.
         happened_us: when each happened, corrected.
         shared: record batch of the columns that every event table has, one row per event.
-        context: the distinct contexts, flattened.
-        context_row: per event, its row in ``context``.
+        context: the contexts, in parts.
         named: record batch of ``event`` and ``event_text``.
         enriched: record batch of the enrichment columns for which an event of the batch has a value.
     """
@@ -53,8 +52,7 @@ class EventColumns:
     received_us: list[int]
     happened_us: list[int]
     shared: Any
-    context: Flat
-    context_row: list[int]
+    context: Sequence[ContextPart]
     named: Any
     enriched: Any
 
@@ -100,7 +98,6 @@ def event_columns(items: Sequence[Item], now_us: int) -> EventColumns:
         "consent_purposes": _dictionary([event.consent.SerializeToString() for event in events], _purposes),
     }
     named = {"event": _dictionary(names, _event_column), "event_text": _dictionary(names)}
-    flat, rows = _contexts(events)
     return EventColumns(
         events,
         [event.type for event in events],
@@ -108,8 +105,7 @@ def event_columns(items: Sequence[Item], now_us: int) -> EventColumns:
         received,
         [happened[i] or received[i] for i in range(len(events))],
         pa.RecordBatch.from_pydict(columns),
-        flat,
-        rows,
+        read_contexts([event.context for event in events]),
         pa.RecordBatch.from_pydict(named),
         pa.RecordBatch.from_pydict(_enrichments(events)),
     )
@@ -146,17 +142,6 @@ def _purposes(consent: bytes) -> str:
 def _event_column(name: str) -> str | None:
     """Segment's ``event``: the name in snake case."""
     return snake(name).strip("_") or None
-
-
-def _contexts(events: Sequence[event_pb2.Event]) -> tuple[Flat, list[int]]:
-    places, indices = _distinct([event.context for event in events])
-    flat = flatten([decode_object(context) for context in places], CONTEXT_NAMES)
-    if flat.order == list(range(len(places))):
-        return flat, indices
-    row_of = [0] * len(places)
-    for row, place in enumerate(flat.order):
-        row_of[place] = row
-    return flat, [row_of[index] for index in indices]
 
 
 def _enrichments(events: Sequence[event_pb2.Event]) -> dict[str, Any]:

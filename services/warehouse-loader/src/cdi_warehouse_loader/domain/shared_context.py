@@ -5,48 +5,44 @@ A table gets a context column when one of its own events has a value for it, not
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import pyarrow as pa
 
-from cdi_warehouse_loader.domain.columns import NAME_COLLISION, TOO_MANY_COLUMNS, Fitted, fit, text
-from cdi_warehouse_loader.domain.flatten import Flat
+from cdi_warehouse_loader.domain.columns import NAME_COLLISION, TOO_MANY_COLUMNS, ColumnType, Fitted, fit, text
+from cdi_warehouse_loader.domain.contexts import ContextPart
 from cdi_warehouse_loader.domain.layout import Columns
 from cdi_warehouse_loader.domain.load import TableLoad
 from cdi_warehouse_loader.domain.properties import TableColumns
 
+_Wrong = tuple[str, str, str]
+"""Column, value and reason of a value that is discarded."""
+
 
 class SharedContext:
-    """The distinct contexts of a batch, fitted to the columns of a schema.
+    """The contexts of a batch, fitted to the columns of a schema.
 
     Args:
         tables: the schema's tables and columns so far.
-        context: the distinct contexts, flattened.
-        context_row: per event, its row in ``context``.
+        parts: the contexts of the batch.
     """
 
-    def __init__(self, tables: Mapping[str, Columns], context: Flat, context_row: list[int]) -> None:
+    def __init__(self, tables: Mapping[str, Columns], parts: Sequence[ContextPart]) -> None:
         self._tables = tables
-        self._context = context
-        self._row_of = context_row
-        self._fitted: dict[str, Fitted] = {}
+        self._part_of: dict[str, ContextPart] = {}
+        self._types: dict[str, ColumnType] = {}
         self._widened: set[str] = set()
-        for name, values in context.columns.items():
-            known = next((columns[name] for columns in tables.values() if name in columns), None)
-            fitted = fit(values, known)
-            if fitted is not None:
-                self._fitted[name] = fitted
-                if known is not None and fitted.type is not known:
-                    self._widened.add(name)
-        self._names = list(self._fitted)
-        indices = pa.array(context_row, pa.int32())
-        arrays = [pa.DictionaryArray.from_arrays(indices, fitted.array) for fitted in self._fitted.values()]
+        self._wrong: list[tuple[ContextPart, dict[int, list[_Wrong]]]] = []
+        arrays: list[Any] = []
+        for part in parts:
+            indices = pa.array(part.row_of, pa.int32())
+            for name, fitted in self._fit(part):
+                self._part_of[name] = part
+                self._types[name] = fitted.type
+                arrays.append(pa.DictionaryArray.from_arrays(indices, fitted.array))
+        self._names = list(self._part_of)
         self._batch = pa.RecordBatch.from_arrays(arrays, self._names)
-        self._wrong = [
-            *((misfit.row, name, misfit.value, misfit.reason) for name, fitted in self._fitted.items() for misfit in fitted.misfits),
-            *((collision.row, collision.column, collision.value, NAME_COLLISION) for collision in context.collisions),
-        ]
 
     def add_to(self, built: TableColumns, rows: Sequence[int], picks: Any) -> None:
         """Adds the context columns of some events to their table.
@@ -62,12 +58,9 @@ class SharedContext:
         if names:
             built.add_batch(self._batch if len(names) == len(self._names) else self._batch.select(names), picks)
         built.widened += [name for name in self._widened if name in built.known]
-        if self._wrong:
-            wrong: dict[int, list[tuple[str, str, str]]] = {}
-            for row, *found in self._wrong:
-                wrong.setdefault(row, []).append((found[0], found[1], found[2]))
+        for part, wrong in self._wrong:
             for event in rows:
-                for column, value, reason in wrong.get(self._row_of[event], ()):
+                for column, value, reason in wrong.get(part.row_of[event], ()):
                     built.discard(event, column, value, reason)
 
     def widenings(self, schema: str, loaded: Set[str]) -> list[TableLoad]:
@@ -79,26 +72,45 @@ class SharedContext:
                 found.append(TableLoad(schema, table, None, widened=names))
         return found
 
+    def _fit(self, part: ContextPart) -> Iterator[tuple[str, Fitted]]:
+        """The columns of a part that have a value; notes what must widen and what does not fit."""
+        wrong: dict[int, list[_Wrong]] = {}
+        for collision in part.flat.collisions:
+            wrong.setdefault(collision.row, []).append((collision.column, collision.value, NAME_COLLISION))
+        for name, values in part.flat.columns.items():
+            known = next((columns[name] for columns in self._tables.values() if name in columns), None)
+            fitted = fit(values, known)
+            if fitted is None:
+                continue
+            if known is not None and fitted.type is not known:
+                self._widened.add(name)
+            for misfit in fitted.misfits:
+                wrong.setdefault(misfit.row, []).append((name, misfit.value, misfit.reason))
+            yield name, fitted
+        if wrong:
+            self._wrong.append((part, wrong))
+
     def _wanted(self, built: TableColumns, rows: Sequence[int]) -> list[str]:
         """Columns that the table has, or now gets because one of its events has a value."""
-        used = {self._row_of[row] for row in rows}
         wanted: list[str] = []
         for name in self._names:
             if name not in built.known:
-                values = self._context.columns[name]
-                if all(values[row] is None for row in used):
+                part = self._part_of[name]
+                values = part.flat.columns[name]
+                if all(values[row] is None for row in {part.row_of[event] for event in rows}):
                     continue
                 if built.full:
                     self._turn_away(built, name, rows)
                     continue
-                built.added[name] = self._fitted[name].type
+                built.added[name] = self._types[name]
             wanted.append(name)
         return wanted
 
     def _turn_away(self, built: TableColumns, name: str, rows: Sequence[int]) -> None:
         """A context column that the table has no room for."""
-        values = self._context.columns[name]
+        part = self._part_of[name]
+        values = part.flat.columns[name]
         for event in rows:
-            value = values[self._row_of[event]]
+            value = values[part.row_of[event]]
             if value is not None:
                 built.discard(event, name, text(value), TOO_MANY_COLUMNS)

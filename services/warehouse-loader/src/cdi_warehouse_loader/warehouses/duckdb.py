@@ -164,10 +164,10 @@ class DuckDbWarehouse:
     def _write_progress(self, load: Load, started: float) -> None:
         positions = [(where.stream, where.partition, at.sequence, at.source_sequence) for where, at in load.positions.items()]
         if positions:
-            self._loading.executemany(sql.WRITE_POSITION, positions)
+            self._loading.execute(sql.WRITE_POSITIONS, _turned(positions))
         counts = [(key.sink, int(key.outcome), key.reason, events) for key, events in load.counts.items() if events]
         if counts:
-            self._loading.executemany(sql.WRITE_COUNT, counts)
+            self._loading.execute(sql.WRITE_COUNTS, _turned(counts))
         rows = sum(table.rows.num_rows for table in load.tables if table.rows is not None)
         milliseconds = (time.perf_counter() - started) * 1_000
         self._loading.execute(sql.WRITE_LOG, [load.stream, milliseconds, load.events, rows, len(load.tables)])
@@ -211,6 +211,11 @@ class DuckDbWarehouse:
 
 
 _TYPES: Final = {str(kind): kind for kind in ColumnType}
+
+
+def _turned(rows: Sequence[tuple[object, ...]]) -> list[list[object]]:
+    """Rows as columns: one statement with lists, because each execution of a statement costs milliseconds."""
+    return [list(column) for column in zip(*rows, strict=True)]
 
 
 def _changed(catalog: Catalog, loads: Sequence[TableLoad]) -> Catalog:

@@ -36,8 +36,10 @@ READ_CATALOG: Final = """select schema_name, table_name, column_name, data_type 
 READ_POSITIONS: Final = "select stream, partition, sequence, source_sequence from _cdi.positions"
 READ_COUNTS: Final = "select sink, outcome, reason, events from _cdi.outcome_counts order by all"
 READ_DOCUMENTS: Final = "select workspace_id, name, purposes, schema_name, version from _cdi.warehouses order by 1, 2"
-WRITE_POSITION: Final = "insert or replace into _cdi.positions values (?, ?, ?, ?, now())"
-WRITE_COUNT: Final = """insert into _cdi.outcome_counts values (?, ?, ?, ?)
+WRITE_POSITIONS: Final = """insert or replace into _cdi.positions
+    select unnest(?::varchar[]), unnest(?::integer[]), unnest(?::bigint[]), unnest(?::bigint[]), now()"""
+WRITE_COUNTS: Final = """insert into _cdi.outcome_counts
+    select unnest(?::varchar[]), unnest(?::integer[]), unnest(?::varchar[]), unnest(?::bigint[])
     on conflict do update set events = events + excluded.events"""
 WRITE_DOCUMENT: Final = "insert or replace into _cdi.warehouses values (?, ?, ?, ?, ?)"
 WRITE_LOG: Final = "insert into _cdi.loads values (?, now(), ?, ?, ?, ?)"

@@ -1,0 +1,86 @@
+"""Contexts to columns, member by member.
+
+The members of a context repeat at different rates: one library, a dozen user agents, an address per person, a page per event. So each
+member is read once per distinct value in the batch, and its columns reach the warehouse as Arrow dictionaries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from cdi_warehouse_loader.domain.flatten import Flat, by_shape, flatten
+from cdi_warehouse_loader.domain.layout import CONTEXT_NAMES
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_object = msgspec.json.Decoder(dict[str, Any]).decode
+_value = msgspec.json.Decoder().decode
+
+_ABSENT: Final = 0
+"""Place of the value that stands for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContextPart:
+    """Distinct values of a part of the context.
+
+    Attributes:
+        flat: the values, flattened.
+        row_of: per event, its row in ``flat``.
+    """
+
+    flat: Flat
+    row_of: list[int]
+
+
+def read_contexts(contexts: Sequence[bytes]) -> Sequence[ContextPart]:
+    """Reads the contexts of a batch; no column is in two parts.
+
+    Args:
+        contexts: per event, a JSON object as the client sent it; no bytes are no members.
+
+    Raises:
+        msgspec.DecodeError: one is not a JSON object.
+    """
+    parts = _by_member(contexts)
+    names = [name for part in parts for name in part.flat.columns]
+    # Two members of one column: which of them stays is a matter of the whole context.
+    return parts if len(set(names)) == len(names) else [_whole(contexts)]
+
+
+def _by_member(contexts: Sequence[bytes]) -> list[ContextPart]:
+    objects = [_members(context) if context else {} for context in contexts]
+    places: dict[str, dict[bytes, int]] = {}
+    place_of: dict[str, list[int]] = {}
+    for shape, events in by_shape(objects).items():
+        for key, column in zip(shape, zip(*[objects[event].values() for event in events], strict=True), strict=True):
+            values = list(map(bytes, column))
+            known = places.setdefault(key, {b"": _ABSENT})
+            for value in dict.fromkeys(values):
+                known.setdefault(value, len(known))
+            found = list(map(known.__getitem__, values))
+            if len(events) == len(contexts):
+                place_of[key] = found
+                continue
+            member = place_of.setdefault(key, [_ABSENT] * len(contexts))
+            for event, place in zip(events, found, strict=True):
+                member[event] = place
+    return [_part([{}, *({key: _value(value)} for value in list(known)[1:])], place_of[key]) for key, known in places.items()]
+
+
+def _whole(contexts: Sequence[bytes]) -> ContextPart:
+    places = {context: place for place, context in enumerate(dict.fromkeys(contexts))}
+    return _part([_object(context) if context else {} for context in places], list(map(places.__getitem__, contexts)))
+
+
+def _part(objects: Sequence[dict[str, Any]], place_of: list[int]) -> ContextPart:
+    flat = flatten(objects, CONTEXT_NAMES)
+    if flat.order == list(range(len(objects))):
+        return ContextPart(flat, place_of)
+    row_at = [0] * len(objects)
+    for row, place in enumerate(flat.order):
+        row_at[place] = row
+    return ContextPart(flat, list(map(row_at.__getitem__, place_of)))
