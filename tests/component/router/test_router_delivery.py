@@ -60,8 +60,10 @@ async def test_one_destination_down_while_another_flows(router: Any, journey: An
     await eventually(lambda: len(hook.taken("alive")) == 100)
     assert hook.taken("dead") == []
     assert in_order(hook.taken("alive"))
-    # Down as a whole: the stream is the queue, nothing is parked.
-    assert await router.counts("dead") == {}
+    # Down as a whole: the stream is the queue. Only the few people who failed before that was clear may be parked, 5 events each.
+    counts = await router.counts("dead")
+    assert set(counts) <= {("parked", "")}
+    assert counts.get(("parked", ""), 0) <= 4 * 5
 
 
 async def test_503_for_a_while_then_everything_in_order(router: Any, journey: Any, in_order: Any, hook: Any) -> None:
