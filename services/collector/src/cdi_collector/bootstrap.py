@@ -33,7 +33,7 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
         context.readiness.add("sources", directory.ready)
         connection = await stack.enter_async_context(bus.connect(settings.nats_url, context.name))
         context.readiness.add("nats", connection.ready)
-        commit = GroupCommit(connection, settings.partitions, settings.linger_milliseconds / 1_000)
+        commit = GroupCommit(connection, settings.linger_milliseconds / 1_000)
         stack.push_async_callback(commit.drain)
         collector = Collector(directory, commit, commit, Sampler(settings.trace_sample_ratio), settings.partitions)
         await stack.enter_async_context(context.background(collector.tally.run(), "tally"))

@@ -68,7 +68,7 @@ class Tally:
             self.flush()
 
 
-def record_publish(events: int, seconds: float) -> None:
-    """Events of a partition that were stored together, and how long it took from the first of them being handed over."""
+def record_commit(events: int, seconds: float) -> None:
+    """Events that were stored together, and how long it took from the first of them being handed over."""
     instruments.BATCH_EVENTS.record(events, stage=STAGE)
     instruments.STAGE_DURATION.record(seconds, stage=STAGE)

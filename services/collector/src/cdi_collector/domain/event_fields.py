@@ -11,7 +11,7 @@ from typing import Final
 from cdi.error.v1 import error_pb2
 from cdi.event.v1 import event_pb2
 from cdi_collector.domain import wire
-from cdi_collector.domain.client_event import ABSENT, ClientEvent, Identifier, Time
+from cdi_collector.domain.client_event import ABSENT, ClientEvent, Identifier
 from cdi_collector.domain.limits import MAX_EVENT_BYTES, MAX_ID_LENGTH, MAX_NAME_LENGTH
 from cdi_kernel.clock import correct_skew, parse_instant
 from cdi_kernel.faults import Fault, InvalidArgument, Rejected, TooLarge
@@ -107,16 +107,20 @@ def append_times(parts: list[bytes], item: ClientEvent, received_us: int, sent_u
         sent_us = own_us if own_us is not None else sent_us
         if sent_us is not None:
             parts += (wire.SENT_TIME, wire.timestamp(sent_us))
-    given_us = None if item.timestamp is None else _time("timestamp", item.timestamp)
+    given_us = None
+    if (given := item.timestamp) is not None and (given_us := parse_instant(given)) is None:
+        raise _no_time("timestamp")
     if item.original_timestamp is None:
         original_us = given_us
         event_us = correct_skew(received_us, original_us, sent_us)
     else:
-        original_us = _time("originalTimestamp", item.original_timestamp)
+        if (original_us := parse_instant(item.original_timestamp)) is None:
+            raise _no_time("originalTimestamp")
         event_us = correct_skew(received_us, original_us, sent_us) if given_us is None else given_us
-    if original_us is not None:
-        parts += (wire.ORIGINAL_TIME, wire.timestamp(original_us))
-    parts += (wire.EVENT_TIME, wire.timestamp(event_us))
+    if original_us is None:
+        parts += (wire.EVENT_TIME, wire.timestamp(event_us))
+    else:
+        parts += (wire.ORIGINAL_TIME, wire.timestamp(original_us), wire.EVENT_TIME, wire.timestamp(event_us))
 
 
 def append_objects(parts: list[bytes], item: ClientEvent) -> None:
@@ -223,8 +227,5 @@ def _append_unusual(parts: list[bytes], to: wire.Field, field: str, text: bytes)
         raise invalid(field, "an object is expected")
 
 
-def _time(field: str, value: Time) -> int:
-    micros = parse_instant(value)
-    if micros is None:
-        raise invalid(field, "an ISO 8601 time or a number of seconds or milliseconds is expected")
-    return micros
+def _no_time(field: str) -> Fault:
+    return invalid(field, "an ISO 8601 time or a number of seconds or milliseconds is expected")
