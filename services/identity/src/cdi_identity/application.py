@@ -46,7 +46,10 @@ class Identities:
         Raises:
             Transient: the store does not answer; nothing of the batch is promised.
         """
-        identifiers = list({identifier: None for observation in observations for identifier in observation.identifiers})
+        # What brings traits is written in any case, so its identifiers are read only once, under the lock.
+        identifiers = list(
+            {identifier: None for observation in observations if not observation.traits for identifier in observation.identifiers}
+        )
         owners = dict(zip(identifiers, await self._store.owners(identifiers), strict=True)) if identifiers else {}
         resolutions: list[Resolution | None] = [_unchanged(observation, owners) for observation in observations]
         open_ones = [index for index, resolution in enumerate(resolutions) if resolution is None]
@@ -95,8 +98,7 @@ def _unchanged(observation: Observation, owners: dict[Identifier, str | None]) -
     identifiers = observation.identifiers
     if not identifiers:
         return Resolution(fallback_profile_id(observation.workspace_id, "", "", observation.message_id))
-    owner = owners[identifiers[0]]
-    if owner is None or observation.traits:
+    if observation.traits or (owner := owners[identifiers[0]]) is None:
         return None
     for identifier in identifiers:
         if owners[identifier] != owner:

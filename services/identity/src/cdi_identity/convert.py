@@ -19,6 +19,13 @@ from cdi_kernel.faults import InvalidArgument
 MAX_INPUTS: Final = 5_000
 """Inputs of one batch (contract of ``ResolveIdentitiesRequest.inputs``)."""
 
+_ID_LENGTH: Final = 36
+"""Characters of a profile id, all ASCII."""
+
+# What stands in front of a profile id that is alone in its identity.
+_SAMPLE: Final = pb.ResolveIdentitiesResponse(identities=[pb.ResolvedIdentity(profile_id="-" * _ID_LENGTH)])
+_ID_ONLY: Final = _SAMPLE.SerializeToString()[:-_ID_LENGTH]
+
 
 def observations(inputs: Sequence[pb.IdentityInput]) -> list[Observation]:
     """What the events of a batch say, in order.
@@ -44,19 +51,27 @@ def observations(inputs: Sequence[pb.IdentityInput]) -> list[Observation]:
 
 
 def response(resolutions: Iterable[Resolution]) -> pb.ResolveIdentitiesResponse:
-    """The answer to a batch."""
-    identities = [
-        pb.ResolvedIdentity(
-            profile_id=resolution.profile_id,
-            created=resolution.created,
-            merged_profile_ids=resolution.merged,
-            demoted_identifiers=[_identifier(identifier) for identifier in resolution.demoted],
-        )
-        if resolution.created or resolution.merged or resolution.demoted
-        else pb.ResolvedIdentity(profile_id=resolution.profile_id)
-        for resolution in resolutions
-    ]
-    return pb.ResolveIdentitiesResponse(identities=identities)
+    """The answer to a batch.
+
+    Put together from its serialized parts: a repeated field is the concatenation of its elements, each a message with its length in
+    front, and most of them hold a profile id and nothing else. A third of the time of making a message for each.
+    """
+    parts: list[bytes] = []
+    for resolution in resolutions:
+        if resolution.created or resolution.merged or resolution.demoted or len(resolution.profile_id) != _ID_LENGTH:
+            parts.append(pb.ResolveIdentitiesResponse(identities=[_identity(resolution)]).SerializeToString())
+        else:
+            parts += (_ID_ONLY, resolution.profile_id.encode())
+    return pb.ResolveIdentitiesResponse.FromString(b"".join(parts))
+
+
+def _identity(resolution: Resolution) -> pb.ResolvedIdentity:
+    return pb.ResolvedIdentity(
+        profile_id=resolution.profile_id,
+        created=resolution.created,
+        merged_profile_ids=resolution.merged,
+        demoted_identifiers=[_identifier(identifier) for identifier in resolution.demoted],
+    )
 
 
 def profile_id(text: str) -> str | None:

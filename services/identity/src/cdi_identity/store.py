@@ -121,7 +121,8 @@ class PostgresGraph:
 
     async def owners(self, identifiers: Sequence[Identifier]) -> Sequence[str | None]:
         """See ``GraphStore``."""
-        async with self._database.transaction() as connection:
+        # One statement is one snapshot by itself: BEGIN and COMMIT would be two more round trips.
+        async with self._database.session() as connection:
             return await _owners(connection, identifiers)
 
     @asynccontextmanager

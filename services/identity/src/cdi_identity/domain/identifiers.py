@@ -26,6 +26,9 @@ BLOCKED_VALUES: Final = frozenset(
 in somebody's installation."""
 
 
+_COMMON_TYPES: Final = frozenset({"user_id", "anonymous_id", "email"})
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """The identity rules of a workspace. All windows are "ever".
@@ -68,19 +71,22 @@ def usable(workspace_id: str, brought: Iterable[Named], rules: Rules = DEFAULT_R
         rules: the rules of the workspace.
     """
     blocked = rules.blocked
-    return tuple(
-        [
-            (workspace_id, kind, value)
-            for named in brought
-            if (value := named.value).strip("0-")
+    found: list[Identifier] = []
+    for named in brought:
+        value, kind = named.value, named.type
+        if (
+            value.strip("0-")
             and value not in blocked
             and len(value) <= MAX_VALUE_LENGTH
             and "\0" not in value
-            and (kind := named.type)
-            and len(kind) <= MAX_TYPE_LENGTH
-            and "\0" not in kind
-        ][:MAX_PER_EVENT]
-    )
+            and (kind in _COMMON_TYPES or _is_name(kind))
+        ):
+            found.append((workspace_id, kind, value))
+    return tuple(found) if len(found) <= MAX_PER_EVENT else tuple(found[:MAX_PER_EVENT])
+
+
+def _is_name(kind: str) -> bool:
+    return 0 < len(kind) <= MAX_TYPE_LENGTH and "\0" not in kind
 
 
 def by_priority(identifiers: Iterable[Identifier], rules: Rules) -> list[Identifier]:

@@ -79,12 +79,13 @@ def resolve(graph: Graph, observations: Iterable[Observation], rules: Rules) -> 
 
 
 def _decide(graph: Graph, observation: Observation, rules: Rules) -> _Decided:
-    kept = by_priority(observation.identifiers, rules)
     demoted: list[Identifier] = []
-    profiles, unknown = _match(graph, kept)
-    while not _fits(profiles, unknown, rules):
-        demoted.append(kept.pop())
-        profiles, unknown = _match(graph, kept)
+    profiles, unknown = _match(graph, observation.identifiers)
+    if not _fits(profiles, unknown, rules):
+        kept = by_priority(observation.identifiers, rules)
+        while not _fits(profiles, unknown, rules):
+            demoted.append(kept.pop())
+            profiles, unknown = _match(graph, kept)
     made = not profiles
     if made:
         profiles = [graph.create(observation.workspace_id)]
@@ -101,14 +102,14 @@ def _decide(graph: Graph, observation: Observation, rules: Rules) -> _Decided:
 def _match(graph: Graph, identifiers: Iterable[Identifier]) -> tuple[list[Profile], list[Identifier]]:
     """The distinct profiles that have one of the identifiers, and the identifiers that nobody has."""
     profiles: dict[Profile, None] = {}
-    unknown: list[Identifier] = []
+    unknown: dict[Identifier, None] = {}
     for identifier in identifiers:
         owner = graph.owner(identifier)
         if owner is None:
-            unknown.append(identifier)
+            unknown[identifier] = None
         else:
             profiles[owner] = None
-    return list(profiles), unknown
+    return list(profiles), list(unknown)
 
 
 def _fits(profiles: Sequence[Profile], unknown: Sequence[Identifier], rules: Rules) -> bool:
