@@ -55,7 +55,8 @@ async def client() -> AsyncIterator[Client]:
     channels: list[grpc.aio.Channel] = []
 
     def make(process: ServiceProcess) -> ConsentServiceStub:
-        channels.append(grpc.aio.insecure_channel(process.grpc))
+        # With its own connection: channels that share one also share its pause after a failure, for as long as a killed one was away.
+        channels.append(grpc.aio.insecure_channel(process.grpc, options=[("grpc.use_local_subchannel_pool", 1)]))
         return ConsentServiceStub(channels[-1])
 
     yield make

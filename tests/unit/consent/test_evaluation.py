@@ -1,12 +1,21 @@
 """Evaluation of batches: examples of each rule, and properties that hold for any history."""
 
-from collections.abc import Mapping
-
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdi_consent.domain.decisions import ANONYMOUS_ID, CONFIRM_AFTER_US, USER_ID, Decision, Standing, Subject, in_force
-from cdi_consent.domain.evaluation import Evaluation, Item, earlier_than_batch, evaluate
+from cdi_consent.domain.decisions import (
+    ANONYMOUS_ID,
+    CONFIRM_AFTER_US,
+    UNDECIDED,
+    USER_ID,
+    Decided,
+    Decision,
+    Standing,
+    Standings,
+    Subject,
+    in_force,
+)
+from cdi_consent.domain.evaluation import Evaluation, Item, earlier_than_batch, evaluate, subjects_with_news
 from cdi_consent.domain.purposes import Outcome, Purpose, snapshot
 
 WORKSPACE = "acme"
@@ -27,26 +36,30 @@ class Memory:
 
     def __init__(self) -> None:
         self.ledger: dict[str, Decision] = {}
-        self.standings: dict[Subject, dict[str, Standing]] = {}
+        self.standings: dict[Subject, Decided] = {}
 
     def record(self, evaluation: Evaluation) -> None:
         new = {d.decision_id: d for d in evaluation.decisions if d.decision_id not in self.ledger}
         self.ledger |= new
-        self.standings = in_force(self.standings, new.values(), evaluation.confirmations)
+        after = in_force(self.standings, new.values(), evaluation.confirmations)
+        self.standings |= {subject: Decided(own) for subject, own in after.items()}
 
-    def before(self, items: list[Item]) -> Mapping[Subject, Mapping[str, Standing]]:
+    def before(self, items: list[Item]) -> Standings:
         """What was in force before the items."""
         ignored = earlier_than_batch(items, PURPOSES, self.standings)
-        standings = {subject: dict(own) for subject, own in self.standings.items()}
+        standings = {subject: dict(decided.by_purpose) for subject, decided in self.standings.items()}
         for (subject, purpose), ids in ignored.items():
             del standings[subject][purpose]
             rest = [d.standing for d in self.ledger.values() if (d.subject, d.purpose) == (subject, purpose) and d.decision_id not in ids]
             if rest:
                 standings[subject][purpose] = max(rest, key=lambda standing: standing.precedence)
-        return standings
+        return {subject: Decided(own) for subject, own in standings.items()}
 
     def evaluate(self, *items: Item, now_us: int = NOW_US) -> Evaluation:
-        result = evaluate(items, PURPOSES, self.before(list(items)), now_us)
+        before = self.before(list(items))
+        changing = subjects_with_news(items, PURPOSES, before, now_us)
+        result = evaluate(items, PURPOSES, before, changing, now_us)
+        assert bool(changing) == bool(result.decisions or result.confirmations)
         self.record(result)
         return result
 
@@ -65,7 +78,7 @@ def test_without_a_decision_the_default_policy_holds() -> None:
 
 
 def test_a_workspace_without_purposes_grants_nothing_and_links() -> None:
-    assert evaluate([Item("other", "m1", (("other", USER_ID, "x"),), (("ads", True),))], PURPOSES, {}, NOW_US) == (
+    assert evaluate([Item("other", "m1", (("other", USER_ID, "x"),), (("ads", True),))], PURPOSES, {}, (), NOW_US) == (
         [Outcome((), (), True)],
         [],
         {},
@@ -134,7 +147,7 @@ def test_between_the_subjects_of_an_event_the_stricter_wins_and_is_what_it_rests
     memory = Memory()
     memory.evaluate(item("m1", ADA, at=1, ads=True), item("m2", BROWSER, at=2, ads=False))
     (outcome,) = memory.evaluate(item("m3", ADA, BROWSER)).outcomes
-    denial = memory.standings[BROWSER]["advertising"].decision_id
+    denial = memory.standings[BROWSER].by_purpose["advertising"].decision_id
     assert "advertising" not in granted(outcome)
     assert outcome.decision_ids == (denial,)
 
@@ -204,8 +217,8 @@ def test_what_is_in_force_is_the_latest_line_and_every_line_changed_something_or
 ) -> None:
     memory = Memory()
     memory.evaluate(*build(drawn))
-    for subject, own in memory.standings.items():
-        for purpose, standing in own.items():
+    for subject, decided in memory.standings.items():
+        for purpose, standing in decided.by_purpose.items():
             lines = [d for d in memory.ledger.values() if (d.subject, d.purpose) == (subject, purpose)]
             latest = max(lines, key=lambda d: (d.decide_us, not d.granted, d.decision_id))
             assert standing == latest.standing
@@ -224,6 +237,7 @@ def test_an_event_is_granted_what_no_subject_denies(drawn: Drawn, who: list[Subj
     memory.evaluate(*build(drawn))
     (outcome,) = memory.evaluate(item("last", *who)).outcomes
     for purpose in PURPOSES[WORKSPACE].purposes:
-        answers = [own[purpose.name].granted for subject in who if purpose.name in (own := memory.standings.get(subject, {}))]
+        own = [memory.standings.get(subject, UNDECIDED).granted for subject in who]
+        answers = [granted_[purpose.name] for granted_ in own if purpose.name in granted_]
         assert (purpose.name in outcome.granted_purposes) == (all(answers) if answers else purpose.allowed_by_default)
     assert outcome.linkable == ("analytics" in outcome.granted_purposes)

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from cdi_consent.domain.decisions import Decision, Standing, Subject
-from cdi_consent.domain.evaluation import Evaluation, Item, earlier_than_batch, evaluate
+from cdi_consent.domain.decisions import Decided, Decision, Subject
+from cdi_consent.domain.evaluation import Item, earlier_than_batch, evaluate, subjects_with_news
 from cdi_consent.domain.purposes import Outcome, Purpose, Purposes, checked, snapshot
 from cdi_consent.domain.recording import Draft, accepted
 from cdi_consent.ports import Clock, Ledger, Position, PurposeStore, Reading
@@ -84,42 +84,37 @@ class Consent:
     async def evaluate(self, items: Sequence[Item]) -> list[Outcome]:
         """What each event may be used for, after recording the answers that the events carry.
 
-        A batch without news costs one statement and takes no lock. News are judged a second time under the lock of the subjects whom
-        they concern, so that what is recorded is a change of what is in force at that moment.
+        A batch without news costs one statement and takes no lock. With news it is judged under the lock of the subjects whom they
+        concern, so that what is recorded is a change of what is in force at that moment.
         """
         purposes = self.book.current
         subjects = dict.fromkeys(subject for item in items if item.workspace_id in purposes for subject in item.subjects)
         if not subjects:
-            return evaluate(items, purposes, {}, self.clock()).outcomes
+            return evaluate(items, purposes, {}, (), self.clock()).outcomes
         async with self.ledger.reading() as reading:
             standings = await _before_batch(items, purposes, reading, subjects)
-        evaluation = evaluate(items, purposes, standings, self.clock())
-        if evaluation.has_news:
-            evaluation = await self._record_carried(items, purposes, standings, evaluation)
-        return evaluation.outcomes
-
-    async def _record_carried(
-        self, items: Sequence[Item], purposes: Purposes, standings: dict[Subject, dict[str, Standing]], first: Evaluation
-    ) -> Evaluation:
-        changing = {decision.subject for decision in first.decisions} | {subject for subject, _ in first.confirmations}
-        others = {subject: own for subject, own in standings.items() if subject not in changing}
+        changing = subjects_with_news(items, purposes, standings, self.clock())
+        if not changing:
+            return evaluate(items, purposes, standings, (), self.clock()).outcomes
+        others = {subject: decided for subject, decided in standings.items() if subject not in changing}
         async with self.ledger.writing(changing) as writing:
             fresh = await _before_batch(items, purposes, writing, changing)
-            evaluation = evaluate(items, purposes, others | fresh, self.clock())
+            evaluation = evaluate(items, purposes, others | fresh, changing, self.clock())
             await writing.record(evaluation.decisions, evaluation.confirmations)
-        return evaluation
+        return evaluation.outcomes
 
 
 async def _before_batch(
     items: Sequence[Item], purposes: Purposes, reading: Reading, subjects: Collection[Subject]
-) -> dict[Subject, dict[str, Standing]]:
+) -> dict[Subject, Decided]:
     """What was in force before these items: now, less what the same batch recorded when it was evaluated before."""
     standings = await reading.standings(subjects)
     ignored = earlier_than_batch(items, purposes, standings)
-    if ignored:
-        earlier = await reading.standings_without(ignored)
-        for subject, purpose in ignored:
-            del standings[subject][purpose]
-        for (subject, purpose), standing in earlier.items():
-            standings[subject][purpose] = standing
-    return standings
+    if not ignored:
+        return standings
+    before = {subject: dict(standings[subject].by_purpose) for subject, _ in ignored}
+    for subject, purpose in ignored:
+        del before[subject][purpose]
+    for (subject, purpose), standing in (await reading.standings_without(ignored)).items():
+        before[subject][purpose] = standing
+    return standings | {subject: Decided(own) for subject, own in before.items()}

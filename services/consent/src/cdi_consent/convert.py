@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from cdi.consent.v1 import consent_service_pb2 as service_pb2
 from cdi.consent.v1 import purpose_pb2
 from cdi_consent.domain.decisions import ANONYMOUS_ID, SUBJECT_TYPES, USER_ID, Decision, Subject, can_be_subject, instant
-from cdi_consent.domain.evaluation import Item
+from cdi_consent.domain.evaluation import REMEMBERED, Item
 from cdi_consent.domain.purposes import Outcome, Purpose
 from cdi_consent.domain.recording import Draft
 from cdi_consent.ports import Position
@@ -45,12 +46,12 @@ def items_of(request: service_pb2.EvaluateConsentRequest) -> tuple[list[Item], l
     for given in request.inputs:
         workspace_id = given.workspace_id
         subjects: tuple[Subject, ...] = ()
-        if (user_id := given.user_id) and can_be_subject(user_id):
+        if can_be_subject(user_id := given.user_id):
             subjects = ((workspace_id, USER_ID, user_id),)
-        if (anonymous_id := given.anonymous_id) and can_be_subject(anonymous_id):
-            subjects += ((workspace_id, ANONYMOUS_ID, anonymous_id),)
-        if preferences := given.preferences:
-            answers = tuple([(preference.category, preference.granted) for preference in preferences])
+        if can_be_subject(anonymous_id := given.anonymous_id):
+            subjects = (*subjects, (workspace_id, ANONYMOUS_ID, anonymous_id))
+        answers = tuple([(preference.category, preference.granted) for preference in given.preferences])
+        if answers:
             items.append(Item(workspace_id, given.message_id, subjects, answers, _micros(given.event_time)))
         else:
             items.append(Item(workspace_id, "", subjects))
@@ -60,17 +61,16 @@ def items_of(request: service_pb2.EvaluateConsentRequest) -> tuple[list[Item], l
 
 
 def evaluated(outcomes: Iterable[Outcome]) -> service_pb2.EvaluateConsentResponse:
-    """The answer to a batch. Most events share their outcome, so each distinct one is built once."""
-    known: dict[Outcome, service_pb2.EvaluatedConsent] = {}
-    results: list[service_pb2.EvaluatedConsent] = []
-    for outcome in outcomes:
-        result = known.get(outcome)
-        if result is None:
-            granted, decision_ids, linkable = outcome
-            result = service_pb2.EvaluatedConsent(granted_purposes=granted, decision_ids=decision_ids, linkable=linkable)
-            known[outcome] = result
-        results.append(result)
-    return service_pb2.EvaluateConsentResponse(results=results)
+    """The answer to a batch. In protobuf, messages written one after the other are one message with the results of all."""
+    return service_pb2.EvaluateConsentResponse.FromString(b"".join(map(_answer_with_one, outcomes)))
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _answer_with_one(outcome: Outcome) -> bytes:
+    """An answer that holds this outcome alone, serialized."""
+    granted, decision_ids, linkable = outcome
+    result = service_pb2.EvaluatedConsent(granted_purposes=granted, decision_ids=decision_ids, linkable=linkable)
+    return service_pb2.EvaluateConsentResponse(results=[result]).SerializeToString()
 
 
 def draft_of(message: purpose_pb2.Decision) -> Draft:
@@ -82,23 +82,17 @@ def draft_of(message: purpose_pb2.Decision) -> Draft:
 
 def decision_message(decision: Decision) -> purpose_pb2.Decision:
     """A line of the ledger."""
-    workspace_id, subject_type, subject_id = decision.subject
-    return purpose_pb2.Decision(
-        decision_id=decision.decision_id,
-        workspace_id=workspace_id,
-        subject_type=subject_type,
-        subject_id=subject_id,
-        purpose=decision.purpose,
-        granted=decision.granted,
-        decide_time=_timestamp(decision.decide_us),
-        record_time=_timestamp(decision.record_us),
-        proof=decision.proof,
-    )
+    message = purpose_pb2.Decision()
+    _write(decision, message)
+    return message
 
 
 def announcement(decisions: Sequence[Decision]) -> purpose_pb2.DecisionsRecorded:
     """What goes onto CONSENT: decisions of one workspace, in the order of recording."""
-    return purpose_pb2.DecisionsRecorded(decisions=[decision_message(decision) for decision in decisions])
+    message = purpose_pb2.DecisionsRecorded()
+    for decision in decisions:
+        _write(decision, message.decisions.add())
+    return message
 
 
 def purpose_of(message: purpose_pb2.Purpose) -> Purpose:
@@ -188,6 +182,18 @@ def _micros(timestamp: Timestamp) -> int:
     return instant(timestamp.seconds, timestamp.nanos)
 
 
-def _timestamp(micros: int) -> Timestamp:
+def _write(decision: Decision, message: purpose_pb2.Decision) -> None:
+    """Fills a new message. Fields are set one by one: at half the cost of the constructor's arguments."""
+    message.decision_id = decision.decision_id
+    message.workspace_id, message.subject_type, message.subject_id = decision.subject
+    message.purpose = decision.purpose
+    message.granted = decision.granted
+    _write_instant(decision.decide_us, message.decide_time)
+    _write_instant(decision.record_us, message.record_time)
+    message.proof = decision.proof
+
+
+def _write_instant(micros: int, timestamp: Timestamp) -> None:
     seconds, rest = divmod(micros, 1_000_000)
-    return Timestamp(seconds=seconds, nanos=rest * 1_000)
+    timestamp.seconds = seconds
+    timestamp.nanos = rest * 1_000

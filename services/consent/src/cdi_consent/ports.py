@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from cdi_consent.domain.decisions import Decision, Standing, Subject
+from cdi_consent.domain.decisions import Decided, Decision, Standing, Subject
 from cdi_consent.domain.purposes import Purpose
 
 Clock = Callable[[], int]
@@ -19,8 +19,8 @@ Position = tuple[int, str]
 class Reading(Protocol):
     """Reads what is committed. Does not promise that two calls see the same moment."""
 
-    async def standings(self, subjects: Collection[Subject]) -> dict[Subject, dict[str, Standing]]:
-        """What is in force, by subject and purpose. Subjects without a decision are absent."""
+    async def standings(self, subjects: Collection[Subject]) -> dict[Subject, Decided]:
+        """What is in force. Subjects without a decision are absent."""
         ...
 
     async def standings_without(self, ignored: Mapping[tuple[Subject, str], Sequence[str]]) -> dict[tuple[Subject, str], Standing]:

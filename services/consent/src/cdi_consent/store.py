@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from itertools import groupby
 from typing import Final
 
@@ -19,7 +20,8 @@ import xxhash
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cdi_consent.convert import announcement
-from cdi_consent.domain.decisions import Decision, Standing, Subject, in_force
+from cdi_consent.domain.decisions import UNDECIDED, Decided, Decision, Standing, Subject, in_force
+from cdi_consent.domain.evaluation import REMEMBERED
 from cdi_consent.domain.purposes import Purpose
 from cdi_consent.ports import Position
 from cdi_kernel import envelope, topology
@@ -35,16 +37,18 @@ _PURPOSE_LOCK: Final = 0x0CD1_0011
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NEWEST: Final[Position] = (MAX_INSTANT_US, "ffffffff-ffff-ffff-ffff-ffffffffffff")
 
-# The ids travel as one JSON text per workspace and type: the driver would take half a microsecond for each element of an array. OFFSET 0
-# keeps the planner from reading the whole table for a hash join: the index is searched for the sorted ids, whatever the statistics say.
+# Many values travel as one JSON text per column: the driver would take half a microsecond for each element of an array. The answer is one
+# row per workspace and type: a row costs the driver more than two elements of arrays. OFFSET 0 keeps the planner from reading the whole
+# table for a hash join: the index is searched for the sorted ids, whatever the statistics say.
 _STANDINGS: Final = """
-SELECT g.workspace_id, g.subject_type, c.subject_id, c.standings
+SELECT g.workspace_id, g.subject_type, array_agg(c.subject_id), array_agg(c.standings)
 FROM unnest($1::text[], $2::text[], $3::text[]) AS g (workspace_id, subject_type, ids)
 CROSS JOIN LATERAL (
     SELECT subject_id, standings::text AS standings FROM current_decisions AS c
     WHERE c.workspace_id = g.workspace_id AND c.subject_type = g.subject_type
         AND c.subject_id = ANY (ARRAY(SELECT json_array_elements_text(g.ids::json))) OFFSET 0
 ) AS c
+GROUP BY g.workspace_id, g.subject_type
 """
 
 _STANDINGS_WITHOUT: Final = """
@@ -62,9 +66,15 @@ CROSS JOIN LATERAL (
 _RECORD: Final = """
 INSERT INTO ledger
     (decision_id, workspace_id, subject_type, subject_id, purpose, granted, decide_time, record_time, proof)
-SELECT * FROM unnest(
-    $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::boolean[], $7::timestamptz[], $8::timestamptz[], $9::text[]
-)
+SELECT decision_id::uuid, workspace_id, subject_type, subject_id, purpose, granted::boolean,
+    to_timestamp(decide_us::bigint / 1000000) + decide_us::bigint % 1000000 * interval '1 microsecond',
+    to_timestamp(record_us::bigint / 1000000) + record_us::bigint % 1000000 * interval '1 microsecond',
+    proof
+FROM ROWS FROM (
+    json_array_elements_text($1), json_array_elements_text($2), json_array_elements_text($3),
+    json_array_elements_text($4), json_array_elements_text($5), json_array_elements_text($6),
+    json_array_elements_text($7), json_array_elements_text($8), json_array_elements_text($9)
+) AS k (decision_id, workspace_id, subject_type, subject_id, purpose, granted, decide_us, record_us, proof)
 ON CONFLICT (decision_id) DO NOTHING
 RETURNING decision_id::text AS decision_id
 """
@@ -72,7 +82,9 @@ RETURNING decision_id::text AS decision_id
 _PUT_IN_FORCE: Final = """
 INSERT INTO current_decisions (workspace_id, subject_type, subject_id, standings)
 SELECT workspace_id, subject_type, subject_id, standings::json
-FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS k (workspace_id, subject_type, subject_id, standings)
+FROM ROWS FROM (
+    json_array_elements_text($1), json_array_elements_text($2), json_array_elements_text($3), json_array_elements_text($4)
+) AS k (workspace_id, subject_type, subject_id, standings)
 ON CONFLICT (workspace_id, subject_type, subject_id) DO UPDATE SET standings = excluded.standings
 """
 
@@ -138,17 +150,22 @@ class ConnectionLedger:
         self._connection = connection
         self._driver = raw(connection)
         self.announced = False
+        self._asked: frozenset[Subject] = frozenset()
+        self._found: dict[Subject, Decided] = {}
 
-    async def standings(self, subjects: Collection[Subject]) -> dict[Subject, dict[str, Standing]]:
+    async def standings(self, subjects: Collection[Subject]) -> dict[Subject, Decided]:
         groups: dict[tuple[str, str], list[str]] = {}
         for workspace_id, subject_type, subject_id in subjects:
             groups.setdefault((workspace_id, subject_type), []).append(subject_id)
         keys = [(*group, orjson.dumps(ids).decode()) for group, ids in groups.items()]
         rows = await self._driver.fetch(_STANDINGS, *_columns(keys, 3))
-        return {
-            (workspace_id, subject_type, subject_id): {name: Standing(*of) for name, of in orjson.loads(standings).items()}
-            for workspace_id, subject_type, subject_id, standings in rows
+        found = {
+            (workspace_id, subject_type, subject_id): _decided(standings)
+            for workspace_id, subject_type, ids, packed in rows
+            for subject_id, standings in zip(ids, packed, strict=True)
         }
+        self._asked, self._found = frozenset(subjects), found
+        return found
 
     async def standings_without(self, ignored: Mapping[tuple[Subject, str], Sequence[str]]) -> dict[tuple[Subject, str], Standing]:
         ordered = list(ignored)
@@ -162,7 +179,7 @@ class ConnectionLedger:
 
     async def record(self, decisions: Sequence[Decision], confirmations: Mapping[tuple[Subject, str], Standing] = {}) -> None:
         by_id = {decision.decision_id: decision for decision in decisions}
-        rows = await self._driver.fetch(_RECORD, *_columns([_line(decision) for decision in by_id.values()], 9)) if by_id else ()
+        rows = await self._driver.fetch(_RECORD, *_json_columns([_line(decision) for decision in by_id.values()])) if by_id else ()
         new_ids = {row["decision_id"] for row in rows}
         new = [decision for decision in by_id.values() if decision.decision_id in new_ids]
         if new or confirmations:
@@ -172,11 +189,12 @@ class ConnectionLedger:
 
     async def _put_in_force(self, new: Sequence[Decision], confirmations: Mapping[tuple[Subject, str], Standing]) -> None:
         touched = {decision.subject for decision in new} | {subject for subject, _ in confirmations}
-        before = await self.standings(touched)
+        # Nobody else writes about them before the commit: what was read under their locks still holds.
+        before = self._found if touched <= self._asked else await self.standings(touched)
         after = in_force(before, new, confirmations)
-        rows = [(*subject, _packed(own)) for subject, own in sorted(after.items()) if own != before.get(subject)]
+        rows = [(*subject, _packed(own)) for subject, own in sorted(after.items()) if own != before.get(subject, UNDECIDED).by_purpose]
         if rows:
-            await self._driver.execute(_PUT_IN_FORCE, *_columns(rows, 4))
+            await self._driver.execute(_PUT_IN_FORCE, *_json_columns(rows))
 
 
 class PostgresPurposes:
@@ -225,9 +243,20 @@ def _columns(rows: Sequence[Sequence[object]], width: int) -> list[Sequence[obje
     return list(zip(*rows, strict=True)) if rows else [()] * width
 
 
+def _json_columns(rows: Sequence[Sequence[object]]) -> list[str]:
+    """Rows, at least one, as JSON texts that ``json_array_elements_text`` takes, one per column."""
+    return [orjson.dumps(column).decode() for column in zip(*rows, strict=True)]
+
+
 def _packed(own: Mapping[str, Standing]) -> str:
-    """The column ``standings``; ``Standing(*…)`` of each member reads it again."""
+    """The column ``standings``; ``_decided`` reads it again."""
     return orjson.dumps({purpose: tuple(standing) for purpose, standing in own.items()}).decode()
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _decided(standings: str) -> Decided:
+    """The column ``standings`` as an object: while its text is the same, it is the same object."""
+    return Decided({purpose: Standing(*of) for purpose, of in orjson.loads(standings).items()})
 
 
 def _line(decision: Decision) -> tuple[object, ...]:
@@ -236,8 +265,8 @@ def _line(decision: Decision) -> tuple[object, ...]:
         *decision.subject,
         decision.purpose,
         decision.granted,
-        _datetime(decision.decide_us),
-        _datetime(decision.record_us),
+        decision.decide_us,
+        decision.record_us,
         decision.proof,
     )
 

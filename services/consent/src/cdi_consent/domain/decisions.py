@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 import orjson
@@ -22,9 +20,10 @@ MAX_SUBJECT_ID: Final = 512
 MAX_PROOF: Final = 1_000
 """Characters of a proof."""
 
-CONFIRM_AFTER_US: Final = 600_000_000
+CONFIRM_AFTER_US: Final = 1_800_000_000
 """The same answer again adds no line, but from this age of a standing on it moves the standing's time. Otherwise an answer from between
-the two that arrives late, from a device that was offline, would seem to be the latest. Not at every event: many carry every answer."""
+the two that arrives late, from a device that was offline, would seem to be the latest. Not at every event: many carry every answer, and
+half an hour is about once per visit."""
 
 Subject: TypeAlias = tuple[str, str, str]
 """Whose decision: workspace, ``user_id`` or ``anonymous_id``, the id. A plain tuple, because one is made per id and event."""
@@ -50,13 +49,48 @@ class Standing(NamedTuple):
         """Of two decisions the one with the greater value is in force: the later, at the same instant the denial."""
         return self.decide_us, not self.granted, self.decision_id
 
+    def is_confirmed_at(self, decide_us: int) -> bool:
+        """Whether the same answer at that time moves this one's time."""
+        return decide_us > self.decide_us + CONFIRM_AFTER_US
 
-Standings = Mapping[Subject, Mapping[str, Standing]]
-"""Subject → purpose → the decision in force. Subjects without any decision are absent."""
+
+class Decided:
+    """What one subject has decided. Never changed and equal only to itself, so that what follows from it can be remembered.
+
+    Attributes:
+        by_purpose: purpose → the decision in force.
+        granted: the same as plain answers.
+        proofs: where these decisions came from.
+        settled_until_us: answers given until then confirm none of these decisions.
+    """
+
+    __slots__ = ("by_purpose", "granted", "proofs", "settled_until_us")
+
+    def __init__(self, by_purpose: Mapping[str, Standing]) -> None:
+        self.by_purpose = by_purpose
+        self.granted = {purpose: standing.granted for purpose, standing in by_purpose.items()}
+        self.proofs = [standing.proof for standing in by_purpose.values()]
+        oldest_us = min((standing.decide_us for standing in by_purpose.values()), default=MAX_INSTANT_US)
+        self.settled_until_us = oldest_us + CONFIRM_AFTER_US
+
+    def changed_by(self, answers: Mapping[str, bool], decide_us: int) -> bool:
+        """Whether one of these answers differs from what is in force or confirms it. Runs for every event: the usual case first."""
+        if decide_us <= self.settled_until_us and answers == self.granted:
+            return False
+        return any(
+            (standing := self.by_purpose.get(purpose)) is None or standing.granted != granted or standing.is_confirmed_at(decide_us)
+            for purpose, granted in answers.items()
+        )
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+UNDECIDED: Final = Decided({})
+"""What somebody has decided of whom nothing is known."""
+
+Standings = Mapping[Subject, Decided]
+"""What is in force. Subjects without any decision are absent."""
+
+
+class Decision(NamedTuple):
     """One answer of one subject on one purpose: a line of the ledger.
 
     Attributes:
@@ -86,20 +120,23 @@ class Decision:
 def in_force(
     before: Standings, new: Iterable[Decision], confirmations: Mapping[tuple[Subject, str], Standing]
 ) -> dict[Subject, dict[str, Standing]]:
-    """What is in force after new decisions; a confirmation moves the time of the decision that it names, while that is in force.
+    """What is in force after new decisions, for the subjects that they or the confirmations concern.
 
+    A confirmation moves the time of the decision that it names, while that is in force.
     Confirmations come first, so that a decision older than the confirmation of what stands does not take its place; a confirmation
     of a new decision comes with that decision.
     """
-    after = {subject: dict(own) for subject, own in before.items()}
+    after: dict[Subject, dict[str, Standing]] = {}
 
     def offer(subject: Subject, purpose: str, offered: Standing) -> None:
-        own = after.setdefault(subject, {})
+        own = after.get(subject)
+        if own is None:
+            own = after[subject] = dict(before.get(subject, UNDECIDED).by_purpose)
         if (known := own.get(purpose)) is None or known.precedence < offered.precedence:
             own[purpose] = offered
 
     for (subject, purpose), confirmed in confirmations.items():
-        known = after.get(subject, {}).get(purpose)
+        known = before.get(subject, UNDECIDED).by_purpose.get(purpose)
         if known is not None and known.decision_id == confirmed.decision_id:
             offer(subject, purpose, confirmed)
     for decision in new:
@@ -125,7 +162,8 @@ def decision_id(origin: Origin, subject: Subject, purpose: str, granted: bool, d
     content = orjson.dumps((origin, subject, purpose, granted, decide_us, proof))
     digest = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big") >> 2
     value = milliseconds << 80 | 0x7 << 76 | (micros << 12) // 1_000 << 64 | 0b10 << 62 | digest
-    return str(uuid.UUID(int=value))
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def can_be_subject(subject_id: str) -> bool:
@@ -140,4 +178,5 @@ def proof_of(message_id: str) -> str:
 
 def instant(seconds: int, nanos: int) -> int:
     """A protobuf timestamp as microseconds since 1970, within the range of timestamps whatever its fields say."""
-    return min(max(seconds * 1_000_000 + nanos // 1_000, MIN_INSTANT_US), MAX_INSTANT_US)
+    micros = seconds * 1_000_000 + nanos // 1_000
+    return micros if MIN_INSTANT_US <= micros <= MAX_INSTANT_US else min(max(micros, MIN_INSTANT_US), MAX_INSTANT_US)

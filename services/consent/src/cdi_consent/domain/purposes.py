@@ -61,9 +61,9 @@ WITHOUT_PURPOSES: Final = Outcome((), (), True)
 """The outcome in a workspace that has no purposes."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class WorkspacePurposes:
-    """The purposes of one workspace.
+    """The purposes of one workspace. Equal only to itself, so that what follows from it can be remembered.
 
     Attributes:
         purposes: by name, sorted.
