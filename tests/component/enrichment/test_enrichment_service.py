@@ -56,7 +56,8 @@ async def test_an_event_leaves_with_consent_identity_and_enrichments(run: Run) -
     context = {"ip": "8.8.8.8", "page": {"url": "https://shop.example/?utm_source=news"}, "externalIds": [{"id": "x", "type": "GA"}]}
     events = [page(anonymous_id="a-1", context=context), identify(user_id="u-1", anonymous_id="a-1"), alias("old", user_id="u-1")]
     sequences = await run.collect(events, partition=1)
-    enriched = await eventually(lambda: run.enriched(), within=WITHIN)
+    await run.handled(3)
+    enriched = await run.enriched()
     assert ids(enriched) == ids(events)
     assert {event.identity.profile_id for event in enriched} == {enriched[0].identity.profile_id}
     assert enriched[0].identity.created

@@ -107,5 +107,21 @@ async def test_counts_move_only_with_progress(database: Database) -> None:
     with pytest.raises(StoreUnavailable):
         await store.advance({1: Advance(first, second, {(OUTCOME_ACCEPTED, ""): 9}), 0: Advance(START, second)})
     await store.advance({0: Advance(first, second, {(OUTCOME_ACCEPTED, ""): 2, (OUTCOME_REJECTED, "poison_event"): 1})})
+    assert await store.read([0]) == {0: second}
     counts = [(count.outcome, count.reason, count.events) for count in await store.count_outcomes()]
     assert counts == [(OUTCOME_ACCEPTED, "", 8), (OUTCOME_REJECTED, "poison_event", 1)]
+
+
+async def test_a_replica_that_missed_a_move_reads_again_after_its_own_has_failed(database: Database) -> None:
+    store, other = ProgressStore(database), ProgressStore(database)
+    first, second, third = (Position(sequence, sequence) for sequence in (1, 2, 3))
+    await store.advance({0: Advance(START, first), 1: Advance(START, first)})
+    await other.advance({0: Advance(first, second)})
+    # What it has reached a moment ago it takes from memory, and advancing finds out.
+    assert await store.read([0]) == {0: first}
+    with pytest.raises(StoreUnavailable):
+        await store.advance({0: Advance(first, third)})
+    assert await store.read([0]) == {0: second}
+    assert await store.read([0, 1]) == {0: second, 1: first}
+    await store.advance({0: Advance(second, third)})
+    assert await other.read([0, 1, 2]) == {0: third, 1: first}

@@ -22,7 +22,7 @@ from cdi_runtime import bus, rpc
 from cdi_runtime.service import ServiceContext, logger
 from cdi_runtime.store import Database
 
-LANES: Final = 8
+LANES: Final = 4
 """Batches under way at once; they overlap their waits for consent, identity, Postgres and NATS."""
 
 POOL_SIZE: Final = LANES + 3

@@ -29,7 +29,7 @@ EPOCH: Final = timedelta(hours=24)
 """How long claims go into one table. The dedupe window is at least this long."""
 
 _LOCK: Final = 0x0CD1_E001
-_REMEMBERED: Final = 65_536
+_REMEMBERED: Final = 16_384
 _PLACE: Final = Struct(">QIH")
 """A place as it is stored: sequence, position, partition."""
 
