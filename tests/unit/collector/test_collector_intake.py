@@ -155,6 +155,27 @@ def test_a_batch_nested_beyond_reading_is_refused_whole() -> None:
     assert caught.value.reason_name == "nesting_too_deep"
 
 
+@pytest.mark.parametrize(("levels", "accepted"), [(64, 2), (65, 1)])
+def test_an_object_may_be_nested_to_the_limit(levels: int, accepted: int) -> None:
+    deep = b'{"type":"track","event":"X","userId":"u","properties":%s}' % (b'{"a":' * levels + b"1" + b"}" * levels)
+    body = b'{"batch":[%s,%s]}' % (json.dumps(TRACK).encode(), deep)
+    intake, _ = take("/v1/batch", body)
+    assert intake.accepted == accepted
+    assert [refusal.fault.reason_name for refusal in intake.refusals] == ["nesting_too_deep"] * (2 - accepted)
+
+
+@pytest.mark.parametrize("body", [b'{"batch":[]}],[{"batch":[]}', b'{"batch":[]}]', b'{"batch":[]},{"batch":[]}'])
+def test_several_values_are_no_body(body: bytes) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        take("/v1/batch", body)
+    assert caught.value.reason_name == "malformed_payload"
+
+
+def test_a_batch_context_nested_too_deep_refuses_its_events() -> None:
+    intake = take_batch(TRACK, context=json.loads('{"a":' * 65 + "1" + "}" * 65))
+    assert [refusal.fault.reason_name for refusal in intake.refusals] == ["nesting_too_deep"]
+
+
 def test_ids_may_be_numbers() -> None:
     event = one(TRACK | {"userId": 12, "anonymousId": 3.0, "messageId": 0})
     assert (event.user_id, event.anonymous_id, event.message_id) == ("12", "3", "0")

@@ -58,6 +58,16 @@ def test_nesting_is_counted_exactly(value: object, limit: int) -> None:
     assert json_text.too_deep(json.dumps(value).encode(), limit) == (depth(value) > limit)
 
 
+@given(VALUES, st.integers(1, 12))
+def test_what_is_sound_is_json_within_the_levels(value: object, limit: int) -> None:
+    text = json.dumps(value).encode()
+    if json_text.is_sound(text, limit):
+        assert depth(value) <= limit
+    else:
+        assert depth(value) >= limit
+    assert not json_text.is_sound(text + b"}", limit)
+
+
 def test_brackets_in_strings_are_no_nesting() -> None:
     assert not json_text.too_deep(json.dumps({"a": "[{" * 500 + '"\\'}).encode())
 

@@ -44,7 +44,8 @@ def is_sound(text: bytes, levels: int) -> bool:
     """Whether ``check`` passes and no more than ``levels`` are nested, for the price of ``check`` alone.
 
     simdjson refuses what is nested deeper than its own limit; brackets in front of the text use up what is not allowed of it. They
-    could hide that the text is several values, so whoever asks decodes the text afterwards, which finds that.
+    could hide that the text is several values, so whoever asks decodes the text afterwards, which finds that. A no is not final: it is
+    also said to what reaches ``levels`` exactly, since simdjson counts an innermost object or array only if it is not empty.
     """
     padding = _PARSER_LEVELS - levels
     try:
