@@ -15,7 +15,7 @@ class Settings(ServiceSettings):
 
     Attributes:
         duckdb_path: the warehouse's file; made when it does not exist.
-        duckdb_memory_limit: what DuckDB may use beside the process itself.
+        duckdb_memory_limit: what DuckDB may use beside the process itself; rows that wait for a checkpoint spill to disk beyond it.
         duckdb_threads: threads of DuckDB; queries and loads are single-threaded with 1.
         checkpoint_threshold: size of DuckDB's write-ahead log at which it is folded into the file. Larger: fewer and longer stalls.
         load_linger_seconds: how long a load waits for more events; the first part of the freshness.
@@ -26,7 +26,7 @@ class Settings(ServiceSettings):
     service_name: ClassVar[str] = "warehouse-loader"
 
     duckdb_path: Path = Path("warehouse.duckdb")
-    duckdb_memory_limit: str = Field(default="64MB", pattern=r"^\d+(\.\d+)?[KMG]i?B$")
+    duckdb_memory_limit: str = Field(default="32MB", pattern=r"^\d+(\.\d+)?[KMG]i?B$")
     duckdb_threads: int = Field(default=1, ge=1, le=64)
     checkpoint_threshold: str = Field(default="64MB", pattern=r"^\d+(\.\d+)?[KMG]i?B$")
     load_linger_seconds: float = Field(default=0.25, ge=0.0, le=60.0)

@@ -43,7 +43,7 @@ def open_file(options: Options) -> DuckDbWarehouse:
     root = duckdb.connect(":memory:", config={"threads": options.threads, "memory_limit": options.memory_limit})
     try:
         path = str(options.path).replace("'", "''")
-        root.execute(f"attach '{path}' as warehouse (row_group_size {sql.ROW_GROUP_SIZE})")
+        root.execute(f"attach '{path}' as warehouse")
         root.execute(f"set global temp_directory = '{path}.tmp'")
         root.execute("set global timezone = 'UTC'")
         root.execute(f"set global checkpoint_threshold = '{options.checkpoint_threshold}'")

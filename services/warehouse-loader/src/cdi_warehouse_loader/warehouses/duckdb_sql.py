@@ -9,10 +9,6 @@ from cdi_warehouse_loader.domain import naming
 from cdi_warehouse_loader.domain.columns import ColumnType
 from cdi_warehouse_loader.domain.layout import STARTING_TABLES
 
-ROW_GROUP_SIZE: Final = 20_480
-"""Rows that are compressed together. A checkpoint writes every group anew that is not full, and groups of DuckDB's default of 122,880
-rows cost four times the work of the load itself."""
-
 OWN_TABLES: Final = (
     "create schema if not exists _cdi",
     """create table if not exists _cdi.positions (
