@@ -36,7 +36,7 @@ PIN_SECONDS: Final = 5
 PULL_SECONDS: Final = 1.5
 """Life of a pull request; renewing it tells the server that the owner lives."""
 
-MAX_FETCHED_MESSAGES: Final = 64
+MAX_FETCHED_MESSAGES: Final = 128
 """Messages fetched and not settled, per partition; an overlapping pull request may bring as many again."""
 
 _MAX_ACK_PENDING: Final = 8 * MAX_FETCHED_MESSAGES

@@ -27,7 +27,6 @@ from cdi_runtime import telemetry
 from cdi_runtime.service.context import ServiceContext
 from cdi_runtime.service.ops import serve_ops
 from cdi_runtime.service.settings import ServiceSettings, effective_settings, unknown_names
-from cdi_runtime.store import SchemaOutdated, verify
 from cdi_runtime.telemetry.logs import configure_logs, logger
 
 S = TypeVar("S", bound=ServiceSettings)
@@ -110,19 +109,28 @@ async def _migrate(settings: ServiceSettings) -> int:
     return OK
 
 
+async def _verified(url: str, package: str) -> int:
+    """``OK`` when the database is at the head of the migrations, else the exit code, after saying why."""
+    from cdi_runtime.store import SchemaOutdated, verify  # a service without a database needs no SQLAlchemy (20 MB)
+
+    try:
+        await verify(url, package)
+    except SchemaOutdated as outdated:
+        print(f"{outdated.message}: run python -m {package.partition('.')[0]} migrate", file=sys.stderr)  # noqa: T201
+        return NOT_MIGRATED
+    except Fault as fault:
+        log.error("service.start_failed", reason=fault.message)
+        return FAILED
+    return OK
+
+
 async def _serve(bootstrap: Bootstrap[S], settings: S, context: ServiceContext) -> int:
     if settings.migrations is not None:
         if settings.database_url is None:
             return _refuse("CDI_DATABASE_URL is not set")
-        try:
-            await verify(settings.database_url.get_secret_value(), settings.migrations)
-        except SchemaOutdated as outdated:
-            package = settings.migrations.partition(".")[0]
-            print(f"{outdated.message}: run python -m {package} migrate", file=sys.stderr)  # noqa: T201
-            return NOT_MIGRATED
-        except Fault as fault:
-            log.error("service.start_failed", reason=fault.message)
-            return FAILED
+        verdict = await _verified(settings.database_url.get_secret_value(), settings.migrations)
+        if verdict != OK:
+            return verdict
     started = _on_signals(context)
     context.readiness.add("service", lambda: "starting")
     try:
