@@ -33,12 +33,14 @@ GOAL_RSS_MB = 250
 async def measure(suite: Suite, peers: Peers, events: int) -> dict[str, Any]:
     """One run of the throughput phase."""
     payloads = bodies(events, BATCH, first=WARM_UP_EVENTS)
+    before = await shop.count_rows(peers)
     meter = Meter(suite)
     meter.start()
     sent = await send(suite.http_url, payloads)
-    await shop.wait_for_rows(peers, WARM_UP_EVENTS, events, within=600)
+    await shop.wait_for_rows(peers, before, events, within=600)
     seconds = time.time() - sent.started
     meter.stop()
+    await shop.check_rows(peers, WARM_UP_EVENTS, events)
     return {
         "events": events,
         "events_per_second": round(events / seconds, 1),
@@ -57,22 +59,24 @@ async def measure_freshness(suite: Suite, peers: Peers, first: int, events_per_s
     payloads = bodies(count, BATCH, first=first)
     sending = asyncio.create_task(send(suite.http_url, payloads, rate=events_per_second / BATCH))
     ages: list[float] = []
-    newest = 0.0
+    ((latest,),) = await shop.query(peers, "SELECT max(loaded_at)::VARCHAR FROM tracks")
+    newest = str(latest)
     deadline = time.monotonic() + FRESHNESS_SECONDS + 60
     seen = 0
     while seen < count and time.monotonic() < deadline:
         sql = " UNION ALL ".join(
-            f"SELECT epoch(received_at) AS received, epoch(loaded_at) AS loaded FROM {table} WHERE epoch(loaded_at) > {newest!r}"
-            f" AND id >= 'bench-{first:09d}'"
+            f"SELECT received_at, loaded_at FROM {table} WHERE loaded_at > TIMESTAMPTZ '{newest}'"
             for table in ("tracks", "pages", "identifies")
         )
-        rows = await shop.query(peers, f"SELECT received, loaded, count(*) FROM ({sql}) GROUP BY ALL")
+        rows = await shop.query(
+            peers, f"SELECT epoch(received_at), count(*), max(loaded_at)::VARCHAR FROM ({sql}) GROUP BY received_at, loaded_at"
+        )
         visible = time.time()
-        for received, loaded, number in rows:
+        for received, number, _ in rows:
             ages += [visible - float(str(received))] * int(float(str(number)))
             seen += int(float(str(number)))
-            newest = max(newest, float(str(loaded)))
-        await asyncio.sleep(0.05)
+        newest = max([newest, *(str(loaded) for _, _, loaded in rows)])
+        await asyncio.sleep(0.1)
     await sending
     return {
         "freshness_events_per_second": round(events_per_second),
