@@ -160,6 +160,8 @@ class PartitionFeed:
             self._wake.clear()
             try:
                 self._leaving = not wanted()
+                if self._fetched and not self._leaving:
+                    self._arrived()  # also for what was kept while the partition was to be given away
                 if self._leaving and self._in_hand == 0:
                     await self.release()
                     await self._rest(0.25)

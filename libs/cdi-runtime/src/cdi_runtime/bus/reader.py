@@ -150,8 +150,10 @@ class Reader(Generic[T]):
             while not self._stopping.is_set() and any(feed.available for feed in feeds):
                 if self.spec.linger_seconds:
                     await self._linger(feeds)
-                if fetched := self._collect(feeds):
-                    await self._finish(lane, fetched)
+                fetched = self._collect(feeds)
+                if not fetched:  # a partition that is being given away keeps what it has
+                    break
+                await self._finish(lane, fetched)
 
     async def _linger(self, feeds: Sequence[PartitionFeed]) -> None:
         deadline = asyncio.get_running_loop().time() + self.spec.linger_seconds
