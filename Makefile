@@ -20,6 +20,8 @@ PROJECTS := $(wildcard libs/*/pyproject.toml services/*/pyproject.toml)
 TYPED := $(wildcard libs services tools bench)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# A process that may not keep bytecode compiles a thousand modules at every start.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo up test check protos baseline bench clean
 

@@ -1,7 +1,7 @@
 """Contexts to columns, member by member.
 
 The members of a context repeat at different rates: one library, a dozen user agents, an address per person, a page per event. So each
-member is read once per distinct value in the batch, and its columns reach the warehouse as Arrow dictionaries.
+member is read once per distinct value in the batch, and columns of few values reach the warehouse as Arrow dictionaries.
 """
 
 from __future__ import annotations

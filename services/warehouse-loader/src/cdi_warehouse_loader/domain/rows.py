@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -95,7 +94,7 @@ def event_columns(items: Sequence[Item], now_us: int) -> EventColumns:
         "loaded_at": load_time,
         "partition": pa.array([item[1] for item in items], pa.int32()),
         "event_seq": pa.array([item[2] for item in items], pa.int64()),
-        "consent_purposes": _dictionary([event.consent.SerializeToString() for event in events], _purposes),
+        "consent_purposes": _dictionary([tuple(event.consent.granted_purposes) for event in events], json_text),
     }
     named = {"event": _dictionary(names, _event_column), "event_text": _dictionary(names)}
     return EventColumns(
@@ -131,12 +130,6 @@ def _distinct(values: Sequence[H]) -> tuple[dict[H, int], list[int]]:
     """Distinct values with their places, and per value its place."""
     places = {value: place for place, value in enumerate(dict.fromkeys(values))}
     return places, list(map(places.__getitem__, values))
-
-
-@lru_cache(maxsize=10_000)
-def _purposes(consent: bytes) -> str:
-    """Granted purposes of a serialized ``ConsentResult``; people come again with the same decisions, so it is remembered."""
-    return json_text(list(event_pb2.ConsentResult.FromString(consent).granted_purposes))
 
 
 def _event_column(name: str) -> str | None:

@@ -6,7 +6,7 @@ A table gets a context column when one of its own events has a value for it, not
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Set
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -18,6 +18,10 @@ from cdi_warehouse_loader.domain.properties import TableColumns
 
 _Wrong = tuple[str, str, str]
 """Column, value and reason of a value that is discarded."""
+
+
+_FEW: Final = 8
+"""A column is a dictionary when it has at least so many rows per distinct value. Each table decodes the whole dictionary for its rows."""
 
 
 class SharedContext:
@@ -40,7 +44,7 @@ class SharedContext:
             for name, fitted in self._fit(part):
                 self._part_of[name] = part
                 self._types[name] = fitted.type
-                arrays.append(pa.DictionaryArray.from_arrays(indices, fitted.array))
+                arrays.append(_repeated(fitted.array, indices))
         self._names = list(self._part_of)
         self._batch = pa.RecordBatch.from_arrays(arrays, self._names)
 
@@ -114,3 +118,10 @@ class SharedContext:
             value = values[part.row_of[event]]
             if value is not None:
                 built.discard(event, name, text(value), TOO_MANY_COLUMNS)
+
+
+def _repeated(values: Any, indices: Any) -> Any:
+    """The values at these places."""
+    if len(values) * _FEW > len(indices):
+        return values.take(indices)
+    return pa.DictionaryArray.from_arrays(indices, values)
