@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import http.client
 import json
 import socket
 import time
@@ -23,6 +24,9 @@ from cdi_kernel.topology import collected as subject_of
 from cdi_testing import eventually
 
 from .conftest import BASIC, Stored, apply_source, post, request
+
+CUT_OFF = (OSError, http.client.HTTPException)
+"""What a client sees of a server that dies: before the answer, or within it."""
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "collector"
 TRACK = {"type": "track", "event": "Order Completed", "userId": "u1", "messageId": "m1", "properties": {"total": 19.95}}
@@ -208,7 +212,7 @@ async def test_a_kill_after_200_loses_nothing(collector: ServiceProcess, stored:
                 batch = [TRACK | {"userId": f"{name}-{n}", "messageId": f"{name}-{n}"} for n in range(20)]
                 if post(collector, "/v1/batch", {"batch": batch}).status == 200:
                     answered.add(name)
-            except OSError:
+            except CUT_OFF:
                 return
 
     senders = [asyncio.create_task(asyncio.to_thread(sender, person)) for person in range(4)]
@@ -227,7 +231,7 @@ async def test_sigterm_finishes_what_has_begun(collector: ServiceProcess, stored
         while True:
             try:
                 outcomes.append(post(collector, "/v1/batch", {"batch": [TRACK] * 10}).status)
-            except OSError:
+            except CUT_OFF:
                 return
 
     senders = [asyncio.create_task(asyncio.to_thread(sender)) for _ in range(4)]

@@ -43,7 +43,7 @@ _MAX_ACK_PENDING: Final = 8 * MAX_FETCHED_MESSAGES
 """The server's limit. Well above ours: the messages that a dead owner left unsettled must not keep the server from giving the new owner
 the first message, which is how that learns that it is the owner."""
 
-MAX_FETCHED_BYTES: Final = 1024 * 1024
+MAX_FETCHED_BYTES: Final = 512 * 1024
 """Bytes fetched and not taken, per partition; a larger message comes alone."""
 
 ACK_WAIT_SECONDS: Final = 60
