@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cdi.consent.v1 import consent_service_pb2 as service_pb2
 from cdi.consent.v1 import purpose_pb2
 from cdi_consent import convert
-from cdi_consent.domain.decisions import USER_ID, Decision, can_be_subject, decision_id, instant
+from cdi_consent.domain.decisions import MAX_PROOF, USER_ID, Decision, can_be_subject, decision_id, instant
 from cdi_consent.domain.purposes import Outcome, Purpose, checked, snapshot
 from cdi_consent.domain.recording import MAX_AHEAD_US, Draft, accepted
 from cdi_kernel.clock import MAX_INSTANT_US, MIN_INSTANT_US
@@ -116,18 +116,40 @@ def test_a_batch_becomes_items() -> None:
         )
     )
     assert [item.subjects for item in items] == [(ADA, ("acme", "anonymous_id", "browser")), ()]
-    assert (items[1].message_id, items[1].preferences, items[1].event_us) == ("m2", (("ads", True),), 1_768_435_200_000_000)
+    assert (items[1].proof, items[1].preferences, items[1].event_us) == ("m2", (("ads", True),), 1_768_435_200_000_000)
     assert sampled == [convert.Sampled("m1", "00-…")]
 
 
+def test_a_message_id_becomes_a_proof_that_can_be_kept() -> None:
+    answer = service_pb2.CategoryPreference(category="ads", granted=True)
+    given_ = service_pb2.ConsentInput(workspace_id="acme", message_id="m\0" + "x" * MAX_PROOF, user_id="ada", preferences=[answer])
+    ((item,), _) = convert.items_of(service_pb2.EvaluateConsentRequest(inputs=[given_]))
+    assert item.proof == "m\N{REPLACEMENT CHARACTER}" + "x" * (MAX_PROOF - 2)
+
+
 def test_outcomes_that_are_equal_become_equal_results_in_order() -> None:
-    denied, allowed = Outcome((), ("d1",), False), Outcome(("ads",), (), True)
+    denial = decision_id("event", ADA, "ads", False, 1, "m1")
+    denied, allowed = Outcome((), (denial,), False), Outcome(("ads",), (), True)
     results = convert.evaluated([denied, allowed, denied]).results
     assert [(list(r.granted_purposes), list(r.decision_ids), r.linkable) for r in results] == [
-        ([], ["d1"], False),
+        ([], [denial], False),
         (["ads"], [], True),
-        ([], ["d1"], False),
+        ([], [denial], False),
     ]
+
+
+decision_ids = st.uuids().map(str)
+# A purpose may be called anything, also like an id.
+names = st.one_of(st.text(st.characters(codec="utf-8"), min_size=1, max_size=64), decision_ids, st.just(str(UUID(int=0))))
+outcomes = st.builds(Outcome, st.lists(names).map(tuple), st.lists(decision_ids, max_size=20).map(tuple), st.booleans())
+
+
+@given(st.lists(outcomes))
+def test_results_are_what_protobuf_makes_of_the_outcomes(drawn: list[Outcome]) -> None:
+    expected = service_pb2.EvaluateConsentResponse()
+    for outcome in drawn:
+        expected.results.add(granted_purposes=outcome.granted_purposes, decision_ids=outcome.decision_ids, linkable=outcome.linkable)
+    assert convert.evaluated(drawn) == expected
 
 
 @given(st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=64))

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from cdi_consent.domain.decisions import Decided, Decision, Subject
-from cdi_consent.domain.evaluation import Item, earlier_than_batch, evaluate, subjects_with_news
+from cdi_consent.domain.evaluation import Item, earlier_than_batch, evaluate
 from cdi_consent.domain.purposes import Outcome, Purpose, Purposes, checked, snapshot
 from cdi_consent.domain.recording import Draft, accepted
 from cdi_consent.ports import Clock, Ledger, Position, PurposeStore, Reading
@@ -84,22 +84,25 @@ class Consent:
     async def evaluate(self, items: Sequence[Item]) -> list[Outcome]:
         """What each event may be used for, after recording the answers that the events carry.
 
-        A batch without news costs one statement and takes no lock. With news it is judged under the lock of the subjects whom they
-        concern, so that what is recorded is a change of what is in force at that moment.
+        A batch without news costs one statement and takes no lock. With news, what is in force is read again under the lock of the
+        subjects whom they concern and, if it is no longer the same, judged again: what is recorded is a change of what is in force at
+        that moment.
         """
         purposes = self.book.current
-        subjects = dict.fromkeys(subject for item in items if item.workspace_id in purposes for subject in item.subjects)
+        subjects = dict.fromkeys([subject for item in items if item.workspace_id in purposes for subject in item.subjects])
         if not subjects:
             return evaluate(items, purposes, {}, (), self.clock()).outcomes
         async with self.ledger.reading() as reading:
             standings = await _before_batch(items, purposes, reading, subjects)
-        changing = subjects_with_news(items, purposes, standings, self.clock())
+        evaluation = evaluate(items, purposes, standings, subjects, self.clock())
+        changing = evaluation.changing
         if not changing:
-            return evaluate(items, purposes, standings, (), self.clock()).outcomes
+            return evaluation.outcomes
         others = {subject: decided for subject, decided in standings.items() if subject not in changing}
         async with self.ledger.writing(changing) as writing:
-            fresh = await _before_batch(items, purposes, writing, changing)
-            evaluation = evaluate(items, purposes, others | fresh, changing, self.clock())
+            fresh = others | await _before_batch(items, purposes, writing, changing)
+            if fresh != standings:
+                evaluation = evaluate(items, purposes, fresh, changing, self.clock())
             await writing.record(evaluation.decisions, evaluation.confirmations)
         return evaluation.outcomes
 
@@ -112,9 +115,9 @@ async def _before_batch(
     ignored = earlier_than_batch(items, purposes, standings)
     if not ignored:
         return standings
-    before = {subject: dict(standings[subject].by_purpose) for subject, _ in ignored}
+    before = {subject: dict(standings[subject]) for subject, _ in ignored}
     for subject, purpose in ignored:
         del before[subject][purpose]
     for (subject, purpose), standing in (await reading.standings_without(ignored)).items():
         before[subject][purpose] = standing
-    return standings | {subject: Decided(own) for subject, own in before.items()}
+    return standings | before

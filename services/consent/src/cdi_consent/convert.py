@@ -13,8 +13,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from cdi.consent.v1 import consent_service_pb2 as service_pb2
 from cdi.consent.v1 import purpose_pb2
-from cdi_consent.domain.decisions import ANONYMOUS_ID, SUBJECT_TYPES, USER_ID, Decision, Subject, can_be_subject, instant
-from cdi_consent.domain.evaluation import REMEMBERED, Item
+from cdi_consent.domain.decisions import ANONYMOUS_ID, SUBJECT_TYPES, USER_ID, Decision, Subject, can_be_subject, instant, proof_of
+from cdi_consent.domain.evaluation import Item
 from cdi_consent.domain.purposes import Outcome, Purpose
 from cdi_consent.domain.recording import Draft
 from cdi_consent.ports import Position
@@ -25,6 +25,10 @@ MAX_INPUTS: Final = 5_000
 
 DEFAULT_PAGE: Final = 100
 MAX_PAGE: Final = 1_000
+
+_ANY_ID: Final = str(UUID(int=0))
+_BETWEEN_IDS: Final = service_pb2.EvaluatedConsent(decision_ids=[_ANY_ID]).SerializeToString().decode().removesuffix(_ANY_ID)
+"""What protobuf writes in front of a decision id: its field and its length, the same for all, because an id is a UUID as text."""
 
 
 class Sampled(NamedTuple):
@@ -50,27 +54,37 @@ def items_of(request: service_pb2.EvaluateConsentRequest) -> tuple[list[Item], l
             subjects = ((workspace_id, USER_ID, user_id),)
         if can_be_subject(anonymous_id := given.anonymous_id):
             subjects = (*subjects, (workspace_id, ANONYMOUS_ID, anonymous_id))
-        answers = tuple([(preference.category, preference.granted) for preference in given.preferences])
+        # A copy: iterating over the field itself ends with an exception, which costs more.
+        answers = tuple([(preference.category, preference.granted) for preference in given.preferences[:]])
         if answers:
-            items.append(Item(workspace_id, given.message_id, subjects, answers, _micros(given.event_time)))
+            items.append(Item(workspace_id, subjects, answers, _micros(given.event_time), proof_of(given.message_id)))
         else:
-            items.append(Item(workspace_id, "", subjects))
+            items.append(Item(workspace_id, subjects))
         if traceparent := given.traceparent:
             sampled.append(Sampled(given.message_id, traceparent))
     return items, sampled
 
 
 def evaluated(outcomes: Iterable[Outcome]) -> service_pb2.EvaluateConsentResponse:
-    """The answer to a batch. In protobuf, messages written one after the other are one message with the results of all."""
-    return service_pb2.EvaluateConsentResponse.FromString(b"".join(map(_answer_with_one, outcomes)))
+    """The answer to a batch, written as bytes: an object per event would cost more than judging it.
+
+    In protobuf, messages written one after the other are one message with the results of all.
+    """
+    written: list[bytes] = []
+    for outcome in outcomes:
+        before_ids, after_ids = _around_ids(outcome.granted_purposes, len(outcome.decision_ids), outcome.linkable)
+        written += before_ids, _BETWEEN_IDS.join(outcome.decision_ids).encode(), after_ids
+    return service_pb2.EvaluateConsentResponse.FromString(b"".join(written))
 
 
-@lru_cache(maxsize=REMEMBERED)
-def _answer_with_one(outcome: Outcome) -> bytes:
-    """An answer that holds this outcome alone, serialized."""
-    granted, decision_ids, linkable = outcome
-    result = service_pb2.EvaluatedConsent(granted_purposes=granted, decision_ids=decision_ids, linkable=linkable)
-    return service_pb2.EvaluateConsentResponse(results=[result]).SerializeToString()
+@lru_cache(maxsize=1_024)
+def _around_ids(granted: tuple[str, ...], ids: int, linkable: bool) -> tuple[bytes, bytes]:
+    """What protobuf writes before and after so many decision ids, in an answer that holds one result."""
+    result = service_pb2.EvaluatedConsent(granted_purposes=granted, decision_ids=[_ANY_ID] * ids, linkable=linkable)
+    written = service_pb2.EvaluateConsentResponse(results=[result]).SerializeToString()
+    all_ids = _BETWEEN_IDS.join([_ANY_ID] * ids).encode()
+    start = written.rindex(all_ids)
+    return written[:start], written[start + len(all_ids) :]
 
 
 def draft_of(message: purpose_pb2.Decision) -> Draft:

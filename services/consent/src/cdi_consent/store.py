@@ -10,18 +10,16 @@ import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from itertools import groupby
 from typing import Final
 
 import asyncpg
-import orjson
+import msgspec
 import xxhash
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cdi_consent.convert import announcement
 from cdi_consent.domain.decisions import UNDECIDED, Decided, Decision, Standing, Subject, in_force
-from cdi_consent.domain.evaluation import REMEMBERED
 from cdi_consent.domain.purposes import Purpose
 from cdi_consent.ports import Position
 from cdi_kernel import envelope, topology
@@ -34,6 +32,7 @@ MAX_ANNOUNCED: Final = 500
 _STRIPES: Final = 256
 _SUBJECT_LOCKS: Final = 0x0CD1_0010
 _PURPOSE_LOCK: Final = 0x0CD1_0011
+_DECIDED: Final = msgspec.json.Decoder(list[dict[str, Standing]])
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NEWEST: Final[Position] = (MAX_INSTANT_US, "ffffffff-ffff-ffff-ffff-ffffffffffff")
 
@@ -64,19 +63,22 @@ CROSS JOIN LATERAL (
 """
 
 _RECORD: Final = """
-INSERT INTO ledger
-    (decision_id, workspace_id, subject_type, subject_id, purpose, granted, decide_time, record_time, proof)
-SELECT decision_id::uuid, workspace_id, subject_type, subject_id, purpose, granted::boolean,
-    to_timestamp(decide_us::bigint / 1000000) + decide_us::bigint % 1000000 * interval '1 microsecond',
-    to_timestamp(record_us::bigint / 1000000) + record_us::bigint % 1000000 * interval '1 microsecond',
-    proof
-FROM ROWS FROM (
-    json_array_elements_text($1), json_array_elements_text($2), json_array_elements_text($3),
-    json_array_elements_text($4), json_array_elements_text($5), json_array_elements_text($6),
-    json_array_elements_text($7), json_array_elements_text($8), json_array_elements_text($9)
-) AS k (decision_id, workspace_id, subject_type, subject_id, purpose, granted, decide_us, record_us, proof)
-ON CONFLICT (decision_id) DO NOTHING
-RETURNING decision_id::text AS decision_id
+WITH added AS (
+    INSERT INTO ledger
+        (decision_id, workspace_id, subject_type, subject_id, purpose, granted, decide_time, record_time, proof)
+    SELECT decision_id::uuid, workspace_id, subject_type, subject_id, purpose, granted::boolean,
+        to_timestamp(decide_us::bigint / 1000000) + decide_us::bigint % 1000000 * interval '1 microsecond',
+        to_timestamp(record_us::bigint / 1000000) + record_us::bigint % 1000000 * interval '1 microsecond',
+        proof
+    FROM ROWS FROM (
+        json_array_elements_text($1), json_array_elements_text($2), json_array_elements_text($3),
+        json_array_elements_text($4), json_array_elements_text($5), json_array_elements_text($6),
+        json_array_elements_text($7), json_array_elements_text($8), json_array_elements_text($9)
+    ) AS k (decision_id, workspace_id, subject_type, subject_id, purpose, granted, decide_us, record_us, proof)
+    ON CONFLICT (decision_id) DO NOTHING
+    RETURNING decision_id
+)
+SELECT coalesce(json_agg(decision_id), '[]')::text FROM added
 """
 
 _PUT_IN_FORCE: Final = """
@@ -150,21 +152,21 @@ class ConnectionLedger:
         self._connection = connection
         self._driver = raw(connection)
         self.announced = False
-        self._asked: frozenset[Subject] = frozenset()
+        self._asked: Collection[Subject] = ()
         self._found: dict[Subject, Decided] = {}
 
     async def standings(self, subjects: Collection[Subject]) -> dict[Subject, Decided]:
         groups: dict[tuple[str, str], list[str]] = {}
         for workspace_id, subject_type, subject_id in subjects:
             groups.setdefault((workspace_id, subject_type), []).append(subject_id)
-        keys = [(*group, orjson.dumps(ids).decode()) for group, ids in groups.items()]
+        keys = [(*group, _json(ids)) for group, ids in groups.items()]
         rows = await self._driver.fetch(_STANDINGS, *_columns(keys, 3))
-        found = {
-            (workspace_id, subject_type, subject_id): _decided(standings)
-            for workspace_id, subject_type, ids, packed in rows
-            for subject_id, standings in zip(ids, packed, strict=True)
+        found: dict[Subject, Decided] = {
+            (workspace_id, subject_type, subject_id): decided
+            for workspace_id, subject_type, ids, standings in rows
+            for subject_id, decided in zip(ids, _DECIDED.decode(f"[{','.join(standings)}]"), strict=True)
         }
-        self._asked, self._found = frozenset(subjects), found
+        self._asked, self._found = subjects, found
         return found
 
     async def standings_without(self, ignored: Mapping[tuple[Subject, str], Sequence[str]]) -> dict[tuple[Subject, str], Standing]:
@@ -179,22 +181,30 @@ class ConnectionLedger:
 
     async def record(self, decisions: Sequence[Decision], confirmations: Mapping[tuple[Subject, str], Standing] = {}) -> None:
         by_id = {decision.decision_id: decision for decision in decisions}
-        rows = await self._driver.fetch(_RECORD, *_json_columns([_line(decision) for decision in by_id.values()])) if by_id else ()
-        new_ids = {row["decision_id"] for row in rows}
-        new = [decision for decision in by_id.values() if decision.decision_id in new_ids]
+        new = await self._add(by_id)
         if new or confirmations:
             await self._put_in_force(new, confirmations)
         await enqueue(self._connection, list(_announcements(new)))
         self.announced = bool(new)
 
+    async def _add(self, by_id: Mapping[str, Decision]) -> list[Decision]:
+        """Those decisions that were not in the ledger yet."""
+        if not by_id:
+            return []
+        ids, subjects, *others = zip(*by_id.values(), strict=True)
+        added = await self._driver.fetchval(_RECORD, *map(_json, (ids, *zip(*subjects, strict=True), *others)))
+        are_added = set(msgspec.json.decode(added))
+        return [decision for decision in by_id.values() if decision.decision_id in are_added]
+
     async def _put_in_force(self, new: Sequence[Decision], confirmations: Mapping[tuple[Subject, str], Standing]) -> None:
         touched = {decision.subject for decision in new} | {subject for subject, _ in confirmations}
         # Nobody else writes about them before the commit: what was read under their locks still holds.
-        before = self._found if touched <= self._asked else await self.standings(touched)
+        before = self._found if touched.issubset(self._asked) else await self.standings(touched)
         after = in_force(before, new, confirmations)
-        rows = [(*subject, _packed(own)) for subject, own in sorted(after.items()) if own != before.get(subject, UNDECIDED).by_purpose]
-        if rows:
-            await self._driver.execute(_PUT_IN_FORCE, *_json_columns(rows))
+        changed = [subject for subject in sorted(after) if after[subject] != before.get(subject, UNDECIDED)]
+        if changed:
+            columns = (*zip(*changed, strict=True), [after[subject] for subject in changed])
+            await self._driver.execute(_PUT_IN_FORCE, *map(_json, columns))
 
 
 class PostgresPurposes:
@@ -243,32 +253,9 @@ def _columns(rows: Sequence[Sequence[object]], width: int) -> list[Sequence[obje
     return list(zip(*rows, strict=True)) if rows else [()] * width
 
 
-def _json_columns(rows: Sequence[Sequence[object]]) -> list[str]:
-    """Rows, at least one, as JSON texts that ``json_array_elements_text`` takes, one per column."""
-    return [orjson.dumps(column).decode() for column in zip(*rows, strict=True)]
-
-
-def _packed(own: Mapping[str, Standing]) -> str:
-    """The column ``standings``; ``_decided`` reads it again."""
-    return orjson.dumps({purpose: tuple(standing) for purpose, standing in own.items()}).decode()
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _decided(standings: str) -> Decided:
-    """The column ``standings`` as an object: while its text is the same, it is the same object."""
-    return Decided({purpose: Standing(*of) for purpose, of in orjson.loads(standings).items()})
-
-
-def _line(decision: Decision) -> tuple[object, ...]:
-    return (
-        decision.decision_id,
-        *decision.subject,
-        decision.purpose,
-        decision.granted,
-        decision.decide_us,
-        decision.record_us,
-        decision.proof,
-    )
+def _json(column: Sequence[object]) -> str:
+    """Values as a JSON text that ``json_array_elements_text`` takes; of values that are objects it gives the texts."""
+    return msgspec.json.encode(column).decode()
 
 
 def _announcements(decisions: Sequence[Decision]) -> Iterator[OutboxMessage]:

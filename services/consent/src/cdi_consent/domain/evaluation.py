@@ -7,34 +7,33 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Final, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
-from cdi_consent.domain.decisions import UNDECIDED, Decided, Decision, Standing, Standings, Subject, decision_id, proof_of
+import msgspec
+
+from cdi_consent.domain.decisions import UNDECIDED, Decided, Decision, Standing, Standings, Subject, decision_id, is_news
 from cdi_consent.domain.purposes import WITHOUT_PURPOSES, Outcome, Purposes, WorkspacePurposes
-
-REMEMBERED: Final = 16_384
-"""People of whom is remembered what follows from their decisions. Only that: what they decided is read for every batch."""
 
 Preferences: TypeAlias = tuple[tuple[str, bool], ...]
 """The answers that an event carries, as (category, granted)."""
 
 
-class Item(NamedTuple):
+class Item(msgspec.Struct, frozen=True, gc=False):
     """What consent needs to know of one event.
 
     Attributes:
         workspace_id: the workspace.
-        message_id: the event, the proof of the decisions that it carries; may be left empty if it carries none.
         subjects: whose event it is; empty when it has no id that can be a subject's.
         preferences: the answers that it carries.
-        event_us: when it happened.
+        event_us: when it happened; means nothing without answers, as does the proof.
+        proof: its message id as the proof of these answers, see ``proof_of``.
     """
 
     workspace_id: str
-    message_id: str
     subjects: tuple[Subject, ...]
     preferences: Preferences = ()
     event_us: int = 0
+    proof: str = ""
 
 
 Confirmations: TypeAlias = dict[tuple[Subject, str], Standing]
@@ -53,22 +52,10 @@ class Evaluation(NamedTuple):
     decisions: list[Decision]
     confirmations: Confirmations
 
-
-def subjects_with_news(items: Iterable[Item], purposes: Purposes, standings: Standings, now_us: int) -> set[Subject]:
-    """Whose decisions the items change or confirm.
-
-    It is enough to compare each item with what was in force before the batch: the first item that differs from it is news, and as
-    long as none does, nothing has changed.
-    """
-    found: set[Subject] = set()
-    for item in items:
-        if item.preferences and (workspace := purposes.get(item.workspace_id)) is not None:
-            answers = answers_of(item.preferences, workspace)
-            decide_us = min(item.event_us, now_us)
-            for subject in item.subjects:
-                if standings.get(subject, UNDECIDED).changed_by(answers, decide_us):
-                    found.add(subject)
-    return found
+    @property
+    def changing(self) -> set[Subject]:
+        """Whose decisions change or are confirmed."""
+        return {decision.subject for decision in self.decisions} | {subject for subject, _ in self.confirmations}
 
 
 def evaluate(items: Iterable[Item], purposes: Purposes, standings: Standings, changing: Collection[Subject], now_us: int) -> Evaluation:
@@ -78,7 +65,7 @@ def evaluate(items: Iterable[Item], purposes: Purposes, standings: Standings, ch
         items: the events.
         purposes: the snapshot.
         standings: what is in force for the subjects of the items before the first of them.
-        changing: whose carried answers are looked at, see ``subjects_with_news``.
+        changing: whose carried answers are taken.
         now_us: no decision was taken later than this; a client's clock that says so is wrong.
     """
     running = dict(standings)
@@ -90,14 +77,16 @@ def evaluate(items: Iterable[Item], purposes: Purposes, standings: Standings, ch
             outcomes.append(WITHOUT_PURPOSES)
             continue
         if item.preferences:
+            answers = answers_of(item.preferences, workspace)
             if not item.subjects:
-                outcomes.append(_without_subject(workspace, answers_of(item.preferences, workspace)))
+                outcomes.append(_without_subject(workspace, answers))
                 continue
+            decide_us = min(item.event_us, now_us)
             for subject in item.subjects:
-                if subject in changing:
-                    _take(item, subject, answers_of(item.preferences, workspace), running, now_us, evaluation)
+                if is_news(answers, running.get(subject, UNDECIDED), decide_us) and subject in changing:
+                    _take(item, subject, answers, running, now_us, evaluation)
         found = [decided for subject in item.subjects if (decided := running.get(subject)) is not None]
-        outcomes.append(_judge(workspace, *found) if found else workspace.default)
+        outcomes.append(_judge(workspace, found) if found else workspace.default)
     return evaluation
 
 
@@ -113,7 +102,7 @@ def answers_of(preferences: Preferences, workspace: WorkspacePurposes) -> Mappin
 
 def carried_id(item: Item, subject: Subject, purpose: str, granted: bool) -> str:
     """The id of an answer that an event carries."""
-    return decision_id("event", subject, purpose, granted, item.event_us, proof_of(item.message_id))
+    return decision_id("event", subject, purpose, granted, item.event_us, item.proof)
 
 
 def earlier_than_batch(items: Sequence[Item], purposes: Purposes, standings: Standings) -> dict[tuple[Subject, str], list[str]]:
@@ -124,15 +113,14 @@ def earlier_than_batch(items: Sequence[Item], purposes: Purposes, standings: Sta
     Returns:
         (subject, purpose) → the ids of all decisions that the batch carries on it.
     """
-    carrying = {proof_of(item.message_id): item for item in items if item.preferences and item.workspace_id in purposes}
-    if not carrying:
+    carrying = {item.proof: item for item in items if item.preferences and item.workspace_id in purposes}
+    # Nearly always none of them: one pass without a step per subject.
+    if carrying.keys().isdisjoint([standing.proof for decided in standings.values() for standing in decided.values()]):
         return {}
-    is_foreign = carrying.keys().isdisjoint
     own = [
         (subject, purpose)
         for subject, decided in standings.items()
-        if not is_foreign(decided.proofs)
-        for purpose, standing in decided.by_purpose.items()
+        for purpose, standing in decided.items()
         if (item := carrying.get(standing.proof)) is not None
         and subject in item.subjects
         and carried_id(item, subject, purpose, standing.granted) == standing.decision_id
@@ -151,35 +139,33 @@ def _take(
 ) -> None:
     """Adds the answers that are news to ``evaluation``; in ``running`` they take effect unless they come too late."""
     decide_us = min(item.event_us, now_us)
-    before = running.get(subject, UNDECIDED)
-    if not before.changed_by(answers, decide_us):
-        return
-    own = dict(before.by_purpose)
+    running[subject] = own = dict(running.get(subject, UNDECIDED))
     for purpose, granted in answers.items():
         standing = own.get(purpose)
         if standing is None or standing.granted != granted:
             identity = carried_id(item, subject, purpose, granted)
-            decision = Decision(identity, subject, purpose, granted, decide_us, now_us, proof_of(item.message_id))
-            evaluation.decisions.append(decision)
-            if standing is None or standing.precedence < decision.standing.precedence:
-                own[purpose] = decision.standing
+            evaluation.decisions.append(Decision(identity, subject, purpose, granted, decide_us, now_us, item.proof))
+            offered = Standing(granted, decide_us, identity, item.proof)
+            if standing is None or standing.precedence < offered.precedence:
+                own[purpose] = offered
         elif standing.is_confirmed_at(decide_us):
-            own[purpose] = evaluation.confirmations[subject, purpose] = standing._replace(decide_us=decide_us)
-    running[subject] = Decided(own)
+            own[purpose] = evaluation.confirmations[subject, purpose] = msgspec.structs.replace(standing, decide_us=decide_us)
 
 
-@lru_cache(maxsize=REMEMBERED)
-def _judge(workspace: WorkspacePurposes, *found: Decided) -> Outcome:
-    """The outcome for subjects of whom at least one has decided something."""
+def _judge(workspace: WorkspacePurposes, found: Iterable[Decided]) -> Outcome:
+    """The outcome for subjects of whom at least one has decided something. Runs for every event."""
     granted: list[str] = []
     rests_on: list[str] = []
     linkable = True
     for purpose in workspace.purposes:
         name = purpose.name
-        on_it = [standing for decided in found if (standing := decided.by_purpose.get(name)) is not None]
-        denials = [standing for standing in on_it if not standing.granted]
-        rests_on += [standing.decision_id for standing in denials or on_it]
-        if not denials and (on_it or purpose.allowed_by_default):
+        grants: list[str] = []
+        denials: list[str] = []
+        for decided in found:
+            if (standing := decided.get(name)) is not None:
+                (grants if standing.granted else denials).append(standing.decision_id)
+        rests_on += denials or grants
+        if not denials and (grants or purpose.allowed_by_default):
             granted.append(name)
         elif purpose.required_for_linking:
             linkable = False

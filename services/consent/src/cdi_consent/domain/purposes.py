@@ -6,7 +6,9 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from cdi_kernel.faults import InvalidArgument
 
@@ -43,7 +45,7 @@ class Purpose:
     version: int = 0
 
 
-class Outcome(NamedTuple):
+class Outcome(msgspec.Struct, frozen=True, gc=False):
     """What one event may be used for.
 
     Attributes:
