@@ -23,12 +23,13 @@ from rich.table import Table
 from bench.traffic import bodies
 from cdi.consent.v1 import consent_service_pb2
 from cdi.enrichment.v1.tracking_plan_pb2 import EventRule, TrackingPlan
-from cdi.event.v1.event_pb2 import EventBatch
+from cdi.event.v1.event_pb2 import Event, EventBatch
 from cdi.identity.v1 import identity_service_pb2
 from cdi_collector.domain.client_event import read_batch
 from cdi_collector.domain.intake import Arrival, admit
 from cdi_collector.domain.sources import Source
 from cdi_enrichment import convert
+from cdi_enrichment.domain import wire
 from cdi_enrichment.domain.claims import Place, is_duplicate, wanted_claims
 from cdi_enrichment.domain.passage import Passage
 from cdi_enrichment.domain.tracking_plan import PlanSnapshot, compile_plan
@@ -97,28 +98,31 @@ def main() -> None:
 
 def _round(steps: Steps, payloads: Sequence[bytes], enrichers: dict[str, Enrichers], planned: PlanSnapshot) -> None:
     batches = steps.run("decode", lambda: [list(EventBatch.FromString(payload).events) for payload in payloads])
-    passages = steps.run(
-        "keys",
-        lambda: [
-            Passage(event, Place(number, position), 0) for number, batch in enumerate(batches) for position, event in enumerate(batch)
-        ],
-    )
+    passages = steps.run("cut and key", lambda: _passages(payloads, batches))
     steps.run("duplicates (without the store)", lambda: _duplicates(passages))
     steps.run("(read with a tracking plan)", lambda: [passage.validate(planned) for passage in passages])
     steps.run("read", lambda: [passage.validate(PlanSnapshot()) for passage in passages])
-    steps.run("consent: ask", lambda: convert.consent_request(passages).SerializeToString())
+    steps.run("consent: ask", lambda: b"".join(convert.consent_inputs(passages)))
     evaluated = consent_service_pb2.EvaluatedConsent(granted_purposes=["advertising", "analytics"], decision_ids=["d" * 36], linkable=True)
     answer = consent_service_pb2.EvaluateConsentResponse(results=[evaluated] * len(passages)).SerializeToString()
     steps.run("consent: take over", lambda: _consent(passages, answer))
     for name, enrich in enrichers.items():
         steps.run(name if name == "enrich" else f"({name})", partial(_enrich, enrich, passages))
-    steps.run("identity: ask", lambda: convert.identity_request(passages).SerializeToString())
+    steps.run("identity: ask", lambda: b"".join(convert.identity_inputs(passages)))
     resolved = identity_service_pb2.ResolvedIdentity(profile_id="p" * 36)
     answer = identity_service_pb2.ResolveIdentitiesResponse(identities=[resolved] * len(passages)).SerializeToString()
     steps.run("identity: take over", lambda: _identity(passages, answer))
     steps.run("serialize", lambda: list(enriched_messages(passages, "")))
     if not passages[0].enrichments:
         raise AssertionError("nothing was enriched")
+
+
+def _passages(payloads: Sequence[bytes], batches: Sequence[Sequence[Event]]) -> list[Passage]:
+    return [
+        Passage(event, Place(number, position), 0, collected)
+        for number, (payload, batch) in enumerate(zip(payloads, batches, strict=True))
+        for position, (event, collected) in enumerate(zip(batch, wire.each(payload, batch), strict=True))
+    ]
 
 
 def _duplicates(passages: Sequence[Passage]) -> None:
@@ -133,14 +137,14 @@ def _consent(passages: Sequence[Passage], answer: bytes) -> None:
 
 
 def _enrich(enrich: Enrichers, passages: Sequence[Passage]) -> None:
-    for passage in passages:
-        passage.enrichments = enrich(passage.subject)
+    for passage, enrichments in zip(passages, enrich([passage.subject for passage in passages]), strict=True):
+        passage.enrichments = enrichments
 
 
 def _identity(passages: Sequence[Passage], answer: bytes) -> None:
     identities = identity_service_pb2.ResolveIdentitiesResponse.FromString(answer).identities
-    for passage, result in zip(passages, identities, strict=True):
-        convert.set_identity(passage, result)
+    for passage, resolved in zip(passages, wire.each(answer, identities), strict=True):
+        convert.set_identity(passage, resolved)
 
 
 if __name__ == "__main__":

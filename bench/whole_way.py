@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import uvloop
+
 from bench import report, shop
 from bench.floor import floor
 from bench.meter import Meter
@@ -124,8 +126,8 @@ def main() -> int:
     parser.add_argument("--events", type=int, default=EVENTS)
     parser.add_argument("--sample-ratio", type=float, default=0.01)
     arguments = parser.parse_args()
-    figures = asyncio.run(run(arguments.events, arguments.sample_ratio, Path("build/bench/state")))
-    floor_rate = asyncio.run(floor(bodies(min(arguments.events, 100_000), BATCH), min(arguments.events, 100_000)))
+    figures = uvloop.run(run(arguments.events, arguments.sample_ratio, Path("build/bench/state")))
+    floor_rate = uvloop.run(floor(bodies(min(arguments.events, 100_000), BATCH), min(arguments.events, 100_000)))
     figures |= {"floor_events_per_second": round(floor_rate, 1), "floor_ratio": round(figures["events_per_second"] / floor_rate, 3)}
     show(figures)
     print(f"written to {report.write('whole-way', figures)}")

@@ -43,11 +43,11 @@ def enriched(event: Event) -> dict[str, Any]:
     """What all enrichers find, as a reader of JSON sees it."""
     passage = Passage(event, Place(1, 0), 0)
     assert passage.validate(PlanSnapshot()) is None
-    return shown(enrichers()(passage.subject))
+    return shown(*enrichers()([passage.subject]))
 
 
 def of(name: str, **subject: Any) -> dict[str, Any]:
-    found: dict[str, Any] = shown(enrichers(name)(Subject(**subject))).get(name, {})
+    found: dict[str, Any] = shown(*enrichers(name)([Subject(**subject)])).get(name, {})
     return found
 
 
@@ -215,8 +215,8 @@ def test_a_page_event_of_a_server_side_sdk_has_its_page_in_the_properties() -> N
 
 def test_switched_off_enrichers_are_not_made() -> None:
     subject = Subject(user_agent=FIREFOX, client_ip="8.8.8.8", email="a@b.de")
-    assert set(shown(Enrichers(files(), disabled={"geo", "user_agent"})(subject))) == {"email_quality"}
-    assert Enrichers(files(), disabled=REGISTRY)(subject) == b""
+    assert set(shown(*Enrichers(files(), disabled={"geo", "user_agent"})([subject]))) == {"email_quality"}
+    assert Enrichers(files(), disabled=REGISTRY)([subject, subject]) == [b"", b""]
 
 
 TEXTS = st.text(max_size=40) | st.sampled_from(
@@ -246,8 +246,9 @@ SUBJECTS = st.builds(
 
 @given(SUBJECTS)
 def test_no_subject_makes_an_enricher_fail(subject: Subject) -> None:
-    assert enrichers()(subject) == enrichers()(subject)
-    Event.FromString(enrichers()(subject))
+    (found,) = enrichers()([subject])
+    assert enrichers()([Subject(), subject, subject]) == [b"", found, found]
+    Event.FromString(found)
 
 
 @given(st.ip_addresses(v=4) | st.ip_addresses(v=6, network="2000::/3") | st.sampled_from(SPECIAL_ADDRESSES).flatmap(_around))

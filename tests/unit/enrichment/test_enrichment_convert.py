@@ -1,8 +1,11 @@
 """What peers are asked and answer."""
 
-from cdi.consent.v1.consent_service_pb2 import EvaluatedConsent
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cdi.consent.v1.consent_service_pb2 import ConsentInput, EvaluateConsentRequest, EvaluatedConsent
 from cdi.event.v1.event_pb2 import ConsentResult, Event, IdentityResult
-from cdi.identity.v1.identity_service_pb2 import ResolvedIdentity
+from cdi.identity.v1.identity_service_pb2 import IdentityInput, ResolvedIdentity, ResolveIdentitiesRequest
 from cdi.identity.v1.profile_pb2 import Identifier
 from cdi_enrichment import convert
 from cdi_enrichment.domain.claims import Place
@@ -25,18 +28,36 @@ def test_a_later_answer_replaces_an_earlier_one() -> None:
     convert.set_consent(passage, EvaluatedConsent(granted_purposes=["b"]))
     assert passage.linkable is False
     assert written(passage).consent == ConsentResult(granted_purposes=["b"])
-    convert.set_identity(passage, ResolvedIdentity(profile_id="p", created=True, merged_profile_ids=["q"]))
+    convert.set_identity(passage, ResolvedIdentity(profile_id="p", created=True, merged_profile_ids=["q"]).SerializeToString())
     assert written(passage).identity == IdentityResult(profile_id="p", created=True, merged_profile_ids=["q"])
     convert.set_fallback_identity(passage)
     assert written(passage).identity.fallback
-    convert.set_identity(passage, ResolvedIdentity(profile_id="r"))
+    convert.set_identity(passage, ResolvedIdentity(profile_id="r").SerializeToString())
     assert written(passage).identity == IdentityResult(profile_id="r")
 
 
 def test_what_identity_left_out_does_not_go_into_the_event() -> None:
     passage = Passage(track(), Place(1, 0), 0)
-    convert.set_identity(passage, ResolvedIdentity(profile_id="p", demoted_identifiers=[Identifier(type="email", value="a@b.de")]))
+    demoted = [Identifier(type="email", value="a@b.de")]
+    convert.set_identity(passage, ResolvedIdentity(profile_id="p", demoted_identifiers=demoted).SerializeToString())
     assert written(passage).identity == IdentityResult(profile_id="p")
+
+
+@given(
+    st.builds(
+        ResolvedIdentity,
+        profile_id=st.text(max_size=200),
+        created=st.booleans(),
+        merged_profile_ids=st.lists(st.text(max_size=40), max_size=2),
+        demoted_identifiers=st.lists(st.builds(Identifier, type=st.text(max_size=9), value=st.text(max_size=9)), max_size=2),
+    )
+)
+def test_an_event_keeps_the_profile_whatever_else_the_answer_says(resolved: ResolvedIdentity) -> None:
+    passage = Passage(track(), Place(1, 0), 0)
+    convert.set_identity(passage, resolved.SerializeToString())
+    assert written(passage).identity == IdentityResult(
+        profile_id=resolved.profile_id, created=resolved.created, merged_profile_ids=resolved.merged_profile_ids
+    )
 
 
 def test_an_event_that_comes_again_loses_what_its_first_pass_added() -> None:
@@ -46,7 +67,7 @@ def test_an_event_that_comes_again_loses_what_its_first_pass_added() -> None:
     event.enrichments.geo.country = "DE"
     event.consent.granted_purposes.append("old")
     event.validation.plan = "old"
-    passage = Passage(event, Place(1, 0), 0, traceparent="00-1-2-01")
+    passage = Passage(event, Place(1, 0), 0, event.SerializeToString(), traceparent="00-1-2-01")
     assert passage.validate(PlanSnapshot()) is None
     convert.set_external_ids(passage)
     collected.external_ids.add(type="ga", value="x")
@@ -62,10 +83,34 @@ def test_requests_carry_what_the_event_says() -> None:
     event = identify(anonymous_id="a", user_id="u", context={"consent": {"categoryPreferences": {"ads": False}}})
     passage = Passage(event, Place(1, 0), 0, traceparent="00-1-2-01")
     assert passage.validate(PlanSnapshot()) is None
-    (asked,) = convert.consent_request([passage]).inputs
+    (asked,) = EvaluateConsentRequest.FromString(b"".join(convert.consent_inputs([passage]))).inputs
     assert (asked.user_id, asked.anonymous_id, asked.traceparent, asked.event_time) == ("u", "a", "00-1-2-01", event.event_time)
     assert [(preference.category, preference.granted) for preference in asked.preferences] == [("ads", False)]
-    (given,) = convert.identity_request([passage]).inputs
-    assert [identifier.type for identifier in given.identifiers] == ["user_id", "email", "anonymous_id"]
-    assert (given.message_id, given.workspace_id, given.event_time) == (event.message_id, event.workspace_id, event.event_time)
-    assert (given.traits, given.traceparent) == (event.traits, "00-1-2-01")
+    assert (asked.message_id, asked.workspace_id) == (event.message_id, event.workspace_id)
+    (known,) = ResolveIdentitiesRequest.FromString(b"".join(convert.identity_inputs([passage]))).inputs
+    assert [identifier.type for identifier in known.identifiers] == ["user_id", "email", "anonymous_id"]
+    assert (known.message_id, known.workspace_id, known.event_time) == (event.message_id, event.workspace_id, event.event_time)
+    assert (known.traits, known.traceparent) == (event.traits, "00-1-2-01")
+
+
+def test_the_time_is_told_only_with_answers() -> None:
+    passage = Passage(track(user_id="u", context={"consent": "yes"}), Place(1, 0), 0)
+    assert passage.validate(PlanSnapshot()) is None
+    (asked,) = EvaluateConsentRequest.FromString(b"".join(convert.consent_inputs([passage]))).inputs
+    assert not asked.preferences
+    assert not asked.HasField("event_time")
+
+
+def test_an_id_of_the_collector_s_full_length_fits() -> None:
+    longest = "\N{GRINNING FACE}" * 512
+    passage = Passage(track(user_id=longest, anonymous_id=longest), Place(1, 0), 0)
+    assert passage.validate(PlanSnapshot()) is None
+    (asked,) = EvaluateConsentRequest.FromString(b"".join(convert.consent_inputs([passage]))).inputs
+    assert (asked.user_id, asked.anonymous_id) == (longest, longest)
+    (known,) = ResolveIdentitiesRequest.FromString(b"".join(convert.identity_inputs([passage]))).inputs
+    assert not known.identifiers
+
+
+def test_both_requests_name_an_event_with_the_same_fields() -> None:
+    for name in ("workspace_id", "message_id"):
+        assert ConsentInput.DESCRIPTOR.fields_by_name[name].number == IdentityInput.DESCRIPTOR.fields_by_name[name].number

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdi_enrichment.domain.context import context_traits, read_context, read_email, read_page
+from cdi_enrichment.domain.context import context_traits, read_consent, read_context, read_email, read_page
 from cdi_enrichment.domain.passage import device_address
 from cdi_kernel.faults import Rejected
 from cdi_testing.builders import track
@@ -60,8 +60,7 @@ def test_known_members_are_read() -> None:
     assert (context.ip, context.user_agent) == ("8.8.8.8", "Mozilla/5.0")
     assert context.page is not None
     assert context.page.referrer == "https://b.example/"
-    assert context.consent is not None
-    assert context.consent.category_preferences == {"advertising": True, "analytics": False}
+    assert read_consent(bytes(context.consent)) == (("advertising", True), ("analytics", False))
     assert context.external_ids is not None
     assert context.external_ids[0].type == "GA_Client_ID"
     assert context.device is not None
@@ -86,8 +85,7 @@ def test_within_a_map_or_list_the_right_entries_are_kept() -> None:
             {"consent": {"categoryPreferences": {"a": True, "b": "yes", "c": 1}}, "externalIds": [{"id": "x", "type": 5}, 7, {"id": 9}]}
         )
     )
-    assert context.consent is not None
-    assert context.consent.category_preferences == {"a": True}
+    assert read_consent(bytes(context.consent)) == (("a", True),)
     assert context.external_ids is not None
     assert [given.id for given in context.external_ids] == ["x", 9]
 
@@ -99,9 +97,20 @@ def test_what_is_no_json_object_is_refused(broken: bytes) -> None:
     assert refusal.value.reason_name == "malformed_payload"
 
 
+def test_consent_is_refused_when_it_is_no_json() -> None:
+    with pytest.raises(Rejected):
+        read_consent(b'{"categoryPreferences": {"\xff": true}}')
+
+
+@pytest.mark.parametrize("nothing", [b"", b"null", b"5", b"{}", b'{"categoryPreferences": null}', b'{"categoryPreferences": []}'])
+def test_consent_without_answers(nothing: bytes) -> None:
+    assert read_consent(nothing) == ()
+
+
 @given(CONTEXTS)
 def test_no_json_object_makes_it_fail(context: dict[str, Any]) -> None:
     read = read_context(encoded(context))
+    assert all(type(granted) is bool for _, granted in read_consent(bytes(read.consent)))
     for name, value in (("ip", read.ip), ("userAgent", read.user_agent)):
         assert value == (context.get(name) if isinstance(context.get(name), str) else None)
 

@@ -18,6 +18,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from cdi.event.v1 import event_pb2, outcome_pb2
 from cdi_enrichment import convert
 from cdi_enrichment.application import TrackingPlans
+from cdi_enrichment.domain import wire
 from cdi_enrichment.domain.claims import Place, is_duplicate, wanted_claims
 from cdi_enrichment.domain.passage import Passage
 from cdi_enrichment.domain.rejection import STAGE, Rejection, of_fault, rejected_event
@@ -67,7 +68,7 @@ class Consumer:
         new = [message for message in messages if not _is_done(message, progress.get(message.partition, START))]
         arrived = [passage for message in new for passage in _passages(message)]
         with traced(arrived) as traceparent:
-            first = await self._drop_duplicates(arrived)
+            first = await self._drop_duplicates(new, arrived)
             results = await isolate(first, partial(self._process, self._plans.snapshot), stage=STAGE)
             passed, rejected = _sorted_out(first, results)
             await self._publish(passed, rejected, traceparent)
@@ -76,9 +77,11 @@ class Consumer:
         record(moves.values(), arrived, time.perf_counter() - started)
         return [Done()] * len(messages)
 
-    async def _drop_duplicates(self, arrived: Sequence[Passage]) -> list[Passage]:
+    async def _drop_duplicates(self, messages: Sequence[Collected], arrived: Sequence[Passage]) -> Sequence[Passage]:
         wanted = wanted_claims((passage.key, passage.place) for passage in arrived)
-        foreign = await self._outside.claims.claim(wanted, {passage.place.sequence: passage.partition for passage in arrived})
+        foreign = await self._outside.claims.claim(wanted, {message.sequence: message.partition for message in messages})
+        if not foreign and len(wanted) == len(arrived):
+            return arrived
         return [passage for passage in arrived if not is_duplicate(passage.key, passage.place, wanted, foreign)]
 
     async def _process(self, plans: PlanSnapshot, passages: Sequence[Passage]) -> list[Rejection | None]:
@@ -91,19 +94,20 @@ class Consumer:
         return verdicts
 
     async def _evaluate_consent(self, passages: Sequence[Passage]) -> None:
-        results = await self._outside.consent.evaluate(convert.consent_request(passages))
+        results = await self._outside.consent.evaluate(convert.consent_inputs(passages))
         for passage, result in zip(passages, results, strict=True):
             convert.set_consent(passage, result)
 
     def _enrich(self, passages: Sequence[Passage]) -> None:
-        for passage in passages:
-            passage.enrichments = self._enrichers(passage.subject)
-            if passage.external:
+        found = self._enrichers([passage.subject for passage in passages])
+        for passage, enrichments in zip(passages, found, strict=True):
+            passage.enrichments = enrichments
+            if passage.subject.external:
                 convert.set_external_ids(passage)
 
     async def _resolve_identities(self, passages: Sequence[Passage]) -> None:
         linkable = [passage for passage in passages if passage.linkable]
-        results = await self._outside.identity.resolve(convert.identity_request(linkable))
+        results = await self._outside.identity.resolve(convert.identity_inputs(linkable))
         for passage, result in zip(linkable, results, strict=True):
             convert.set_identity(passage, result)
         for passage in passages:
@@ -123,8 +127,9 @@ def _is_done(message: Collected, progress: Position) -> bool:
 
 
 def _passages(message: Collected) -> list[Passage]:
-    sequence, partition = message.sequence, message.partition
-    return [Passage(event, Place(sequence, position), partition) for position, event in enumerate(message.body.events)]
+    sequence, partition, events = message.sequence, message.partition, message.body.events
+    collected = enumerate(wire.each(message.payload, events))
+    return [Passage(event, Place(sequence, n), partition, raw) for event, (n, raw) in zip(events, collected, strict=True)]
 
 
 def _sorted_out(

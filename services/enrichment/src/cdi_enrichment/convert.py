@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 from cdi.consent.v1 import consent_service_pb2
@@ -12,6 +13,7 @@ from cdi.enrichment.v1 import enrichment_service_pb2
 from cdi.event.v1 import event_pb2
 from cdi.identity.v1 import identity_service_pb2, profile_pb2
 from cdi_enrichment.domain import wire
+from cdi_enrichment.domain.context import Answers
 from cdi_enrichment.domain.identifiers import identifiers_of, traits_of
 from cdi_enrichment.domain.passage import Passage
 from cdi_enrichment.ports import SeenEvent
@@ -21,56 +23,86 @@ from cdi_kernel.ids import fallback_profile_id
 DEFAULT_PAGE: Final = 100
 MAX_PAGE: Final = 1_000
 
+_REMEMBERED: Final = 256
+"""Few values, because clients choose how long they are; traffic repeats a handful."""
 
-_workspace = wire.field(consent_service_pb2.ConsentInput, "workspace_id")
-_message = wire.field(consent_service_pb2.ConsentInput, "message_id")
-_user = wire.field(consent_service_pb2.ConsentInput, "user_id")
-_anonymous = wire.field(consent_service_pb2.ConsentInput, "anonymous_id")
-_consent_time = wire.field(consent_service_pb2.ConsentInput, "event_time")
+# Heads alone where the collector, or ``identifiers_of``, keeps the length within their table.
+_input_workspace = wire.field(consent_service_pb2.ConsentInput, "workspace_id")
+_message = wire.heads(consent_service_pb2.ConsentInput, "message_id")
+_user = wire.heads(consent_service_pb2.ConsentInput, "user_id")
+_anonymous = wire.heads(consent_service_pb2.ConsentInput, "anonymous_id")
+_consent_time = wire.heads(consent_service_pb2.ConsentInput, "event_time")
 _consent_trace = wire.field(consent_service_pb2.ConsentInput, "traceparent")
 _consent_input = wire.field(consent_service_pb2.EvaluateConsentRequest, "inputs")
 _event_consent = wire.field(event_pb2.Event, "consent")
 
-_subject = wire.field(identity_service_pb2.IdentityInput, "workspace_id")
-_of_event = wire.field(identity_service_pb2.IdentityInput, "message_id")
 _identifier = wire.field(identity_service_pb2.IdentityInput, "identifiers")
 _traits = wire.field(identity_service_pb2.IdentityInput, "traits")
 _traits_time = wire.field(identity_service_pb2.IdentityInput, "event_time")
 _identity_trace = wire.field(identity_service_pb2.IdentityInput, "traceparent")
 _identity_input = wire.field(identity_service_pb2.ResolveIdentitiesRequest, "inputs")
 _event_identity = wire.field(event_pb2.Event, "identity")
-_type = wire.field(profile_pb2.Identifier, "type")
-_value = wire.field(profile_pb2.Identifier, "value")
+_identifier_type = wire.field(profile_pb2.Identifier, "type")
+_value = wire.heads(profile_pb2.Identifier, "value")
 _external = wire.field(event_pb2.Event, "external_ids")
+_PROFILE_ID_TAG: Final = wire.heads(identity_service_pb2.ResolvedIdentity, "profile_id")[0][0]
 
 
-def consent_request(passages: Iterable[Passage]) -> consent_service_pb2.EvaluateConsentRequest:
-    """What consent needs to know of each event."""
+def consent_inputs(passages: Iterable[Passage]) -> list[bytes]:
+    """What consent needs to know of each event, as fields of the request."""
     inputs: list[bytes] = []
-    answers: dict[tuple[tuple[str, bool], ...], bytes] = {}
     for passage in passages:
-        parts = [_workspace(passage.workspace_id.encode()), _message(passage.message_id.encode())]
-        if passage.user_id:
-            parts.append(_user(passage.user_id.encode()))
-        if passage.anonymous_id:
-            parts.append(_anonymous(passage.anonymous_id.encode()))
-        given = passage.subject.context.consent
-        if given is not None and given.category_preferences:
-            key = tuple(given.category_preferences.items())
-            if (written := answers.get(key)) is None:
-                written = answers[key] = _preferences(key)
-            parts.append(written)
-        parts.append(_consent_time(passage.event.event_time.SerializeToString()))
+        event = passage.event
+        encoded = passage.message_id.encode()
+        parts = [_workspace(passage.workspace_id), _message[len(encoded)], encoded]
+        if user_id := event.user_id:
+            encoded = user_id.encode()
+            parts += (_user[len(encoded)], encoded)
+        if anonymous_id := event.anonymous_id:
+            encoded = anonymous_id.encode()
+            parts += (_anonymous[len(encoded)], encoded)
+        if answers := passage.subject.answers:
+            encoded = event.event_time.SerializeToString()
+            parts += (_preferences(answers), _consent_time[len(encoded)], encoded)
         if passage.traceparent:
             parts.append(_consent_trace(passage.traceparent.encode()))
         inputs.append(_consent_input(b"".join(parts)))
-    return consent_service_pb2.EvaluateConsentRequest.FromString(b"".join(inputs))
+    return inputs
 
 
-def _preferences(given: Iterable[tuple[str, bool]]) -> bytes:
-    """What a person answered. Most people answer alike, so a batch needs few of these."""
-    preferences = [consent_service_pb2.CategoryPreference(category=category, granted=granted) for category, granted in given]
+@lru_cache(maxsize=_REMEMBERED)
+def _preferences(answers: Answers) -> bytes:
+    """What a person answered. Most people answer alike."""
+    preferences = [consent_service_pb2.CategoryPreference(category=category, granted=granted) for category, granted in answers]
     return consent_service_pb2.ConsentInput(preferences=preferences).SerializeToString()
+
+
+def identity_inputs(passages: Iterable[Passage]) -> list[bytes]:
+    """The identifiers and traits of each event, as fields of the request."""
+    inputs: list[bytes] = []
+    for passage in passages:
+        event, subject = passage.event, passage.subject
+        encoded = passage.message_id.encode()
+        parts = [_workspace(passage.workspace_id), _message[len(encoded)], encoded]
+        for kind, value in identifiers_of(event, subject.context, subject.email, subject.external):
+            encoded = value.encode()
+            parts.append(_identifier(_type(kind) + _value[len(encoded)] + encoded))
+        if traits := traits_of(event):
+            parts += (_traits(traits), _traits_time(event.event_time.SerializeToString()))
+        if passage.traceparent:
+            parts.append(_identity_trace(passage.traceparent.encode()))
+        inputs.append(_identity_input(b"".join(parts)))
+    return inputs
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _workspace(workspace_id: str) -> bytes:
+    return _input_workspace(workspace_id.encode())
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _type(kind: str) -> bytes:
+    return _identifier_type(kind.encode())
 
 
 def set_consent(passage: Passage, result: consent_service_pb2.EvaluatedConsent) -> None:
@@ -79,41 +111,31 @@ def set_consent(passage: Passage, result: consent_service_pb2.EvaluatedConsent) 
     passage.linkable = result.linkable
 
 
-def identity_request(passages: Iterable[Passage]) -> identity_service_pb2.ResolveIdentitiesRequest:
-    """The identifiers and traits of each event."""
-    inputs: list[bytes] = []
-    for passage in passages:
-        parts = [_subject(passage.workspace_id.encode()), _of_event(passage.message_id.encode())]
-        for kind, value in identifiers_of(passage.event, passage.subject.context, passage.subject.email, passage.external):
-            parts.append(_identifier(_type(kind.encode()) + _value(value.encode())))
-        if traits := traits_of(passage.event):
-            parts += (_traits(traits), _traits_time(passage.event.event_time.SerializeToString()))
-        if passage.traceparent:
-            parts.append(_identity_trace(passage.traceparent.encode()))
-        inputs.append(_identity_input(b"".join(parts)))
-    return identity_service_pb2.ResolveIdentitiesRequest.FromString(b"".join(inputs))
+def set_identity(passage: Passage, resolved: bytes) -> None:
+    """Writes who it was: what the event keeps of a ``ResolvedIdentity`` has the same fields by number.
+
+    Most often the profile id is all there is; then its length says so.
+    """
+    is_only_id = len(resolved) > 1 and resolved[0] == _PROFILE_ID_TAG and resolved[1] == len(resolved) - 2
+    passage.identity = _event_identity(resolved if is_only_id else _kept(resolved))
 
 
-def set_identity(passage: Passage, result: identity_service_pb2.ResolvedIdentity) -> None:
-    """Writes who it was: what the event keeps of the answer has the same fields by number."""
-    if result.demoted_identifiers:
-        kept = event_pb2.IdentityResult(
-            profile_id=result.profile_id, created=result.created, merged_profile_ids=result.merged_profile_ids
-        ).SerializeToString()
-    else:
-        kept = result.SerializeToString()
-    passage.identity = _event_identity(kept)
+def _kept(resolved: bytes) -> bytes:
+    """A ``ResolvedIdentity`` without the identifiers that identity left out."""
+    result = identity_service_pb2.ResolvedIdentity.FromString(resolved)
+    result.ClearField("demoted_identifiers")
+    return result.SerializeToString()
 
 
 def set_fallback_identity(passage: Passage) -> None:
     """Writes the id of an event that may not be linked, made from the event alone."""
-    profile_id = fallback_profile_id(passage.workspace_id, passage.user_id, passage.anonymous_id, passage.message_id)
+    profile_id = fallback_profile_id(passage.workspace_id, passage.event.user_id, passage.event.anonymous_id, passage.message_id)
     passage.identity = _event_identity(event_pb2.IdentityResult(profile_id=profile_id, fallback=True).SerializeToString())
 
 
 def set_external_ids(passage: Passage) -> None:
     """Writes the identifiers that the client gave beside the well-known ones."""
-    found = (event_pb2.ExternalId(type=kind, value=value).SerializeToString() for kind, value in passage.external)
+    found = (event_pb2.ExternalId(type=kind, value=value).SerializeToString() for kind, value in passage.subject.external)
     passage.external_ids = b"".join(map(_external, found))
 
 

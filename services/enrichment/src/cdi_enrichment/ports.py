@@ -10,7 +10,6 @@ from typing import NamedTuple, Protocol
 from cdi.consent.v1 import consent_service_pb2
 from cdi.enrichment.v1 import tracking_plan_pb2
 from cdi.event.v1 import outcome_pb2
-from cdi.identity.v1 import identity_service_pb2
 from cdi_enrichment.domain.claims import Place
 from cdi_runtime.bus import Outgoing, PubAck
 
@@ -105,16 +104,16 @@ class Plans(Protocol):
 class ConsentEvaluator(Protocol):
     """The consent service. Raises a retryable ``Fault`` while it is away."""
 
-    async def evaluate(self, request: consent_service_pb2.EvaluateConsentRequest) -> Sequence[consent_service_pb2.EvaluatedConsent]:
-        """One result per input, in order."""
+    async def evaluate(self, inputs: Sequence[bytes]) -> Sequence[consent_service_pb2.EvaluatedConsent]:
+        """One result per input, in order; an input is a serialized field of ``EvaluateConsentRequest``."""
         ...
 
 
 class IdentityResolver(Protocol):
     """The identity service. Raises a retryable ``Fault`` while it is away."""
 
-    async def resolve(self, request: identity_service_pb2.ResolveIdentitiesRequest) -> Sequence[identity_service_pb2.ResolvedIdentity]:
-        """One result per input, in order."""
+    async def resolve(self, inputs: Sequence[bytes]) -> Sequence[bytes]:
+        """One serialized ``ResolvedIdentity`` per input, in order; an input is a serialized field of ``ResolveIdentitiesRequest``."""
         ...
 
 

@@ -6,14 +6,23 @@ that are no JSON object at all are refused.
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
+from functools import lru_cache
+from typing import Any, Final, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from cdi.error.v1 import error_pb2
 from cdi_kernel.faults import Rejected
 
+Answers: TypeAlias = tuple[tuple[str, bool], ...]
+"""Categories of consent, and whether the person agrees."""
+
 S = TypeVar("S", bound=msgspec.Struct)
+
+_REMEMBERED: Final = 256
+"""Consents: few, because clients choose how long they are, and traffic repeats a handful."""
+
+_ABSENT: Final = msgspec.Raw()
 
 
 class Page(msgspec.Struct, frozen=True, gc=False):
@@ -34,8 +43,8 @@ class Campaign(msgspec.Struct, frozen=True, gc=False):
     content: str | None = None
 
 
-class Consent(msgspec.Struct, frozen=True, rename="camel"):
-    """``context.consent`` in Segment's form."""
+class Consent(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """``context.consent`` in Segment's form. A context holds it as it was sent, because most people answer alike."""
 
     category_preferences: dict[str, bool] | None = None
 
@@ -65,25 +74,26 @@ class Contact(msgspec.Struct, frozen=True, gc=False):
     email: str | None = None
 
 
-class EventContext(msgspec.Struct, frozen=True, rename="camel"):
+class EventContext(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     """What the pipeline reads of ``context``."""
 
     ip: str | None = None
     user_agent: str | None = None
     page: Page | None = None
     campaign: Campaign | None = None
-    consent: Consent | None = None
+    consent: msgspec.Raw = _ABSENT
     external_ids: list[ExternalIdentifier] | None = None
     device: Device | None = None
     traits: Contact | None = None
 
 
 class _ContextTraits(msgspec.Struct, frozen=True):
-    traits: msgspec.Raw = msgspec.Raw(b"")
+    traits: msgspec.Raw = _ABSENT
 
 
 NOTHING: Final = EventContext()
 _CONTACT: Final = msgspec.json.Decoder(Contact)
+_CONSENT: Final = msgspec.json.Decoder(Consent)
 _CONTEXT: Final = msgspec.json.Decoder(EventContext)
 _PAGE: Final = msgspec.json.Decoder(Page)
 _TRAITS: Final = msgspec.json.Decoder(_ContextTraits)
@@ -98,6 +108,13 @@ def read_context(context: bytes) -> EventContext:
     return _read(_CONTEXT, EventContext, context, "context") if context else NOTHING
 
 
+@lru_cache(maxsize=_REMEMBERED)
+def read_consent(consent: bytes) -> Answers:
+    """The answers in ``context.consent``, empty when it holds none. Raises as ``read_context``."""
+    given = _read(_CONSENT, Consent, consent, "context").category_preferences if consent.startswith(b"{") else None
+    return tuple(given.items()) if given else ()
+
+
 def read_page(properties: bytes) -> Page:
     """``url``, ``referrer`` and ``search`` of a page event's properties. Raises as ``read_context``."""
     return _read(_PAGE, Page, properties, "properties") if properties else Page()
@@ -105,7 +122,7 @@ def read_page(properties: bytes) -> Page:
 
 def read_email(document: bytes, field: str) -> str | None:
     """The member ``email`` of traits or properties; looks before it decodes. Raises as ``read_context``."""
-    if b'"email"' not in document:
+    if document.find(b'"email"') < 0:
         return None
     return _read(_CONTACT, Contact, document, field).email
 
@@ -152,6 +169,8 @@ def _lenient_struct(kind: type[S], found: dict[str, Any]) -> S:
 
 def _lenient(expected: Any, value: Any) -> Any:
     """``value`` as one of the types of an optional field, ``None`` if it is none of them."""
+    if expected is msgspec.Raw:
+        return msgspec.Raw(msgspec.json.encode(value))
     for option in get_args(expected):
         if isinstance(option, type) and issubclass(option, msgspec.Struct):
             if isinstance(value, dict):

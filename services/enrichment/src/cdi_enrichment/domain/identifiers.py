@@ -57,20 +57,19 @@ def identifiers_of(
         email: from ``email_of``.
         external: from ``external_ids``.
     """
-    found: dict[tuple[str, str], None] = {}
+    found: list[tuple[str, str]] = []
     if user_id := event.user_id:
-        found["user_id", user_id] = None
+        found.append(("user_id", user_id))
     if email:
-        found["email", email] = None
+        found.append(("email", email))
     if anonymous_id := event.anonymous_id:
-        found["anonymous_id", anonymous_id] = None
-    if event.type == event_pb2.EVENT_TYPE_ALIAS and event.previous_id:
-        found["anonymous_id", event.previous_id] = None
-    for pair in external:
-        found[pair] = None
+        found.append(("anonymous_id", anonymous_id))
+    more = [("anonymous_id", event.previous_id)] if event.type == event_pb2.EVENT_TYPE_ALIAS and event.previous_id else []
+    more.extend(external)
     if context.device is not None:
-        for pair in _device_ids(context.device):
-            found[pair] = None
+        more.extend(_device_ids(context.device))
+    if more:
+        found = list(dict.fromkeys(found + more))
     return [pair for pair in found if len(pair[1]) <= MAX_VALUE_LENGTH and "\x00" not in pair[1]][:MAX_IDENTIFIERS]
 
 

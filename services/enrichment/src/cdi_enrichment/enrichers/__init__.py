@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from functools import lru_cache
+from itertools import repeat
 from typing import Any, Final
 
 from cdi.event.v1 import event_pb2
@@ -34,14 +35,15 @@ class Enrichers:
     def __init__(self, files: ReferenceFiles, *, disabled: Collection[str] = ()) -> None:
         self._steps = [_step(name, make(files)) for name, make in REGISTRY.items() if name not in disabled]
 
-    def __call__(self, subject: Subject) -> bytes:
-        """The field ``enrichments`` of the event; empty when nobody found anything."""
-        parts = [find(key) for key_of, find in self._steps if (key := key_of(subject)) is not None]
-        content = b"".join(parts) if parts else b""
-        return _enrichments(content) if content else b""
+    def __call__(self, subjects: Sequence[Subject]) -> list[bytes]:
+        """The field ``enrichments`` of each event; empty when nobody found anything."""
+        found = [step(subjects) for step in self._steps]
+        contents = map(b"".join, zip(*found, strict=True)) if found else repeat(b"", len(subjects))
+        return [_enrichments(content) if content else b"" for content in contents]
 
 
-def _step(name: str, enricher: Enricher[Any]) -> tuple[Callable[[Subject], Hashable], Callable[[Any], bytes]]:
+def _step(name: str, enricher: Enricher[Any]) -> Callable[[Sequence[Subject]], list[bytes]]:
+    """What one enricher finds for each event. One after the other goes over the batch: less to hold in the processor's caches."""
     write = wire.field(event_pb2.Enrichments, name)
 
     @lru_cache(maxsize=enricher.remembered)
@@ -49,4 +51,9 @@ def _step(name: str, enricher: Enricher[Any]) -> tuple[Callable[[Subject], Hasha
         part = enricher.find(key)
         return b"" if part is None else write(part.SerializeToString())
 
-    return enricher.key, find
+    key_of = enricher.key
+
+    def step(subjects: Sequence[Subject]) -> list[bytes]:
+        return [b"" if (key := key_of(subject)) is None else find(key) for subject in subjects]
+
+    return step

@@ -102,14 +102,14 @@ class ClaimStore:
         if unknown:
             found = await self._claim(unknown, wanted, partitions)
             claimed = {key: wanted[key] for key in unknown} if holders else wanted
-            self._recent.remember({**claimed, **found})
+            self._recent.remember({**claimed, **found} if found else claimed)
             holders |= found
         return {key: place for key, place in holders.items() if place != wanted[key]}
 
     async def _claim(self, keys: Sequence[bytes], wanted: Mapping[bytes, Place], partitions: Mapping[int, int]) -> dict[bytes, Place]:
         """Claims keys; returns those that were held already, with their holders."""
         pack = _PLACE.pack
-        places = {key: pack(*(place := wanted[key]), partitions[place.sequence]) for key in keys}
+        places = {key: pack((place := wanted[key]).sequence, place.position, partitions[place.sequence]) for key in keys}
         try:
             return await self._insert(places, careful=False)
         except asyncpg.UniqueViolationError:
