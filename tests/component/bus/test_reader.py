@@ -88,6 +88,36 @@ async def test_messages_are_handled_in_order_and_settled(bus: Bus) -> None:
         await eventually(lambda: settled(bus))
 
 
+async def test_a_message_lingers_once_and_not_again_after_a_long_batch(bus: Bus) -> None:
+    begun: list[tuple[float, int]] = []
+    first_is_done = asyncio.Event()
+
+    async def handle(messages: Sequence[Message[str]]) -> list[Outcome]:
+        begun.append((time.monotonic(), len(messages)))
+        await first_is_done.wait()
+        return [Done()] * len(messages)
+
+    async with running(bus, handle, spec(linger_seconds=2.0)) as reader:
+        await publish(bus, 2)
+        await eventually(lambda: begun)
+        assert begun[0][1] == 2, "what comes within the time shares a batch"
+        await publish(bus, 2, first=2)
+        await asyncio.sleep(2.0)
+        released = time.monotonic()
+        first_is_done.set()
+        await eventually(lambda: len(begun) == 2)
+        assert begun[1][1] == 2
+        assert begun[1][0] - released < 1.0
+        assert reader.ready() is None
+
+
+async def test_a_reader_that_can_fetch_no_more_does_not_linger(bus: Bus) -> None:
+    recorder = Recorder()
+    async with running(bus, recorder, spec(linger_seconds=60.0, max_events=100_000)):
+        await publish(bus, 200, payload="x" * 10_000)
+        await eventually(lambda: len(recorder.bodies) >= 50)
+
+
 async def settled(bus: Bus) -> bool:
     return await bus.lag(StreamName.COLLECTED, "test", 0) == 0
 

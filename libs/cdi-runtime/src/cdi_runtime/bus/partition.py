@@ -43,7 +43,7 @@ _MAX_ACK_PENDING: Final = 8 * MAX_FETCHED_MESSAGES
 """The server's limit. Well above ours: the messages that a dead owner left unsettled must not keep the server from giving the new owner
 the first message, which is how that learns that it is the owner."""
 
-MAX_FETCHED_BYTES: Final = 512 * 1024
+MAX_FETCHED_BYTES: Final = 1024 * 1024
 """Bytes fetched and not taken, per partition; a larger message comes alone."""
 
 ACK_WAIT_SECONDS: Final = 60
@@ -66,6 +66,7 @@ class Fetched:
     stored_us: int
     deliveries: int
     events: int
+    fetched_at: float
 
 
 class PartitionFeed:
@@ -121,6 +122,16 @@ class PartitionFeed:
     def available_events(self) -> int:
         """Events in the messages that can be taken."""
         return sum(message.events for message in self._fetched)
+
+    @property
+    def oldest_at(self) -> float:
+        """When the first message that can be taken came, by the loop's clock; there must be one."""
+        return self._fetched[0].fetched_at
+
+    @property
+    def full(self) -> bool:
+        """Nothing more comes before something is taken."""
+        return len(self._fetched) + self._in_hand >= MAX_FETCHED_MESSAGES or self._fetched_bytes > MAX_FETCHED_BYTES // 2
 
     @property
     def in_hand(self) -> int:
@@ -316,9 +327,9 @@ class PartitionFeed:
                 self._repeated.append(message.reply)
             return
         self._newest = sequence
-        events = int(headers.get(EVENTS, "1"))
+        events, now = int(headers.get(EVENTS, "1")), asyncio.get_running_loop().time()
         self._fetched.append(
-            Fetched(self, message.subject, sequence, headers, message.data, message.reply, stored // 1_000, deliveries, events)
+            Fetched(self, message.subject, sequence, headers, message.data, message.reply, stored // 1_000, deliveries, events, now)
         )
         self._fetched_bytes += len(message.data)
         self._arrived()

@@ -65,7 +65,7 @@ class ReaderSpec(Generic[T]):
         partitions: of the installation; ``None`` for a stream without partitions, which has one consumer over all its subjects.
         lanes: partition ``p`` is handled in lane ``p % lanes``. A lane handles one batch at a time; lanes run concurrently.
         max_events: events in one batch, unless a single message holds more.
-        linger_seconds: how long to wait for a fuller batch.
+        linger_seconds: how long a message may wait for a fuller batch.
         start: where a consumer that does not exist yet begins.
         stop_rule: when rejected messages stop the reader.
     """
@@ -156,10 +156,11 @@ class Reader(Generic[T]):
                 await self._finish(lane, fetched)
 
     async def _linger(self, feeds: Sequence[PartitionFeed]) -> None:
-        deadline = asyncio.get_running_loop().time() + self.spec.linger_seconds
+        """Waits for a fuller batch, but no message longer than ``linger_seconds`` in all: what came during the last batch has waited."""
         while sum(feed.available_events for feed in feeds) < self.spec.max_events and not self._stopping.is_set():
-            left = deadline - asyncio.get_running_loop().time()
-            if left <= 0:
+            oldest_at = min((feed.oldest_at for feed in feeds if feed.available), default=0.0)
+            left = oldest_at + self.spec.linger_seconds - asyncio.get_running_loop().time()
+            if left <= 0 or any(feed.full for feed in feeds):
                 return
             await asyncio.sleep(min(left, 0.02))
 
