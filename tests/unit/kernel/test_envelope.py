@@ -1,5 +1,6 @@
 """Framed events are a serialized batch, cut within the limits and in order."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,3 +18,9 @@ def test_packing_keeps_every_event_in_order_within_the_limits(sizes: list[int], 
     for batch in batches:
         assert 1 <= batch.events <= max_events
         assert len(batch.payload) <= max_bytes or batch.events == 1
+
+
+@pytest.mark.parametrize("size", [0, 100, 127, 128, 4_080, 4_095, 4_096, 20_000])
+def test_a_frame_is_what_protobuf_writes(size: int) -> None:
+    event = event_pb2.Event(context=b"x" * size)
+    assert frame(event.SerializeToString()) == event_pb2.EventBatch(events=[event]).SerializeToString()

@@ -84,16 +84,17 @@ def test_segments_example_of_identify_and_track() -> None:
     assert "context_ip" not in schema.columns["identifies"]
 
 
-def test_rows_and_columns_belong_together_whatever_the_shapes() -> None:
+@pytest.mark.parametrize("count", [20, 200])  # values of the context are few among so many
+def test_rows_and_columns_belong_together_whatever_the_shapes(count: int) -> None:
     schema = Schema()
     events = [
         builders.track(
             "Seen", message_id=f"m{n}", properties={"n": n} | ({"odd": n} if n % 2 else {"deep": {"n": n}}), context={"v": n % 3}
         )
-        for n in range(20)
+        for n in range(count)
     ]
     schema.load(*events)
-    assert len(schema.rows["seen"]) == 20
+    assert len(schema.rows["seen"]) == count
     for row in schema.rows["seen"]:
         number = row["n"]
         assert row["id"] == f"m{number}"

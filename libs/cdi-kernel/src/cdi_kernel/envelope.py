@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cdi_kernel.topology import MAX_BATCH_BYTES, MAX_BATCH_EVENTS
+from cdi_kernel.wire import varint
 
 MESSAGE_ID: Final = "Nats-Msg-Id"
 """JetStream drops a second message with the same id within the duplicate window."""
@@ -33,19 +34,14 @@ REJECTED_BATCH_SCHEMA: Final = "cdi.event.v1.RejectedBatch"
 DEAD_LETTER_SCHEMA: Final = "cdi.event.v1.DeadLetter"
 
 _EVENTS_TAG: Final = b"\x0a"
+_HEADS: Final = tuple(_EVENTS_TAG + varint(length) for length in range(4_096))
+"""Tag and length of nearly every event."""
 
 
 def frame(event: bytes) -> bytes:
     """One serialized event as it stands inside a serialized ``EventBatch``."""
     length = len(event)
-    if length < 0x80:
-        return b"\x0a" + bytes((length,)) + event
-    varint = bytearray()
-    while length >= 0x80:
-        varint.append(length & 0x7F | 0x80)
-        length >>= 7
-    varint.append(length)
-    return b"".join((_EVENTS_TAG, varint, event))
+    return (_HEADS[length] if length < len(_HEADS) else _EVENTS_TAG + varint(length)) + event
 
 
 @dataclass(frozen=True, slots=True)

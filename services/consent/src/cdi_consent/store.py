@@ -191,6 +191,7 @@ class ConnectionLedger:
         """Those decisions that were not in the ledger yet."""
         if not by_id:
             return []
+        # The statement takes the columns in the order of ``Decision``'s fields.
         ids, subjects, *others = zip(*by_id.values(), strict=True)
         added = await self._driver.fetchval(_RECORD, *map(_json, (ids, *zip(*subjects, strict=True), *others)))
         are_added = set(msgspec.json.decode(added))

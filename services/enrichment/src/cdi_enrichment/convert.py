@@ -27,6 +27,7 @@ _REMEMBERED: Final = 256
 """Few values, because clients choose how long they are; traffic repeats a handful."""
 
 # Heads alone where the collector, or ``identifiers_of``, keeps the length within their table.
+# Identity's input has the same numbers for the workspace and the message; a test holds it.
 _input_workspace = wire.field(consent_service_pb2.ConsentInput, "workspace_id")
 _message = wire.heads(consent_service_pb2.ConsentInput, "message_id")
 _user = wire.heads(consent_service_pb2.ConsentInput, "user_id")

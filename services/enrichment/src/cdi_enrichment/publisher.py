@@ -8,14 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
-from cdi.event.v1 import event_pb2, rejected_event_pb2
-from cdi_enrichment.domain import wire
+from cdi.event.v1 import rejected_event_pb2
 from cdi_enrichment.domain.passage import Passage
 from cdi_kernel import topology
 from cdi_kernel.envelope import EVENT_BATCH_SCHEMA, EVENTS, REJECTED_BATCH_SCHEMA, SCHEMA, SOURCE_SEQUENCE, TRACEPARENT, frame, pack
 from cdi_runtime.bus import Outgoing
-
-_event = wire.field(event_pb2.EventBatch, "events")
 
 
 def enriched_messages(passages: Iterable[Passage], traceparent: str) -> Iterator[Outgoing]:
@@ -27,7 +24,7 @@ def enriched_messages(passages: Iterable[Passage], traceparent: str) -> Iterator
     """
     trace = {TRACEPARENT: traceparent} if traceparent else {}
     for (partition, sequence), group in groupby(passages, key=_message):
-        frames = [_event(passage.serialized()) for passage in group]
+        frames = [frame(passage.serialized()) for passage in group]
         headers = {SCHEMA: EVENT_BATCH_SCHEMA, EVENTS: str(len(frames)), SOURCE_SEQUENCE: str(sequence), **trace}
         yield Outgoing(topology.enriched(partition), b"".join(frames), f"enriched-{partition}-{sequence}", headers)
 

@@ -18,7 +18,7 @@ class Settings(ServiceSettings):
         duckdb_memory_limit: what DuckDB may use beside the process itself; rows that wait for a checkpoint spill to disk beyond it.
         duckdb_threads: threads of DuckDB; queries and loads are single-threaded with 1.
         checkpoint_threshold: size of DuckDB's write-ahead log at which it is folded into the file. Larger: fewer and longer stalls.
-        load_linger_seconds: how long a load waits for more events; the first part of the freshness.
+        load_linger_seconds: how long an event may wait for more to share its load; the first part of the freshness.
         load_max_events: events in one load, the measure of the loader's memory.
         query_seconds: time that one query may take.
     """

@@ -130,7 +130,7 @@ class PartitionFeed:
 
     @property
     def full(self) -> bool:
-        """Nothing more comes before something is taken."""
+        """Little or nothing more comes before something is taken: ``_pull`` asks again when half of the room is free."""
         return len(self._fetched) + self._in_hand >= MAX_FETCHED_MESSAGES or self._fetched_bytes > MAX_FETCHED_BYTES // 2
 
     @property

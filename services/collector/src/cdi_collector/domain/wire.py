@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from cdi.event.v1 import event_pb2
+from cdi_kernel.wire import varint
 
 TABLE_SIZE: Final = 4_097
 """Lengths below it have their bytes in a table."""
@@ -16,17 +17,6 @@ TABLE_SIZE: Final = 4_097
 _DIGITS: Final = 14
 _LOW: Final = (1 << _DIGITS) - 1
 _CACHED_SECONDS: Final = 10_000
-
-
-def varint(number: int) -> bytes:
-    """A non-negative integer below 2⁶⁴ in protobuf's base-128 form; a negative one as its two's complement."""
-    number &= 0xFFFF_FFFF_FFFF_FFFF
-    out = bytearray()
-    while number >= 0x80:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
 
 
 # Numbers of 14 bits, at the end of a varint and with more to follow.

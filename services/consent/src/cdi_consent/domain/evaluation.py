@@ -144,8 +144,9 @@ def _take(
         standing = own.get(purpose)
         if standing is None or standing.granted != granted:
             identity = carried_id(item, subject, purpose, granted)
-            evaluation.decisions.append(Decision(identity, subject, purpose, granted, decide_us, now_us, item.proof))
-            offered = Standing(granted, decide_us, identity, item.proof)
+            decision = Decision(identity, subject, purpose, granted, decide_us, now_us, item.proof)
+            evaluation.decisions.append(decision)
+            offered = decision.standing
             if standing is None or standing.precedence < offered.precedence:
                 own[purpose] = offered
         elif standing.is_confirmed_at(decide_us):

@@ -122,7 +122,7 @@ def read_page(properties: bytes) -> Page:
 
 def read_email(document: bytes, field: str) -> str | None:
     """The member ``email`` of traits or properties; looks before it decodes. Raises as ``read_context``."""
-    if document.find(b'"email"') < 0:
+    if document.find(b'"email"') < 0:  # ``in`` would first try to take the pattern for a number
         return None
     return _read(_CONTACT, Contact, document, field).email
 

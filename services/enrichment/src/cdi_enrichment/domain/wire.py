@@ -12,19 +12,11 @@ from typing import Final
 
 from google.protobuf.message import Message
 
+from cdi_kernel.wire import varint
+
 _LENGTH_DELIMITED: Final = 2
 _FIRST: Final = 1 << 3 | _LENGTH_DELIMITED
 _TABLE_SIZE: Final = 4_096
-
-
-def varint(number: int) -> bytes:
-    """A number as protobuf writes tags and lengths."""
-    written = bytearray()
-    while number >= 0x80:
-        written.append(number & 0x7F | 0x80)
-        number >>= 7
-    written.append(number)
-    return bytes(written)
 
 
 _LENGTHS: Final = [varint(length) for length in range(_TABLE_SIZE)]

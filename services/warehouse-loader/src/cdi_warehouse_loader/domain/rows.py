@@ -1,7 +1,7 @@
 """What events have in common, column by column: ids, times, enrichments, context.
 
-Values that repeat within a batch (context, enrichments, purposes, names) are read once per distinct value and reach the warehouse as Arrow
-dictionaries.
+Values that repeat within a batch are read once per distinct value: enrichments, purposes and names reach the warehouse as Arrow
+dictionaries, the context as ``contexts`` says.
 """
 
 from __future__ import annotations
