@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from cdi.event.v1.event_pb2 import Event
+from cdi.event.v1.event_pb2 import Event, EventBatch
 from cdi_kernel.faults import Rejected
 from cdi_testing import builders
 from cdi_warehouse_loader.domain.batches import Batch, fresh
+from cdi_warehouse_loader.domain.event_view import read_batch
 from cdi_warehouse_loader.domain.layout import MAX_COLUMNS, STARTING_TABLES
 from cdi_warehouse_loader.domain.load import Position, StreamPartition, TableLoad
 from cdi_warehouse_loader.domain.plan import plan_schema
@@ -27,9 +28,10 @@ class Schema:
         self.seq = 0
 
     def load(self, *events: Event) -> Sequence[TableLoad]:
-        items = [(event, event.partition, self.seq + place) for place, event in enumerate(events)]
+        read = read_batch(EventBatch(events=events).SerializeToString()).events
+        items = [(event, 0, self.seq + place) for place, event in enumerate(read)]
         self.seq += len(events)
-        loads = plan_schema("main", self.columns, event_columns(items, 1_800_000_000_000_000), range(len(items)))
+        loads = list(plan_schema("main", self.columns, event_columns(items, 1_800_000_000_000_000), range(len(items))))
         for load in loads:
             self.columns.setdefault(load.table, {}).update(load.added)
             self.columns[load.table].update(dict.fromkeys(load.widened, "DOUBLE"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cdi.event.v1 import event_pb2, rejected_event_pb2
+from cdi.event.v1 import rejected_event_pb2
 from cdi.identity.v1 import profile_pb2
 from cdi_kernel import topology
 from cdi_kernel.envelope import SOURCE_SEQUENCE
@@ -12,6 +12,7 @@ from cdi_kernel.topology import StreamName
 from cdi_runtime.bus import Done, Message, Outcome, ReaderSpec
 from cdi_warehouse_loader.application.loading import Loading
 from cdi_warehouse_loader.domain.batches import Batch
+from cdi_warehouse_loader.domain.event_view import BatchView, read_batch
 
 READER = "warehouse-loader"
 _MERGED = topology.identity("merged")
@@ -23,7 +24,7 @@ class Consumer:
     def __init__(self, loading: Loading) -> None:
         self._loading = loading
 
-    async def events(self, messages: Sequence[Message[event_pb2.EventBatch]]) -> Sequence[Outcome]:
+    async def events(self, messages: Sequence[Message[BatchView]]) -> Sequence[Outcome]:
         """ENRICHED: rows, position and counts in one commit."""
         await self._loading.events(
             [Batch(m.partition, m.sequence, int(m.headers.get(SOURCE_SEQUENCE, "0")), m.body.events) for m in messages]
@@ -42,9 +43,9 @@ class Consumer:
         return [Done()] * len(messages)
 
 
-def events_spec(service: str, partitions: int, max_events: int, linger_seconds: float) -> ReaderSpec[event_pb2.EventBatch]:
+def events_spec(service: str, partitions: int, max_events: int, linger_seconds: float) -> ReaderSpec[BatchView]:
     """All owned partitions in one lane: one commit holds all that has arrived."""
-    return ReaderSpec(service, READER, StreamName.ENRICHED, event_pb2.EventBatch.FromString, partitions, 1, max_events, linger_seconds)
+    return ReaderSpec(service, READER, StreamName.ENRICHED, read_batch, partitions, 1, max_events, linger_seconds)
 
 
 def rejected_spec(service: str, linger_seconds: float) -> ReaderSpec[rejected_event_pb2.RejectedBatch]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import pyarrow.compute as pc
-
 from cdi.event.v1 import outcome_pb2
 from cdi_runtime.telemetry import instruments
 from cdi_warehouse_loader.domain.load import Load
@@ -22,7 +20,7 @@ def loaded(load: Load, now_us: int, seconds: float) -> None:
     """Reports a committed load of events.
 
     Args:
-        load: what was done.
+        load: what was done, its tables without their rows.
         now_us: when it was visible.
         seconds: how long it took.
     """
@@ -30,14 +28,13 @@ def loaded(load: Load, now_us: int, seconds: float) -> None:
     instruments.STAGE_DURATION.record(seconds, stage=_STAGE)
     oldest = now_us
     for table in load.tables:
-        if table.rows is None or not table.rows.num_rows:
+        if not table.row_count:
             continue
         label = _label(table.table)
-        instruments.ROWS_LOADED.add(table.rows.num_rows, table=label)
-        received = pc.min(table.rows.column("received_at")).value
-        if received is not None:
-            oldest = min(oldest, received)
-            instruments.TABLE_FRESHNESS.record(max(0.0, (now_us - received) / 1_000_000), table=label)
+        instruments.ROWS_LOADED.add(table.row_count, table=label)
+        if table.oldest_us is not None:
+            oldest = min(oldest, table.oldest_us)
+            instruments.TABLE_FRESHNESS.record(max(0.0, (now_us - table.oldest_us) / 1_000_000), table=label)
     instruments.END_TO_END_LATENCY.record(max(0.0, (now_us - oldest) / 1_000_000), stage=_STAGE)
     for key, events in load.counts.items():
         if key.outcome == outcome_pb2.OUTCOME_LOADED:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from cdi_warehouse_loader.domain.documents import Document
-from cdi_warehouse_loader.domain.load import Catalog, CountKey, Load, Position, StreamPartition
+from cdi_warehouse_loader.domain.load import Catalog, CountKey, Load, Position, StreamPartition, TableLoad
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +69,15 @@ class Warehouse(Protocol):
         """
         ...
 
-    def load(self, load: Load, *, keep: bool = True) -> None:
+    def load(self, load: Load, *, keep: bool = True) -> Sequence[TableLoad]:
         """Does all of a load in one transaction: when it returns, all is durable; when it raises, nothing was done.
 
         Args:
             load: what to do.
             keep: ``False`` tries everything and takes it back.
+
+        Returns:
+            The tables of the load, without their rows.
 
         Raises:
             OutOfMemory: the load is too large.

@@ -30,5 +30,5 @@ class Settings(ServiceSettings):
     duckdb_threads: int = Field(default=1, ge=1, le=64)
     checkpoint_threshold: str = Field(default="64MB", pattern=r"^\d+(\.\d+)?[KMG]i?B$")
     load_linger_seconds: float = Field(default=0.75, ge=0.0, le=60.0)
-    load_max_events: int = Field(default=6_000, ge=1, le=100_000)
+    load_max_events: int = Field(default=4_000, ge=1, le=100_000)
     query_seconds: float = Field(default=10.0, gt=0.0, le=600.0)

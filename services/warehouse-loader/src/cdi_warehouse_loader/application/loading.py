@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from opentelemetry.trace import SpanKind
 
-from cdi.event.v1 import event_pb2, outcome_pb2, rejected_event_pb2
+from cdi.event.v1 import outcome_pb2, rejected_event_pb2
 from cdi.identity.v1 import profile_pb2
 from cdi_kernel.clock import Clock
 from cdi_kernel.faults import Fault
@@ -24,6 +25,7 @@ from cdi_warehouse_loader.domain import naming
 from cdi_warehouse_loader.domain.batches import Batch, Fresh, fresh
 from cdi_warehouse_loader.domain.documents import targets_of
 from cdi_warehouse_loader.domain.event_load import STAGE, Poisoned, plan_events, schemas_of
+from cdi_warehouse_loader.domain.event_view import EventView
 from cdi_warehouse_loader.domain.layout import SEQUENCE_FACTOR
 from cdi_warehouse_loader.domain.load import CountKey, Load, TableLoad
 from cdi_warehouse_loader.domain.rows import Item
@@ -44,7 +46,7 @@ class Loading:
         self._access = access
         self._clock = clock
 
-    async def events(self, batches: Sequence[Batch[event_pb2.Event]]) -> None:
+    async def events(self, batches: Sequence[Batch[EventView]]) -> None:
         """Loads enriched events; when it returns, all of them are durable, filtered or turned away.
 
         A load that is too large for the warehouse's memory, as one that touches hundreds of tables, is done in halves.
@@ -62,7 +64,7 @@ class Loading:
             await self.events(batches[:middle])
             await self.events(batches[middle:])
 
-    async def _events(self, batches: Sequence[Batch[event_pb2.Event]]) -> None:
+    async def _events(self, batches: Sequence[Batch[EventView]]) -> None:
         started_ns, clock = time.time_ns(), time.perf_counter()
         new = await self._access.write(lambda warehouse: fresh(StreamName.ENRICHED, batches, warehouse.positions))
         if not new.positions:
@@ -91,7 +93,7 @@ class Loading:
         """
         await self._access.write(partial(self._load_merges, batches))
 
-    async def _load_events(self, items: Sequence[Item], new: Fresh[event_pb2.Event]) -> Load:
+    async def _load_events(self, items: Sequence[Item], new: Fresh[EventView]) -> Load:
         whole = len(items)
         done: list[Load] = []
 
@@ -106,16 +108,13 @@ class Loading:
             return await self._access.write(partial(self._attempt, good, poisoned, new, True))
         return done[0]
 
-    def _attempt(
-        self, items: Sequence[Item], poisoned: Sequence[Poisoned], new: Fresh[event_pb2.Event], keep: bool, held: Warehouse
-    ) -> Load:
+    def _attempt(self, items: Sequence[Item], poisoned: Sequence[Poisoned], new: Fresh[EventView], keep: bool, held: Warehouse) -> Load:
         targets = self._access.targets
         workspaces = {item[0].workspace_id for item in items} | {one.item[0].workspace_id for one in poisoned}
         for schema in sorted(schemas_of(workspaces, targets)):
             held.ensure_tables(schema)
         load = plan_events(items, poisoned, new.positions, targets, self._clock.now_us())(held.catalog)
-        held.load(load, keep=keep)
-        return load
+        return replace(load, tables=held.load(load, keep=keep))
 
     def _load_rejected(self, batches: Sequence[Batch[rejected_event_pb2.RejectedEvent]], held: Warehouse) -> None:
         new = fresh(StreamName.REJECTED, batches, held.positions)
@@ -162,7 +161,7 @@ class Loading:
         held.load(Load(StreamName.IDENTITY, sum(len(batch.events) for batch in new.batches), loads, new.positions, {}))
 
 
-def _items(batches: Sequence[Batch[event_pb2.Event]]) -> list[Item]:
+def _items(batches: Sequence[Batch[EventView]]) -> list[Item]:
     """Events with their place; ``event_seq`` follows the order in which the collector accepted them."""
     items: list[Item] = []
     for batch in batches:

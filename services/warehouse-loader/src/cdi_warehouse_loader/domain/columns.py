@@ -47,6 +47,7 @@ TOO_MANY_COLUMNS: Final = "too_many_columns"
 
 _MIN_INT64: Final = -(2**63)
 _MAX_INT64: Final = 2**63 - 1
+_EXACT_IN_DOUBLE: Final = 2**53
 _INTEGER = re.compile(r"[+-]?\d{1,19}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)", re.ASCII)
@@ -73,14 +74,19 @@ class Fitted:
     """A column ready to load.
 
     Attributes:
-        array: Arrow values, NULL where a value did not fit.
+        values: as Arrow takes them, ``None`` where a value did not fit.
         type: the column's type from now on.
         misfits: what did not fit.
     """
 
-    array: Any
+    values: Sequence[Any]
     type: ColumnType
     misfits: Sequence[Misfit]
+
+    @property
+    def array(self) -> Any:
+        """The values as an Arrow array."""
+        return pa.array(self.values, ARROW[self.type])
 
 
 def fit(values: list[Any], known: ColumnType | None) -> Fitted | None:
@@ -99,14 +105,11 @@ def fit(values: list[Any], known: ColumnType | None) -> Fitted | None:
         values = [json_text(value) if type(value) is list else value for value in values]
         kinds = kinds - {list} | {str}
     if not kinds:
-        return None if known is None else Fitted(pa.nulls(len(values), ARROW[known]), known, ())
+        return None if known is None else Fitted(values, known, ())
     target = known or _first_type(values, kinds)
     if target is ColumnType.BIGINT and float in kinds:
         target = ColumnType.DOUBLE
-    array = _fast(values, kinds, target)
-    if array is not None:
-        return Fitted(array, target, ())
-    return _careful(values, target)
+    return Fitted(values, target, ()) if _fits(values, kinds, target) else _careful(values, target)
 
 
 def json_text(value: object) -> str:
@@ -135,25 +138,23 @@ def _first_type(values: Sequence[Any], kinds: set[type]) -> ColumnType:
     return ColumnType.BIGINT if type(first) is int and _MIN_INT64 <= first <= _MAX_INT64 else ColumnType.TEXT
 
 
-_FAST_KINDS: Final[dict[ColumnType, frozenset[type]]] = {
+_FITTING_KINDS: Final[dict[ColumnType, frozenset[type]]] = {
     ColumnType.TEXT: frozenset({str}),
     ColumnType.BIGINT: frozenset({int}),
     ColumnType.DOUBLE: frozenset({float, int}),
     ColumnType.BOOLEAN: frozenset({bool}),
-    ColumnType.TIMESTAMP: frozenset({str}),
 }
 
 
-def _fast(values: list[Any], kinds: set[type], target: ColumnType) -> Any | None:
-    """The column at the speed of Arrow, or ``None`` when a value needs a closer look."""
-    if not kinds <= _FAST_KINDS.get(target, frozenset()):
-        return None
-    try:
-        if target is ColumnType.TIMESTAMP:
-            return pa.array(values, pa.string()).cast(ARROW[target])
-        return pa.array(values, ARROW[target])
-    except (pa.ArrowInvalid, OverflowError):
-        return None
+def _fits(values: list[Any], kinds: set[type], target: ColumnType) -> bool:
+    """Whether the values are what Arrow takes for this type; if not, each needs a closer look."""
+    if not kinds <= _FITTING_KINDS.get(target, frozenset()):
+        return False
+    if int in kinds:
+        numbers = [value for value in values if type(value) is int]
+        low, high = (_MIN_INT64, _MAX_INT64) if target is ColumnType.BIGINT else (-_EXACT_IN_DOUBLE, _EXACT_IN_DOUBLE)
+        return low <= min(numbers) and max(numbers) <= high
+    return True
 
 
 def _careful(values: Sequence[Any], target: ColumnType) -> Fitted:
@@ -169,7 +170,7 @@ def _careful(values: Sequence[Any], target: ColumnType) -> Fitted:
         except (ValueError, OverflowError) as error:
             kept.append(None)
             misfits.append(Misfit(row, text(value), OUT_OF_RANGE if isinstance(error, OverflowError) else TYPE_CONFLICT))
-    return Fitted(pa.array(kept, ARROW[target]), target, misfits)
+    return Fitted(kept, target, misfits)
 
 
 def _to_bigint(value: object) -> int:

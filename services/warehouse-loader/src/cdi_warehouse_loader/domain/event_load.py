@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from cdi.error.v1 import error_pb2
 from cdi.event.v1 import event_pb2, outcome_pb2, rejected_event_pb2
@@ -55,14 +57,13 @@ def plan_events(
     rows = _rows_by_schema(columns, targets, counts) if columns is not None else {}
     turned_away = _turned_away(poisoned, targets, counts, now_us)
 
-    def finish(catalog: Catalog) -> Load:
-        loads = list(turned_away)
+    def tables(catalog: Catalog) -> Iterator[TableLoad]:
+        yield from turned_away
         if columns is not None:
             for schema, members in rows.items():
-                loads += plan_schema(schema, catalog[schema], columns, members)
-        return Load(StreamName.ENRICHED, len(items) + len(poisoned), loads, positions, counts)
+                yield from plan_schema(schema, catalog[schema], columns, members)
 
-    return finish
+    return lambda catalog: Load(StreamName.ENRICHED, len(items) + len(poisoned), tables(catalog), positions, counts)
 
 
 def schemas_of(workspaces: set[str], targets: Mapping[str, Sequence[Target]]) -> set[str]:
@@ -82,7 +83,7 @@ def _rows_by_schema(
         for target in targets_of(targets, workspace):
             allowed = rows
             if target.purposes:
-                allowed = [row for row in rows if target.purposes.issubset(columns.events[row].consent.granted_purposes)]
+                allowed = [row for row in rows if target.purposes.issubset(columns.purposes[row])]
                 counts[CountKey(target.sink, outcome_pb2.OUTCOME_FILTERED, CONSENT_DENIED)] += len(rows) - len(allowed)
             counts[CountKey(target.sink, outcome_pb2.OUTCOME_LOADED, "")] += len(allowed)
             if allowed:
@@ -116,7 +117,7 @@ def _rejected(one: Poisoned, now_us: int) -> rejected_event_pb2.RejectedEvent:
         reason=one.fault.reason_name,
         description=one.fault.message,
         stage=STAGE,
-        received_time=event.received_time,
+        received_time=Timestamp.FromString(event.received_time),
         payload=payload[:_MAX_PAYLOAD_BYTES],
         payload_truncated=len(payload) > _MAX_PAYLOAD_BYTES,
     )

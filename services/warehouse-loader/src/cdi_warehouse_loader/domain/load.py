@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from cdi.event.v1 import outcome_pb2
@@ -63,6 +63,8 @@ class TableLoad:
         added: new columns.
         widened: integer columns that become double.
         merge_keys: empty to append; otherwise one row per key is kept, with the newest values by the column ``timestamp``.
+        oldest_us: when the first event of the rows was received, microseconds since 1970; ``None`` where that is of no interest.
+        row_count: rows that were loaded; 0 before.
     """
 
     schema: str
@@ -71,6 +73,12 @@ class TableLoad:
     added: Mapping[str, ColumnType] = field(default_factory=dict)
     widened: Sequence[str] = ()
     merge_keys: Sequence[str] = ()
+    oldest_us: int | None = None
+    row_count: int = 0
+
+    def done(self) -> TableLoad:
+        """The same without its rows, once they are loaded."""
+        return self if self.rows is None else replace(self, rows=None, row_count=self.rows.num_rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +88,14 @@ class Load:
     Attributes:
         stream: the stream that the rows came from.
         events: events in it, loaded or not.
-        tables: rows by table.
+        tables: rows by table. May be made while they are loaded, so that one table's rows are in memory at a time: to be read once.
         positions: per partition, where the stream now stands.
         counts: what became of the events.
     """
 
     stream: str
     events: int
-    tables: Sequence[TableLoad]
+    tables: Iterable[TableLoad]
     positions: Mapping[StreamPartition, Position]
     counts: Mapping[CountKey, int]
 

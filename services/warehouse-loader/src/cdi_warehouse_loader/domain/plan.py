@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -11,6 +11,7 @@ from cdi.error.v1 import error_pb2
 from cdi.event.v1 import event_pb2
 from cdi_kernel.faults import Rejected
 from cdi_warehouse_loader.domain import layout, naming
+from cdi_warehouse_loader.domain.batch_columns import Picks
 from cdi_warehouse_loader.domain.columns import ARROW, ColumnType
 from cdi_warehouse_loader.domain.layout import Columns
 from cdi_warehouse_loader.domain.load import Discard, TableLoad
@@ -29,8 +30,8 @@ _NAMED = frozenset({event_pb2.EVENT_TYPE_TRACK, event_pb2.EVENT_TYPE_SELF_DESCRI
 _NAMES = {naming.PAGES: layout.VIEW_NAMES, naming.SCREENS: layout.VIEW_NAMES, naming.GROUPS: layout.GROUP_NAMES}
 
 
-def plan_schema(schema: str, tables: Mapping[str, Columns], columns: EventColumns, rows: Sequence[int]) -> list[TableLoad]:
-    """Plans the rows of one schema.
+def plan_schema(schema: str, tables: Mapping[str, Columns], columns: EventColumns, rows: Sequence[int]) -> Iterator[TableLoad]:
+    """Plans the rows of one schema, one table after the other.
 
     Args:
         schema: the schema.
@@ -42,7 +43,8 @@ def plan_schema(schema: str, tables: Mapping[str, Columns], columns: EventColumn
         Rejected: an event of an unknown type.
         msgspec.DecodeError: an event whose properties or traits are not a JSON object.
     """
-    return _SchemaPlan(schema, tables, columns).plan(rows) if rows else []
+    if rows:
+        yield from _SchemaPlan(schema, tables, columns).plan(rows)
 
 
 class _SchemaPlan:
@@ -54,19 +56,17 @@ class _SchemaPlan:
         self._discards: list[Discard] = []
         self._traits: dict[int, dict[str, Any]] = {}
 
-    def plan(self, rows: Sequence[int]) -> list[TableLoad]:
-        loads: list[TableLoad] = []
+    def plan(self, rows: Sequence[int]) -> Iterator[TableLoad]:
         tables, tracks = self._by_table(rows)
         if tracks:
-            loads.append(self._events(naming.TRACKS, tracks, None))
+            yield self._events(naming.TRACKS, tracks, None)
         for table, members in tables.items():
-            loads.append(self._events(table, members, self._objects(members)))
-        loads += self._people(naming.USERS, tables.get(naming.IDENTIFIES, ()), "user_id")
-        loads += self._people(naming.ACCOUNTS, tables.get(naming.GROUPS, ()), "group_id")
-        loads += self._context.widenings(self._schema, {load.table for load in loads})
+            yield self._events(table, members, self._objects(members))
+        yield from self._people(naming.USERS, tables.get(naming.IDENTIFIES, ()), "user_id")
+        yield from self._people(naming.ACCOUNTS, tables.get(naming.GROUPS, ()), "group_id")
+        yield from self._context.widenings(self._schema, {naming.TRACKS, *tables} if tracks else tables.keys())
         if self._discards:
-            loads.append(TableLoad(self._schema, naming.DISCARDS, discard_rows(self._discards)))
-        return loads
+            yield TableLoad(self._schema, naming.DISCARDS, discard_rows(self._discards))
 
     def _by_table(self, rows: Sequence[int]) -> tuple[dict[str, list[int]], list[int]]:
         """Rows by table, and those of tracks, which have a second table each."""
@@ -103,18 +103,19 @@ class _SchemaPlan:
         if objects is not None:
             rows = built.add_objects(rows, objects, _NAMES.get(table, layout.PROPERTY_NAMES))
         everything = len(rows) == len(self._columns.events) and rows == list(range(len(rows)))
-        picks = None if everything else pa.array(rows, pa.int32())
-        built.add_batch(self._columns.shared, picks)
-        built.add_batch(self._columns.enriched, picks)
-        built.added |= {name: layout.ENRICHMENT_COLUMNS[name] for name in self._columns.enriched.schema.names if name not in built.known}
+        picks = Picks(None if everything else rows)
+        built.add_picked(self._columns.shared, picks)
+        built.add_picked(self._columns.enriched, picks)
+        built.added |= {name: layout.ENRICHMENT_COLUMNS[name] for name in self._columns.enriched if name not in built.known}
         self._context.add_to(built, rows, picks)
         self._add_own(built, table, rows, picks)
-        return TableLoad(self._schema, table, built.batch(), {**start, **built.added}, built.widened)
+        oldest = min(map(self._columns.received_us.__getitem__, rows))
+        return TableLoad(self._schema, table, built.batch(), {**start, **built.added}, built.widened, oldest_us=oldest)
 
-    def _add_own(self, built: TableColumns, table: str, rows: Sequence[int], picks: Any) -> None:
+    def _add_own(self, built: TableColumns, table: str, rows: Sequence[int], picks: Picks) -> None:
         own = layout.OWN_COLUMNS.get(table)
         if own is None or table == naming.TRACKS:
-            built.add_batch(self._columns.named, picks)
+            built.add_picked(self._columns.named, picks)
             return
         events = self._columns.events
         for name in own:
@@ -139,9 +140,10 @@ class _SchemaPlan:
         built = TableColumns(table, known, self._columns, self._discards)
         order = built.add_objects([row for row, _ in latest.values()], [traits for _, traits in latest.values()], layout.PROPERTY_NAMES)
         built.add("id", pa.array([getattr(events[row], key) for row in order], pa.string()))
-        names = [name for name in layout.STARTING_TABLES[table] if name != "id"]
-        built.add_batch(self._columns.shared.select(names), pa.array(order, pa.int32()))
-        return [TableLoad(self._schema, table, built.batch(), built.added, built.widened, ("workspace_id", "id"))]
+        shared = self._columns.shared
+        built.add_picked({name: shared[name] for name in layout.STARTING_TABLES[table] if name != "id"}, Picks(order))
+        oldest = min(map(self._columns.received_us.__getitem__, order))
+        return [TableLoad(self._schema, table, built.batch(), built.added, built.widened, ("workspace_id", "id"), oldest)]
 
 
 def discard_rows(discards: Sequence[Discard]) -> Any:

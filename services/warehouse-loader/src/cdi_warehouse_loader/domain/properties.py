@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from cdi_warehouse_loader.domain.batch_columns import BatchColumns, Picks
 from cdi_warehouse_loader.domain.columns import NAME_COLLISION, ColumnType, fit, json_text
 from cdi_warehouse_loader.domain.flatten import Names, flatten
 from cdi_warehouse_loader.domain.layout import MAX_COLUMNS, Columns
@@ -49,11 +50,10 @@ class TableColumns:
         self._names.append(name)
         self._arrays.append(array)
 
-    def add_batch(self, batch: Any, picks: Any) -> None:
-        """Columns of a record batch, all rows when ``picks`` is ``None``."""
-        picked = batch if picks is None else batch.take(picks)
-        self._names += picked.schema.names
-        self._arrays += picked.columns
+    def add_picked(self, columns: BatchColumns, picks: Picks) -> None:
+        """The table's part of columns of the batch."""
+        self._names += columns
+        self._arrays += map(picks.of, columns.values())
 
     def add_objects(self, rows: Sequence[int], objects: Sequence[Mapping[str, Any]], names: Names) -> list[int]:
         """Columns from properties or traits.

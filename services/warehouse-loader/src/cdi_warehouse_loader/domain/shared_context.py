@@ -6,10 +6,9 @@ A table gets a context column when one of its own events has a value for it, not
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Set
-from typing import Any, Final
+from typing import Final
 
-import pyarrow as pa
-
+from cdi_warehouse_loader.domain.batch_columns import BatchColumn, Coded, Each, Picks
 from cdi_warehouse_loader.domain.columns import NAME_COLLISION, TOO_MANY_COLUMNS, ColumnType, Fitted, fit, text
 from cdi_warehouse_loader.domain.contexts import ContextPart
 from cdi_warehouse_loader.domain.layout import Columns
@@ -38,29 +37,25 @@ class SharedContext:
         self._types: dict[str, ColumnType] = {}
         self._widened: set[str] = set()
         self._wrong: list[tuple[ContextPart, dict[int, list[_Wrong]]]] = []
-        arrays: list[Any] = []
+        self._columns: dict[str, BatchColumn] = {}
         for part in parts:
-            indices = pa.array(part.row_of, pa.int32())
             for name, fitted in self._fit(part):
                 self._part_of[name] = part
                 self._types[name] = fitted.type
-                arrays.append(_repeated(fitted.array, indices))
-        self._names = list(self._part_of)
-        self._batch = pa.RecordBatch.from_arrays(arrays, self._names)
+                self._columns[name] = _repeated(fitted, part.row_of)
 
-    def add_to(self, built: TableColumns, rows: Sequence[int], picks: Any) -> None:
+    def add_to(self, built: TableColumns, rows: Sequence[int], picks: Picks) -> None:
         """Adds the context columns of some events to their table.
 
         Args:
             built: the table.
             rows: its events in the order of its rows.
-            picks: the same as an Arrow array, ``None`` for all events.
+            picks: takes these rows.
         """
-        names = self._names
-        if any(name not in built.known for name in names):
-            names = self._wanted(built, rows)
-        if names:
-            built.add_batch(self._batch if len(names) == len(self._names) else self._batch.select(names), picks)
+        columns = self._columns
+        if any(name not in built.known for name in columns):
+            columns = {name: columns[name] for name in self._wanted(built, rows)}
+        built.add_picked(columns, picks)
         built.widened += [name for name in self._widened if name in built.known]
         for part, wrong in self._wrong:
             for event in rows:
@@ -97,7 +92,7 @@ class SharedContext:
     def _wanted(self, built: TableColumns, rows: Sequence[int]) -> list[str]:
         """Columns that the table has, or now gets because one of its events has a value."""
         wanted: list[str] = []
-        for name in self._names:
+        for name in self._columns:
             if name not in built.known:
                 part = self._part_of[name]
                 values = part.flat.columns[name]
@@ -120,8 +115,8 @@ class SharedContext:
                 built.discard(event, name, text(value), TOO_MANY_COLUMNS)
 
 
-def _repeated(values: Any, indices: Any) -> Any:
+def _repeated(fitted: Fitted, places: Sequence[int]) -> BatchColumn:
     """The values at these places."""
-    if len(values) * _FEW > len(indices):
-        return values.take(indices)
-    return pa.DictionaryArray.from_arrays(indices, values)
+    if len(fitted.values) * _FEW > len(places):
+        return Each(list(map(fitted.values.__getitem__, places)), fitted.type)
+    return Coded(fitted.array, places)

@@ -30,6 +30,9 @@ from cdi_warehouse_loader.warehouses.duckdb_query import run_query
 DEPENDENCY: Final = "warehouse"
 _BATCH: Final = "cdi_batch"
 _PASSING: Final = (duckdb.IOException, duckdb.TransactionException)
+_FOLD_EVERY: Final = 500
+"""Loads between two foldings of progress and outcomes."""
+
 _FATAL: Final = (duckdb.FatalException, duckdb.InternalException)
 
 
@@ -63,6 +66,7 @@ class DuckDbWarehouse:
         self.broken: str | None = None
         self.catalog: Catalog = {}
         self.positions: Mapping[StreamPartition, Position] = {}
+        self._unfolded = _FOLD_EVERY
         self._root = root
         self._loading, self._querying = root.cursor(), root.cursor()
         for connection in (self._loading, self._querying):
@@ -85,22 +89,28 @@ class DuckDbWarehouse:
                     self._loading.execute(statement)
             self._read_state()
 
-    def load(self, load: Load, *, keep: bool = True) -> None:
+    def load(self, load: Load, *, keep: bool = True) -> Sequence[TableLoad]:
         """See ``ports.Warehouse``."""
         started = time.perf_counter()
+        done: list[TableLoad] = []
         with self._translated():
             try:
                 with self._transaction(keep=keep):
+                    if self._unfolded >= _FOLD_EVERY:
+                        self._fold()
                     for table in load.tables:
                         self._load_table(table)
-                    self._write_progress(load, started)
+                        done.append(table.done())
+                    self._write_progress(load, done, started)
             except duckdb.Error:
                 with contextlib.suppress(duckdb.Error):
                     self._read_state()
                 raise
         if keep:
+            self._unfolded = 1 if self._unfolded >= _FOLD_EVERY else self._unfolded + 1
             self.positions = {**self.positions, **load.positions}
-            self.catalog = _changed(self.catalog, load.tables)
+            self.catalog = _changed(self.catalog, done)
+        return done
 
     def existing(self, schema: str, table: str, column: str, values: Iterable[str]) -> set[str]:
         """See ``ports.Warehouse``."""
@@ -115,7 +125,7 @@ class DuckDbWarehouse:
         """See ``ports.Warehouse``."""
         with self._translated(), self._root.cursor() as connection:
             connection.execute("use warehouse")
-            return {CountKey(row[0], row[1], row[2]): row[3] for row in connection.execute(sql.READ_COUNTS).fetchall()}
+            return _counts(connection)
 
     def documents(self) -> Sequence[Document]:
         """See ``ports.Warehouse``."""
@@ -161,16 +171,26 @@ class DuckDbWarehouse:
             with contextlib.suppress(duckdb.Error):  # refused in a transaction that has failed; the next batch takes the name over
                 self._loading.unregister(_BATCH)
 
-    def _write_progress(self, load: Load, started: float) -> None:
-        positions = [(where.stream, where.partition, at.sequence, at.source_sequence) for where, at in load.positions.items()]
-        if positions:
-            self._loading.execute(sql.WRITE_POSITIONS, _turned(positions))
-        counts = [(key.sink, int(key.outcome), key.reason, events) for key, events in load.counts.items() if events]
-        if counts:
-            self._loading.execute(sql.WRITE_COUNTS, _turned(counts))
-        rows = sum(table.rows.num_rows for table in load.tables if table.rows is not None)
+    def _write_progress(self, load: Load, done: Sequence[TableLoad], started: float) -> None:
+        self._append_progress(load.positions, load.counts)
+        rows = sum(table.row_count for table in done)
         milliseconds = (time.perf_counter() - started) * 1_000
-        self._loading.execute(sql.WRITE_LOG, [load.stream, milliseconds, load.events, rows, len(load.tables)])
+        self._loading.execute(sql.WRITE_LOG, [load.stream, milliseconds, load.events, rows, len(done)])
+
+    def _append_progress(self, positions: Mapping[StreamPartition, Position], counts: Mapping[CountKey, int]) -> None:
+        places = [(where.stream, where.partition, at.sequence, at.source_sequence) for where, at in positions.items()]
+        if places:
+            self._loading.execute(sql.WRITE_POSITIONS, _turned(places))
+        outcomes = [(key.sink, int(key.outcome), key.reason, events) for key, events in counts.items() if events]
+        if outcomes:
+            self._loading.execute(sql.WRITE_COUNTS, _turned(outcomes))
+
+    def _fold(self) -> None:
+        """Leaves one row per key of what loads have appended."""
+        positions, counts = _positions(self._loading), _counts(self._loading)
+        for statement in sql.FORGET_PROGRESS:
+            self._loading.execute(statement)
+        self._append_progress(positions, counts)
 
     @contextlib.contextmanager
     def _transaction(self, *, keep: bool) -> Iterator[None]:
@@ -206,11 +226,19 @@ class DuckDbWarehouse:
         for schema, table, column, kind in self._loading.execute(sql.READ_CATALOG).fetchall():
             catalog.setdefault(schema, {}).setdefault(table, {})[column] = _TYPES.get(kind, ColumnType.TEXT)
         self.catalog = catalog
-        rows = self._loading.execute(sql.READ_POSITIONS).fetchall()
-        self.positions = {StreamPartition(row[0], row[1]): Position(row[2], row[3]) for row in rows}
+        self.positions = _positions(self._loading)
 
 
 _TYPES: Final = {str(kind): kind for kind in ColumnType}
+
+
+def _positions(connection: duckdb.DuckDBPyConnection) -> dict[StreamPartition, Position]:
+    rows = connection.execute(sql.READ_POSITIONS).fetchall()
+    return {StreamPartition(row[0], row[1]): Position(row[2], row[3]) for row in rows}
+
+
+def _counts(connection: duckdb.DuckDBPyConnection) -> dict[CountKey, int]:
+    return {CountKey(row[0], row[1], row[2]): row[3] for row in connection.execute(sql.READ_COUNTS).fetchall()}
 
 
 def _turned(rows: Sequence[tuple[object, ...]]) -> list[list[object]]:

@@ -11,12 +11,10 @@ from cdi_warehouse_loader.domain.layout import STARTING_TABLES
 
 OWN_TABLES: Final = (
     "create schema if not exists _cdi",
-    """create table if not exists _cdi.positions (
-        stream varchar not null, partition integer not null, sequence bigint not null, source_sequence bigint not null,
-        updated_at timestamptz not null, primary key (stream, partition))""",
-    """create table if not exists _cdi.outcome_counts (
-        sink varchar not null, outcome integer not null, reason varchar not null, events bigint not null,
-        primary key (sink, outcome, reason))""",
+    """create table if not exists _cdi.progress (
+        stream varchar not null, partition integer not null, sequence bigint not null, source_sequence bigint not null)""",
+    """create table if not exists _cdi.outcomes (
+        sink varchar not null, outcome integer not null, reason varchar not null, events bigint not null)""",
     """create table if not exists _cdi.warehouses (
         workspace_id varchar not null, name varchar not null, purposes varchar[] not null, schema_name varchar not null,
         version integer not null, primary key (workspace_id, name))""",
@@ -25,18 +23,23 @@ OWN_TABLES: Final = (
         row_count bigint not null, tables integer not null)""",
     f"delete from _cdi.loads where started_at < now() - interval {14} day",
 )
-"""The loader's own tables; loads are remembered for two weeks."""
+"""The loader's own tables; loads are remembered for two weeks.
+
+Progress and outcomes are appended to and summed up when read: a load that looked up the rows of a key would take three times as long to
+write them. Now and then the rows are folded into one per key.
+"""
 
 READ_CATALOG: Final = """select schema_name, table_name, column_name, data_type from duckdb_columns()
     where database_name = current_database() and not internal and schema_name <> '_cdi'"""
-READ_POSITIONS: Final = "select stream, partition, sequence, source_sequence from _cdi.positions"
-READ_COUNTS: Final = "select sink, outcome, reason, events from _cdi.outcome_counts order by all"
+READ_POSITIONS: Final = """select stream, partition, max(sequence), arg_max(source_sequence, sequence)
+    from _cdi.progress group by stream, partition"""
+READ_COUNTS: Final = "select sink, outcome, reason, sum(events)::bigint from _cdi.outcomes group by sink, outcome, reason order by all"
 READ_DOCUMENTS: Final = "select workspace_id, name, purposes, schema_name, version from _cdi.warehouses order by 1, 2"
-WRITE_POSITIONS: Final = """insert or replace into _cdi.positions
-    select unnest(?::varchar[]), unnest(?::integer[]), unnest(?::bigint[]), unnest(?::bigint[]), now()"""
-WRITE_COUNTS: Final = """insert into _cdi.outcome_counts
-    select unnest(?::varchar[]), unnest(?::integer[]), unnest(?::varchar[]), unnest(?::bigint[])
-    on conflict do update set events = events + excluded.events"""
+WRITE_POSITIONS: Final = """insert into _cdi.progress
+    select unnest(?::varchar[]), unnest(?::integer[]), unnest(?::bigint[]), unnest(?::bigint[])"""
+WRITE_COUNTS: Final = """insert into _cdi.outcomes
+    select unnest(?::varchar[]), unnest(?::integer[]), unnest(?::varchar[]), unnest(?::bigint[])"""
+FORGET_PROGRESS: Final = ("delete from _cdi.progress", "delete from _cdi.outcomes")
 WRITE_DOCUMENT: Final = "insert or replace into _cdi.warehouses values (?, ?, ?, ?, ?)"
 WRITE_LOG: Final = "insert into _cdi.loads values (?, now(), ?, ?, ?, ?)"
 
