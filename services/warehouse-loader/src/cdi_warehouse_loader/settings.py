@@ -26,7 +26,7 @@ class Settings(ServiceSettings):
     service_name: ClassVar[str] = "warehouse-loader"
 
     duckdb_path: Path = Path("warehouse.duckdb")
-    duckdb_memory_limit: str = Field(default="64MB", pattern=r"^\d+(\.\d+)?[KMG]i?B$")
+    duckdb_memory_limit: str = Field(default="48MB", pattern=r"^\d+(\.\d+)?[KMG]i?B$")
     duckdb_threads: int = Field(default=1, ge=1, le=64)
     checkpoint_threshold: str = Field(default="64MB", pattern=r"^\d+(\.\d+)?[KMG]i?B$")
     load_linger_seconds: float = Field(default=0.75, ge=0.0, le=60.0)

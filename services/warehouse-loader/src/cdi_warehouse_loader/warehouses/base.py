@@ -15,15 +15,15 @@ class Options:
 
     Attributes:
         path: file of an embedded warehouse.
-        memory_limit: what the engine may use beside the process itself, for example ``64MB``.
+        memory_limit: what the engine may use beside the process itself, for example ``48MB``.
         query_memory_limit: the part of it that a query may use.
         threads: of the engine, beside the caller's.
         checkpoint_threshold: size of the write-ahead log at which it is folded into the file.
     """
 
     path: Path
-    memory_limit: str = "64MB"
-    query_memory_limit: str = "40MB"
+    memory_limit: str = "48MB"
+    query_memory_limit: str = "32MB"
     threads: int = 1
     checkpoint_threshold: str = "64MB"
 
