@@ -5,6 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from cdi_collector.http import segment
-from cdi_collector.http.base import Routes
+from cdi_collector.http.base import RouteTable
 
-ROUTES: Final[Routes] = {**segment.ROUTES}
+ROUTES: Final = RouteTable(
+    exact={**segment.ROUTES},
+    # Held against a path from the top; what is more general stands below.
+    patterns={},
+)

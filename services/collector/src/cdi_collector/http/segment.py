@@ -12,22 +12,23 @@ from cdi_collector.domain import client_event
 from cdi_collector.domain.event_fields import invalid
 from cdi_collector.domain.intake import with_defaults
 from cdi_collector.domain.limits import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, MAX_EVENT_BYTES
-from cdi_collector.http.base import Parcel, Route, Routes
+from cdi_collector.http.base import Parcel, Request, Route, Routes
 from cdi_kernel.clock import parse_instant
 from cdi_kernel.faults import TooLarge
 
 _TYPES: Final = ("identify", "track", "page", "screen", "group", "alias")
 
 
-def read_single(kind: str, body: bytes) -> Parcel:
+def read_single(kind: str, request: Request) -> Parcel:
     """The event of ``/v1/<kind>``; the path names its type."""
-    event = client_event.read_single(body)
+    event = client_event.read_single(request.body)
     event.type = kind
     return Parcel((event,), event.write_key, None, None)
 
 
-def read_batch(body: bytes) -> Parcel:
+def read_batch(request: Request) -> Parcel:
     """The events of ``/v1/batch``, with the batch's own context and integrations given to each."""
+    body = request.body
     whole, items = client_event.read_batch(body)
     if len(items) > MAX_BATCH_EVENTS:
         metadata = {"limit": str(MAX_BATCH_EVENTS), "size": str(len(items))}
