@@ -1,6 +1,7 @@
 """The rules of an event, its times, its partition, and what any bytes come to."""
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -96,6 +97,20 @@ def test_a_track_event_whole() -> None:
 def test_event_time(fields: dict[str, Any], expected: int) -> None:
     event = one(TRACK | fields, sentAt="2026-01-02T03:04:06Z")
     assert event.event_time.ToMicroseconds() == expected
+
+
+@given(st.integers(-100 * 365 * 86_400_000, 100 * 365 * 86_400_000), st.integers(0, 30 * 86_400_000), st.booleans())
+def test_a_clock_off_by_years_is_corrected(off_ms: int, waited_ms: int, of_the_batch: bool) -> None:
+    sent_ms = RECEIVED_US // 1_000 + off_ms
+    times = {"originalTimestamp": iso(sent_ms - waited_ms)}
+    event = one(TRACK | times, sentAt=iso(sent_ms)) if of_the_batch else one(TRACK | times | {"sentAt": iso(sent_ms)})
+    assert event.event_time.ToMicroseconds() == RECEIVED_US - waited_ms * 1_000
+    assert event.sent_time.ToMicroseconds() == sent_ms * 1_000
+
+
+def iso(milliseconds: int) -> str:
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @pytest.mark.parametrize("wrong", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", -62_135_596_800, 1e17])

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import ipaddress
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -16,7 +14,7 @@ from cdi.error.v1 import error_pb2
 from cdi_collector.application import Budget, Collector, Submission
 from cdi_collector.domain.compression import decompressed, too_large
 from cdi_collector.faults import MethodNotAllowed, SlowClient
-from cdi_collector.http.base import Handler, Page, Query, Request, Route, RouteTable
+from cdi_collector.http.base import Handler, Page, Query, Request, Route, RouteTable, basic_user
 from cdi_collector.http.cors import cors_headers, preflight
 from cdi_collector.http.responses import Header, Response, rendered
 from cdi_kernel.faults import Fault, Internal, NotFound
@@ -26,7 +24,6 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-_BASIC: Final = b"basic "
 _log = logger(__name__)
 
 
@@ -184,17 +181,6 @@ def _headers(response: Response, origin: bytes | None) -> list[Header]:
     if response.status != 204:
         headers.append((b"content-length", b"%d" % len(response.body)))
     return headers
-
-
-def basic_user(authorization: bytes) -> str | None:
-    """The user name of Basic credentials, which is the write key; ``None`` if there are none, empty if they cannot be read."""
-    if authorization[:6].lower() != _BASIC:
-        return None
-    try:
-        credentials = base64.b64decode(authorization[6:].strip(), validate=True)
-    except binascii.Error:
-        return ""
-    return credentials.partition(b":")[0].decode("utf-8", "replace")
 
 
 def client_ip(scope: Scope, proxy_hops: int) -> str:

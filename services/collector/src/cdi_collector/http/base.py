@@ -7,6 +7,8 @@ placeholders). CORS, HEAD, sizes, gzip, credentials, storing and errors are the 
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -24,6 +26,7 @@ GET: Final = frozenset({"GET"})
 GET_OR_POST: Final = GET | POST
 
 _MAX_HEADER_TEXT: Final = 1_024
+_BASIC: Final = b"basic "
 
 
 class Query:
@@ -169,6 +172,17 @@ class RouteTable:
         """Every path, as written, with its handler."""
         yield from ((path, handler) for path, (handler, _) in self._exact.items())
         yield from (("/".join(pattern), handler) for pattern, handler in self._patterns)
+
+
+def basic_user(authorization: bytes) -> str | None:
+    """The user name of Basic credentials, which is the write key; ``None`` if there are none, empty if they cannot be read."""
+    if authorization[:6].lower() != _BASIC:
+        return None
+    try:
+        credentials = base64.b64decode(authorization[6:].strip(), validate=True)
+    except binascii.Error:
+        return ""
+    return credentials.partition(b":")[0].decode("utf-8", "replace")
 
 
 def header_text(value: bytes) -> str:

@@ -14,7 +14,7 @@ _METHODS: Final = b"GET, POST, OPTIONS"
 # From the preflights of real SDKs: Segment's, RudderStack's, Snowplow's, Jitsu's.
 _HEADERS: Final = (
     b"authorization, content-type, x-retry-count, anonymousid, sentat, rsa-retry-attempt, rsa-retry-reason, rsa-since-first-attempt, "
-    b"rsa-since-last-attempt, sp-anonymous, x-write-key"
+    b"rsa-since-last-attempt, sp-anonymous, x-write-key, x-ip-policy, x-enable-debug"
 )
 _DAY: Final = b"86400"
 _PREFLIGHT: Final = Response(
