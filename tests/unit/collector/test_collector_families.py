@@ -23,7 +23,7 @@ from cdi_kernel.ids import SourceId, WorkspaceId
 RECEIVED_US = 1_767_323_046_000_000
 SOURCE = Source(WorkspaceId("acme"), SourceId("web"), False, 1, frozenset({hash_of("key")}))
 OFF = Source(WorkspaceId("acme"), SourceId("off"), True, 1, frozenset({hash_of("off-key")}))
-SENT = "2026-01-02T03:04:06Z"
+SENT = "2026-01-02T03:04:07Z"
 OLD = "2019-05-05T05:05:05Z"
 
 
@@ -245,7 +245,7 @@ def test_headers_stand_in_for_what_the_body_lacks() -> None:
     (single,) = events("/v1/track", track | {"userId": ""}, **headers)
     known, stranger, own = events("/v1/batch", {"batch": [track | {"userId": "u"}, track, track | {"anonymousId": "a"}]}, **headers)
     assert [event.anonymous_id for event in (single, known, stranger, own)] == ["anon-1", "", "anon-1", "a"]
-    assert {event.event_time.ToMicroseconds() for event in (single, known, stranger, own)} == {RECEIVED_US - 1_000_000}
+    assert {event.event_time.ToMicroseconds() for event in (single, known, stranger, own)} == {RECEIVED_US - 2_000_000}
     (corrected,) = events("/v1/track", track | {"userId": "u", "sentAt": "2026-01-02T03:04:05Z"}, **headers)
     assert corrected.event_time.ToMicroseconds() == RECEIVED_US
 
