@@ -26,6 +26,8 @@ BASIC = {"Authorization": "Basic " + base64.b64encode(f"{WRITE_KEY}:".encode()).
 
 @dataclass(frozen=True)
 class Answer:
+    """A body in JSON is decoded."""
+
     status: int
     headers: Mapping[str, str]
     body: Any
@@ -42,7 +44,9 @@ def request(collector: ServiceProcess, method: str, path: str, body: bytes | Non
     try:
         connection.request(method, path, body, dict(headers))
         response = connection.getresponse()
-        return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, json.loads(response.read()))
+        found, content = {k.lower(): v for k, v in response.getheaders()}, response.read()
+        is_json = found.get("content-type") == "application/json" and content
+        return Answer(response.status, found, json.loads(content) if is_json else content)
     finally:
         connection.close()
 

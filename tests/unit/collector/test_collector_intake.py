@@ -1,6 +1,7 @@
 """The rules of an event, its times, its partition, and what any bytes come to."""
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from cdi_collector.domain.event_fields import TYPES
 from cdi_collector.domain.intake import Arrival, Intake, admit
 from cdi_collector.domain.rejections import rejected_events
 from cdi_collector.domain.sources import Source, SourceSnapshot, hash_of
+from cdi_collector.http.base import Query, Request, Route
 from cdi_collector.http.registry import ROUTES
 from cdi_kernel.faults import Fault, InvalidArgument, PermissionDenied, Unauthenticated
 from cdi_kernel.ids import SourceId, WorkspaceId
@@ -24,8 +26,15 @@ RECEIVED_US = 1_767_323_046_000_000
 SOURCE = Source(WorkspaceId("acme"), SourceId("web"), False, 1, frozenset())
 
 
+READERS = {path: handler.read for path, handler in ROUTES if isinstance(handler, Route)}
+
+
+def request_of(path: str, body: bytes) -> Request:
+    return Request("POST", path, {}, Query(b""), {}, body, SourceSnapshot(()), "203.0.113.9")
+
+
 def take(path: str, body: bytes, traceparents: dict[int, str] | None = None) -> tuple[Intake, list[bytes]]:
-    parcel = ROUTES[path].read(body)
+    parcel = READERS[path](request_of(path, body))
     arrival = Arrival(SOURCE, RECEIVED_US, parcel.sent_us, "203.0.113.9", "agent/1", 8, lambda: "made-1")
     intake = admit(parcel.items, arrival, traceparents or {})
     return intake, list(parcel.payloads()) if parcel.payloads is not None else []
@@ -88,6 +97,20 @@ def test_a_track_event_whole() -> None:
 def test_event_time(fields: dict[str, Any], expected: int) -> None:
     event = one(TRACK | fields, sentAt="2026-01-02T03:04:06Z")
     assert event.event_time.ToMicroseconds() == expected
+
+
+@given(st.integers(-100 * 365 * 86_400_000, 100 * 365 * 86_400_000), st.integers(0, 30 * 86_400_000), st.booleans())
+def test_a_clock_off_by_years_is_corrected(off_ms: int, waited_ms: int, of_the_batch: bool) -> None:
+    sent_ms = RECEIVED_US // 1_000 + off_ms
+    times = {"originalTimestamp": iso(sent_ms - waited_ms)}
+    event = one(TRACK | times, sentAt=iso(sent_ms)) if of_the_batch else one(TRACK | times | {"sentAt": iso(sent_ms)})
+    assert event.event_time.ToMicroseconds() == RECEIVED_US - waited_ms * 1_000
+    assert event.sent_time.ToMicroseconds() == sent_ms * 1_000
+
+
+def iso(milliseconds: int) -> str:
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @pytest.mark.parametrize("wrong", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", -62_135_596_800, 1e17])
@@ -227,7 +250,7 @@ EVENTS = st.dictionaries(st.sampled_from(FIELDS), JSON | st.sampled_from(["u1", 
 )
 
 
-@given(st.sampled_from(sorted(ROUTES)), st.binary(max_size=300) | JSON.map(lambda value: json.dumps(value).encode()))
+@given(st.sampled_from(sorted(READERS)), st.binary(max_size=300) | JSON.map(lambda value: json.dumps(value).encode()))
 def test_any_bytes_are_taken_or_refused_by_a_fault(path: str, body: bytes) -> None:
     fault, intake = None, Intake()
     try:

@@ -11,7 +11,7 @@ from typing import Final
 from cdi_collector.domain.client_event import Item
 from cdi_collector.domain.intake import Arrival, Intake, admit
 from cdi_collector.domain.rejections import rejected_events
-from cdi_collector.domain.sources import Source, violations
+from cdi_collector.domain.sources import Source, SourceSnapshot, violations
 from cdi_collector.metrics import Tally
 from cdi_collector.ports import Directory, EventLog, RejectionLog, SourceStore
 from cdi_collector.tracing import CollectSpans, Sampler
@@ -80,6 +80,11 @@ class Collector:
         self._sampler = sampler
         self._partitions = partitions
         self.tally = Tally()
+
+    @property
+    def sources(self) -> SourceSnapshot:
+        """The newest known sources."""
+        return self._directory.snapshot
 
     def authenticate(self, write_key: str | None) -> Source:
         """The source of a write key; raises ``Unauthenticated`` or ``PermissionDenied``."""

@@ -10,14 +10,24 @@ Fault
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from cdi.error.v1 import error_pb2
 from cdi_kernel.faults import Fault, InvalidArgument, TooLarge, Transient
 
 
 class MethodNotAllowed(InvalidArgument):
-    """The path exists and takes other methods."""
+    """The path exists and takes other methods.
+
+    Attributes:
+        allowed: the methods that it takes.
+    """
 
     http_status = 405
+
+    def __init__(self, allowed: Collection[str]) -> None:
+        super().__init__(f"this path takes {' and '.join(sorted(allowed))}", metadata={"field": "method"})
+        self.allowed = allowed
 
 
 class HeadTooLarge(TooLarge):

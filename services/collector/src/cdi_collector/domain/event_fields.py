@@ -5,8 +5,11 @@ Every function raises a ``Fault`` for what breaks a rule; the fault's metadata n
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Final
+
+import msgspec
 
 from cdi.error.v1 import error_pb2
 from cdi.event.v1 import event_pb2
@@ -28,6 +31,12 @@ TYPES: Final[Mapping[str, int]] = {
 }
 """The types by the name that clients use."""
 
+
+class _Context(msgspec.Struct):
+    traits: msgspec.Raw = ABSENT
+
+
+_decode_context: Final = msgspec.json.Decoder(_Context).decode
 _TYPE_FIELDS: Final = {name: wire.TYPE + wire.size(number) for name, number in TYPES.items()}
 _EXACT_IN_DOUBLE: Final = 2**53
 _OPENING_BRACE: Final = ord("{")
@@ -124,7 +133,10 @@ def append_times(parts: list[bytes], item: ClientEvent, received_us: int, sent_u
 
 
 def append_objects(parts: list[bytes], item: ClientEvent) -> None:
-    """Properties, traits, context and integrations: the client's bytes."""
+    """Properties, traits, context and integrations: the client's bytes.
+
+    RudderStack's clients write the traits of an identify into its context alone. Then they are its traits, as for identity.
+    """
     # A length outside the table, and what is no object, is for ``_append_unusual``.
     if (raw := item.properties) is not ABSENT:
         text = bytes(raw)
@@ -138,6 +150,8 @@ def append_objects(parts: list[bytes], item: ClientEvent) -> None:
             parts += (_TRAITS[len(text)], text)
         else:
             _append_unusual(parts, wire.TRAITS, "traits", text)
+    elif item.type == "identify":
+        _append_traits_of_context(parts, bytes(item.context))
     if (raw := item.context) is not ABSENT:
         text = bytes(raw)
         if text[0] == _OPENING_BRACE and len(text) < wire.TABLE_SIZE:
@@ -225,6 +239,15 @@ def _append_unusual(parts: list[bytes], to: wire.Field, field: str, text: bytes)
         parts += to.of(text)
     elif text != b"null":
         raise invalid(field, "an object is expected")
+
+
+def _append_traits_of_context(parts: list[bytes], context: bytes) -> None:
+    if b'"traits"' not in context:
+        return
+    with contextlib.suppress(msgspec.DecodeError, RecursionError):
+        traits = bytes(_decode_context(context).traits)
+        if len(traits) > len(b"{}") and traits[0] == _OPENING_BRACE:
+            parts += wire.TRAITS.of(traits)
 
 
 def _no_time(field: str) -> Fault:

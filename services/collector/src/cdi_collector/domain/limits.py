@@ -10,6 +10,9 @@ MAX_EVENT_BYTES: Final = 32 * 1024
 MAX_BATCH_BYTES: Final = 500 * 1024
 """The body of a batch, after decompression."""
 
+MAX_LARGE_BATCH_BYTES: Final = 4 * 1024 * 1024
+"""The same for clients that know no lower limit: RudderStack's."""
+
 MAX_RPC_BYTES: Final = 4 * 1024 * 1024
 """One gRPC request."""
 

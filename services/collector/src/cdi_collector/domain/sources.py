@@ -75,6 +75,6 @@ def violations(workspace_id: str, source_id: str, write_keys: Iterable[str]) -> 
             wrong.append((f"source.{field}", "letters, digits, '_', '.', '-', starting with a letter or digit, at most 63"))
     if len(keys) > _MAX_KEYS:
         wrong.append(("source.write_keys", f"at most {_MAX_KEYS}"))
-    if any(not key or len(key) > _MAX_KEY_LENGTH or not key.isprintable() or ":" in key for key in keys):
-        wrong.append(("source.write_keys", f"1 to {_MAX_KEY_LENGTH} printable characters without a colon"))
+    if any(not key or len(key) > _MAX_KEY_LENGTH or not key.isprintable() for key in keys):
+        wrong.append(("source.write_keys", f"1 to {_MAX_KEY_LENGTH} printable characters"))
     return InvalidArgument("the source breaks rules of its fields", field_violations=wrong) if wrong else None

@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import ipaddress
-import math
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from typing import Any
 
 import msgspec
 
 from cdi.error.v1 import error_pb2
 from cdi_collector.application import Budget, Collector, Submission
 from cdi_collector.domain.compression import decompressed, too_large
-from cdi_collector.domain.limits import MAX_BATCH_BYTES
 from cdi_collector.faults import MethodNotAllowed, SlowClient
-from cdi_collector.http.base import Route, Routes
+from cdi_collector.http.base import Handler, Page, Query, Request, Route, RouteTable, basic_user
+from cdi_collector.http.cors import cors_headers, preflight
+from cdi_collector.http.responses import Header, Response, rendered
 from cdi_kernel.faults import Fault, Internal, NotFound
 from cdi_runtime.telemetry import logger
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Header = tuple[bytes, bytes]
 
-_JSON: Final = (b"content-type", b"application/json")
-_BASIC: Final = b"basic "
-_MAX_HEADER_TEXT: Final = 1_024
 _log = logger(__name__)
 
 
@@ -38,17 +32,17 @@ class Disconnected(Exception):
 
 
 class HttpApp:
-    """Takes POSTs of the routes, one event batch each.
+    """Answers requests to the paths of a table.
 
     Args:
         collector: the use case.
         budget: bounds what is in memory.
-        routes: by path.
+        routes: the table.
         body_seconds: time for a body to arrive.
         proxy_hops: proxies of one's own in front.
     """
 
-    def __init__(self, collector: Collector, budget: Budget, routes: Routes, *, body_seconds: float, proxy_hops: int) -> None:
+    def __init__(self, collector: Collector, budget: Budget, routes: RouteTable, *, body_seconds: float, proxy_hops: int) -> None:
         self._collector = collector
         self._budget = budget
         self._routes = routes
@@ -57,74 +51,105 @@ class HttpApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
-        held = _Held(self._budget)
-        headers: list[Header] = []
+        exchange = _Exchange(scope, receive, dict(scope["headers"]), self._budget)
+        refuse: Callable[[Fault], Response] = rendered
         try:
-            status, body = 200, await self._take(scope, receive, held)
+            if scope["method"] == "OPTIONS":
+                response = preflight()
+            else:
+                handler, params = self._found(scope)
+                refuse = handler.refuse
+                if isinstance(handler, Route):
+                    response = await self._take(handler, params, exchange)
+                else:
+                    response = await self._show(handler, params, exchange)
         except Disconnected:
             return
         except Fault as fault:
-            status, headers, body = rendered(fault)
+            response = refuse(fault)
             self._collector.tally.refused(fault, "http")
         except Exception as error:  # noqa: BLE001 - the outermost catch of a request
-            status, headers, body = _bug(error)
+            response = refuse(_bug(error))
         finally:
-            held.release()
-        headers += (_JSON, (b"content-length", b"%d" % len(body)))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+            exchange.release()
+        headers = _headers(response, exchange.headers.get(b"origin"))
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await send({"type": "http.response.body", "body": response.body})
 
-    async def _take(self, scope: Scope, receive: Receive, held: _Held) -> bytes:
-        """Stores the events of a request; returns the body of the 200."""
-        route = self._route(scope)
-        headers: dict[bytes, bytes] = dict(scope["headers"])
-        header_key = basic_user(headers.get(b"authorization", b""))
+    async def _take(self, route: Route, params: Mapping[str, str], exchange: _Exchange) -> Response:
+        """Stores the events of a request; returns its success."""
+        header_key = basic_user(exchange.headers.get(b"authorization", b"")) if route.basic else None
+        limit, source, sources = route.max_bytes, None, self._collector.sources
         if header_key is not None:
             # A stranger is refused before any byte of the body is kept.
-            self._collector.authenticate(header_key)
-        body = await self._body(receive, headers, held)
-        plain = decompressed(body, route.max_bytes)
-        if plain is not body:
-            held.take(len(plain))
-        parcel = route.read(plain)
-        source = self._collector.authenticate(header_key if header_key is not None else parcel.write_key)
+            source = sources.authenticate(header_key)
+            limit = route.known_max_bytes or limit
+        request = self._request(exchange, params, await self._body(exchange, limit), limit)
+        parcel = route.read(request)
+        if parcel.source is not None:
+            source = parcel.source
+        elif source is None or request.sources is not sources:
+            # While the body came, the key may have been revoked.
+            source = request.sources.authenticate((parcel.write_key or "") if header_key is None else header_key)
         submission = Submission(
             protocol="http",
             items=parcel.items,
             sent_us=parcel.sent_us,
-            client_ip=client_ip(scope, self._proxy_hops),
-            user_agent=_header_text(headers.get(b"user-agent", b"")),
-            traceparent=_header_text(headers.get(b"traceparent", b"")),
+            client_ip=request.client_ip if parcel.client_ip is None else parcel.client_ip,
+            user_agent=request.header(b"user-agent"),
+            traceparent=request.header(b"traceparent"),
             payloads=parcel.payloads,
         )
         intake = await self._collector.collect(source, submission)
         if intake.refusals and parcel.payloads is None:
             raise intake.refusals[0].fault
-        return route.success
+        return parcel.answer
 
-    def _route(self, scope: Scope) -> Route:
-        route = self._routes.get(scope["path"])
-        if route is None:
+    async def _show(self, page: Page, params: Mapping[str, str], exchange: _Exchange) -> Response:
+        body = await self._body(exchange, page.max_bytes) if page.max_bytes else b""
+        return page.respond(self._request(exchange, params, body, page.max_bytes))
+
+    def _found(self, scope: Scope) -> tuple[Handler, Mapping[str, str]]:
+        found = self._routes.find(scope["path"])
+        if found is None:
             raise NotFound(error_pb2.ERROR_REASON_NOT_FOUND, "there is nothing at this path", metadata={"resource": "path"})
-        if scope["method"] != "POST":
-            raise MethodNotAllowed("this path takes POST", metadata={"field": "method"})
-        return route
+        method, methods = scope["method"], found[0].methods
+        if method not in methods and not (method == "HEAD" and "GET" in methods and isinstance(found[0], Page)):
+            raise MethodNotAllowed(methods)
+        return found
 
-    async def _body(self, receive: Receive, headers: dict[bytes, bytes], held: _Held) -> bytes:
-        declared = headers.get(b"content-length", b"0")
-        if declared.isdigit() and int(declared[:20]) > MAX_BATCH_BYTES:
-            raise too_large(MAX_BATCH_BYTES)
+    def _request(self, exchange: _Exchange, params: Mapping[str, str], wire_body: bytes, limit: int) -> Request:
+        scope = exchange.scope
+        body = decompressed(wire_body, limit)
+        if body is not wire_body:
+            exchange.take(len(body))
+        return Request(
+            "GET" if scope["method"] == "HEAD" else scope["method"],
+            scope["path"],
+            params,
+            Query(scope["query_string"]),
+            exchange.headers,
+            body,
+            self._collector.sources,
+            client_ip(scope, self._proxy_hops),
+            wire_body,
+        )
+
+    async def _body(self, exchange: _Exchange, limit: int) -> bytes:
+        declared = exchange.headers.get(b"content-length", b"0")
+        if declared.isdigit() and int(declared[:20]) > limit:
+            raise too_large(limit)
         chunks: list[bytes] = []
         try:
             async with asyncio.timeout(self._body_seconds):
                 while True:
-                    message = await receive()
+                    message = await exchange.receive()
                     if message["type"] != "http.request":
                         raise Disconnected
                     chunk: bytes = message["body"]
-                    held.take(len(chunk))
-                    if held.amount > MAX_BATCH_BYTES:
-                        raise too_large(MAX_BATCH_BYTES)
+                    exchange.take(len(chunk))
+                    if exchange.held > limit:
+                        raise too_large(limit)
                     chunks.append(chunk)
                     if not message["more_body"]:
                         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
@@ -133,45 +158,29 @@ class HttpApp:
             raise SlowClient(error_pb2.ERROR_REASON_MALFORMED_PAYLOAD, text) from error
 
 
-class _Held:
-    """What one request has in memory."""
+class _Exchange(msgspec.Struct, gc=False):
+    """A request on its way, and what it has in memory."""
 
-    __slots__ = ("_budget", "amount")
-
-    def __init__(self, budget: Budget) -> None:
-        self._budget = budget
-        self.amount = 0
+    scope: Scope
+    receive: Receive
+    headers: dict[bytes, bytes]
+    budget: Budget
+    held: int = 0
 
     def take(self, amount: int) -> None:
-        self._budget.take(amount)
-        self.amount += amount
+        self.budget.take(amount)
+        self.held += amount
 
     def release(self) -> None:
-        self._budget.give(self.amount)
-        self.amount = 0
+        self.budget.give(self.held)
+        self.held = 0
 
 
-def rendered(fault: Fault) -> tuple[int, list[Header], bytes]:
-    """A fault as status, headers and JSON body."""
-    headers: list[Header] = []
-    if fault.retry_after is not None or fault.http_status == 503:
-        headers.append((b"retry-after", b"%d" % math.ceil(fault.retry_after or 1.0)))
-    if isinstance(fault, MethodNotAllowed):
-        headers.append((b"allow", b"POST"))
-    if isinstance(fault, SlowClient):
-        headers.append((b"connection", b"close"))
-    return fault.http_status, headers, msgspec.json.encode({"code": fault.reason_name, "message": fault.message})
-
-
-def basic_user(authorization: bytes) -> str | None:
-    """The user name of Basic credentials, which is the write key; ``None`` if there are none, empty if they cannot be read."""
-    if authorization[:6].lower() != _BASIC:
-        return None
-    try:
-        credentials = base64.b64decode(authorization[6:].strip(), validate=True)
-    except binascii.Error:
-        return ""
-    return credentials.partition(b":")[0].decode("utf-8", "replace")
+def _headers(response: Response, origin: bytes | None) -> list[Header]:
+    headers = [*response.headers, *cors_headers(origin)] if origin else [*response.headers]
+    if response.status != 204:
+        headers.append((b"content-length", b"%d" % len(response.body)))
+    return headers
 
 
 def client_ip(scope: Scope, proxy_hops: int) -> str:
@@ -193,11 +202,7 @@ def _forwarded(headers: Iterable[Header]) -> Iterable[str]:
     return (value.decode("latin-1") for name, value in headers if name == b"x-forwarded-for")
 
 
-def _header_text(value: bytes) -> str:
-    return value[:_MAX_HEADER_TEXT].decode("latin-1").replace("\0", "")
-
-
-def _bug(error: Exception) -> tuple[int, list[Header], bytes]:
+def _bug(error: Exception) -> Fault:
     correlation_id = secrets.token_hex(8)
     _log.error("http.failed", correlation_id=correlation_id, exc_info=error)
-    return rendered(Internal(error_pb2.ERROR_REASON_INTERNAL, f"internal error {correlation_id}"))
+    return Internal(error_pb2.ERROR_REASON_INTERNAL, f"internal error {correlation_id}")

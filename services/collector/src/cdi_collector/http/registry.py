@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from cdi_collector.http import segment
-from cdi_collector.http.base import Routes
+from cdi_collector.http import jitsu, rudderstack, segment
+from cdi_collector.http.base import RouteTable
 
-ROUTES: Final[Routes] = {**segment.ROUTES}
+ROUTES: Final = RouteTable(
+    exact={**segment.ROUTES, **rudderstack.ROUTES, **jitsu.ROUTES},
+    # Held against a path from the top; what is more general stands below.
+    patterns={**segment.PATTERNS},
+)

@@ -13,7 +13,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from cdi.error.v1 import error_pb2
 from cdi_collector.faults import HeadTooLarge, malformed
-from cdi_collector.http.app import HttpApp, rendered
+from cdi_collector.http.app import HttpApp
+from cdi_collector.http.responses import rendered
 from cdi_collector.settings import Settings
 from cdi_kernel.faults import Fault, Unavailable
 from cdi_runtime.service import ServiceContext
@@ -91,9 +92,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self._refuse(malformed("this is not an HTTP request"))
 
     def _refuse(self, fault: Fault) -> None:
-        status, _, body = rendered(fault)
+        response = rendered(fault)
         head = b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-        self.transport.write(head % (status, _REASONS[status], len(body)) + body)
+        self.transport.write(head % (response.status, _REASONS[response.status], len(response.body)) + response.body)
         self.transport.close()
 
     def _watch(self, seconds: float) -> None:
