@@ -238,6 +238,9 @@ def test_an_anonymous_event_has_nothing_that_recognises_a_person() -> None:
         ({}, None, RECEIVED_US),
         ({"dtm": "1795295210225", "stm": "1795295210236"}, 1795295210225000, RECEIVED_US - 11_000),
         ({"dtm": "1795295210225", "stm": "later"}, 1795295210225000, 1795295210225000),
+        # Sent before it happened.
+        ({"dtm": "1795295210225", "stm": "1795295210000"}, 1795295210225000, RECEIVED_US),
+        ({"dtm": "1795295210225", "stm": "1795290000000"}, 1795295210225000, RECEIVED_US),
         # A device that thinks it is 1970.
         ({"dtm": "5000", "stm": "7500"}, 5_000_000, RECEIVED_US - 2_500_000),
         ({"dtm": "1795295210225", "stm": "1795295210236", "ttm": "1767323045000"}, 1795295210225000, 1767323045000000),
@@ -294,6 +297,12 @@ def test_a_parameter_in_another_form_stays_as_it_is() -> None:
         "page": {"url": "http://["},
         "snowplow": {"network_userid": "network-1", "res": "wide", "vp": "1x", "tv": "mine", "stm": "?"},
     }
+
+
+@pytest.mark.parametrize(("sent", "kept"), [("1795295210236", False), ("1795295210000", False), ("1795290000000", True)])
+def test_a_sent_time_is_kept_where_it_cannot_be_one(sent: str, kept: bool) -> None:
+    item = read({"e": "pv", "dtm": "1795295210225", "stm": sent})
+    assert ("stm" in context(item)["snowplow"]) is kept
 
 
 def test_a_redirect_is_an_event_or_goes_with_one() -> None:

@@ -30,6 +30,7 @@ _EVENT_SCHEMA: Final = "iglu:com.snowplowanalytics.snowplow/unstruct_event/"
 _ENTITIES_SCHEMA: Final = "iglu:com.snowplowanalytics.snowplow/contexts/"
 _IGLU: Final = re.compile(r"iglu:[A-Za-z0-9_.-]+/([A-Za-z0-9_-]+)/[A-Za-z0-9_-]+/[0-9]+-[0-9]+-[0-9]+")
 _MILLISECONDS: Final = re.compile(r"-?[0-9]{1,15}")
+_SECOND_MILLIS: Final = 1_000
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,30})(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,3})?")
 _INT64: Final = range(-(2**63), 2**63)
 _OWN_MEMBERS: Final = ("entities", "network_userid")
@@ -164,31 +165,36 @@ def _anonymous_id(event: ClientEvent, rest: dict[str, str], visitor: Visitor) ->
 
 
 def _take_times(event: ClientEvent, rest: dict[str, str]) -> None:
-    """``dtm``, ``stm`` and ``ttm``: a true timestamp is the time of the event, whatever the device's clock says."""
-    if (text := rest.pop("dtm", None)) is not None:
-        event.original_timestamp = _needed_instant("dtm", text)
-    if (text := rest.pop("ttm", None)) is not None:
-        event.timestamp = _needed_instant("ttm", text)
-        if event.original_timestamp is None:
-            event.original_timestamp = event.timestamp
-    if (sent := _instant(rest.get("stm", ""))) is not None:
-        event.sent_at = sent
-        del rest["stm"]
+    """``dtm``, ``stm`` and ``ttm``: a true timestamp is the time of the event, whatever the device's clock says.
+
+    What was sent before it happened is taken as sent when it happened: trackers cut ``stm`` to seconds. One that is off by more is a
+    clock that was set in between, and is kept.
+    """
+    device, true = _needed_millis("dtm", rest), _needed_millis("ttm", rest)
+    event.timestamp = _instant(true)
+    event.original_timestamp = _instant(true if device is None else device)
+    if (sent := _millis(rest.get("stm", ""))) is not None:
+        if device is None or device - sent < _SECOND_MILLIS:
+            del rest["stm"]
+        event.sent_at = _instant(sent if device is None else max(sent, device))
 
 
-def _instant(text: str) -> float | None:
-    """Milliseconds as the number that ``parse_instant`` takes for this instant: it reads small numbers as seconds."""
-    if not _MILLISECONDS.fullmatch(text):
+def _needed_millis(field: str, rest: dict[str, str]) -> int | None:
+    if (text := rest.pop(field, None)) is None:
         return None
-    millis = int(text)
-    instant = millis if abs(millis) >= MILLISECONDS_FROM else millis / 1_000
-    return instant if parse_instant(instant) is not None else None
-
-
-def _needed_instant(field: str, text: str) -> float:
-    if (instant := _instant(text)) is None:
+    if (millis := _millis(text)) is None:
         raise invalid(field, f"{field} is not a number of milliseconds since 1970")
-    return instant
+    return millis
+
+
+def _millis(text: str) -> int | None:
+    millis = int(text) if _MILLISECONDS.fullmatch(text) else None
+    return millis if parse_instant(_instant(millis)) is not None else None
+
+
+def _instant(millis: int | None) -> float | None:
+    """Milliseconds as the number that ``parse_instant`` takes for this instant: it reads small numbers as seconds."""
+    return millis if millis is None or abs(millis) >= MILLISECONDS_FROM else millis / 1_000
 
 
 def _entities(rest: dict[str, str]) -> list[msgspec.Raw] | msgspec.Raw | None:

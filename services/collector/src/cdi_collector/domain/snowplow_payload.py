@@ -14,8 +14,9 @@ import msgspec
 from cdi.error.v1 import error_pb2
 from cdi_collector.domain import base64_text, json_text
 from cdi_collector.domain.event_fields import invalid
+from cdi_collector.domain.sources import Source, SourceSnapshot
 from cdi_collector.faults import malformed
-from cdi_kernel.faults import Fault, InvalidArgument
+from cdi_kernel.faults import Fault, InvalidArgument, Rejected
 
 Parameters: TypeAlias = Mapping[str, str]
 """One item: tracker parameters by their names in the protocol."""
@@ -74,6 +75,24 @@ def raw_items(body: bytes, *, anonymous: bool) -> Sequence[bytes]:
     return [_impersonal(item) for item in items] if anonymous else items
 
 
+def assigned(items: Sequence[Parameters | Fault], sources: SourceSnapshot) -> tuple[Source, list[Parameters | Fault]]:
+    """The source of a payload, and its items with a refusal in the place of each that is another's.
+
+    The app id ``aid`` is the write key. The payload is of the source of the first one that is known; an item without one goes along, and
+    so does one with another key of the same source, as when an app got a new id while a browser still kept events.
+
+    Raises:
+        Unauthenticated: no app id is known, or there is none.
+        PermissionDenied: the source of the first one is switched off, and no other is known.
+    """
+    aids = {aid: None for item in items if not isinstance(item, Fault) and (aid := item.get("aid"))}
+    found = {aid: _authenticated(aid, sources) for aid in aids or ("",)}
+    source = next((known for known in found.values() if isinstance(known, Source)), None)
+    if source is None:
+        raise next(fault for fault in found.values() if isinstance(fault, Fault))
+    return source, [item if isinstance(item, Fault) else _of_source(item, source, found) for item in items]
+
+
 def without_person(parameters: Parameters) -> Parameters:
     """The parameters without those that recognise a person."""
     return {name: text for name, text in parameters.items() if name not in PERSONAL}
@@ -112,6 +131,20 @@ def from_base64(field: str, text: str) -> bytes:
 
 def _within(field: str, fault: Fault) -> Fault:
     return InvalidArgument(f"{field}: {fault.message}", reason=fault.reason, metadata={**fault.metadata, "field": field})
+
+
+def _authenticated(aid: str, sources: SourceSnapshot) -> Source | Fault:
+    try:
+        return sources.authenticate(aid)
+    except Fault as fault:
+        return fault
+
+
+def _of_source(item: Parameters, source: Source, found: Mapping[str, Source | Fault]) -> Parameters | Fault:
+    owner = found[item["aid"]] if item.get("aid") else source
+    if isinstance(owner, Fault) or owner == source:
+        return owner if isinstance(owner, Fault) else item
+    return Rejected(error_pb2.ERROR_REASON_UNKNOWN_WRITE_KEY, "the app id is a key of another source than that of its payload")
 
 
 def _raw_payload(body: bytes) -> _RawPayload:
