@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -52,27 +52,32 @@ class Door:
         """A payload, or with GET one event in the query."""
         if request.method == "GET":
             return self.read_pixel(request)
-        anonymous = _is_anonymous(request)
         items = read_payload(request.body)
         if len(items) > MAX_BATCH_EVENTS:
             metadata = {"limit": str(MAX_BATCH_EVENTS), "size": str(len(items))}
             raise TooLarge(error_pb2.ERROR_REASON_TOO_LARGE, f"the payload has more than {MAX_BATCH_EVENTS} events", metadata=metadata)
-        parcel = self._parcel(request, items, as_text("ok"))
-        parcel.payloads = partial(raw_items, request.body, anonymous=anonymous)
-        return parcel
+        return self._parcel(request, items, partial(raw_items, request.body, anonymous=_is_anonymous(request)), as_text("ok"))
 
     def read_pixel(self, request: Request) -> Parcel:
         """One event in the query."""
-        return self._parcel(request, [request.query.values()], pixel())
+        return self._single(request, request.query.values(), pixel())
 
     def read_redirect(self, request: Request) -> Parcel:
         """A link that was followed; where it leads is decided before anything is stored."""
         parameters = request.query.values()
         target = parameters.get("u", "")
         location = checked_target(target, self.redirect_hosts)
-        return self._parcel(request, [redirected(parameters, target)], Response(302, b"", ((b"location", location.encode()),)))
+        return self._single(request, redirected(parameters, target), Response(302, b"", ((b"location", location.encode()),)))
 
-    def _parcel(self, request: Request, items: Sequence[Parameters | Fault], answer: Response) -> Parcel:
+    def _single(self, request: Request, parameters: Parameters, answer: Response) -> Parcel:
+        """A pixel or a link is no place to answer for an event: a bad one is stored as rejected, like one of a payload."""
+        if _is_anonymous(request):
+            parameters = without_person(parameters)
+        return self._parcel(request, [parameters], lambda: [msgspec.json.encode(parameters)], answer)
+
+    def _parcel(
+        self, request: Request, items: Sequence[Parameters | Fault], payloads: Callable[[], Sequence[bytes]], answer: Response
+    ) -> Parcel:
         source, owned = assigned(items, request.sources)
         if anonymous := _is_anonymous(request):
             owned = [item if isinstance(item, Fault) else without_person(item) for item in owned]
@@ -80,8 +85,6 @@ class Door:
         if visitor.network_id:
             answer = msgspec.structs.replace(answer, headers=(*answer.headers, self._cookie(request, visitor.network_id)))
         events: list[Item] = [item if isinstance(item, Fault) else read_event(item, visitor) for item in owned]
-        # A link or a pixel is no place to answer for an event: it is stored as rejected, as one of a payload is.
-        payloads = partial(_encoded, [{} if isinstance(item, Fault) else item for item in owned])
         return Parcel(events, None, None, payloads, answer, source, "" if anonymous else None)
 
     def _visitor(self, request: Request, *, anonymous: bool) -> Visitor:
@@ -122,7 +125,3 @@ def _cookie_value(header: bytes, name: bytes) -> str:
         if found == name and _NETWORK_ID.fullmatch(value):
             return value.decode()
     return ""
-
-
-def _encoded(items: Sequence[Parameters]) -> Sequence[bytes]:
-    return [msgspec.json.encode(item) for item in items]
