@@ -25,8 +25,8 @@ PERSONAL: Final = ("uid", "duid", "nuid", "tnuid", "sid", "vid", "fp", "ip")
 """Parameters that recognise a person; what ``SP-Anonymous`` takes away."""
 
 _PAYLOAD_SCHEMA: Final = "iglu:com.snowplowanalytics.snowplow/payload_data/"
-# An item's texts are three levels below the body.
-_LEVELS: Final = 3
+# The body, its array, an item; and one more, since ``is_sound`` is not sure of what reaches its limit.
+_LEVELS: Final = 4
 
 
 class SelfDescribing(msgspec.Struct, gc=False):
