@@ -89,6 +89,8 @@ def collector(module_nats: NatsServer, module_database_url: str, tmp_path_factor
         "CDI_DATABASE_URL": module_database_url,
         "CDI_BODY_SECONDS": "1",
         "CDI_HEAD_SECONDS": "1",
+        "CDI_SNOWPLOW_POST_PATHS": "com.acme/track",
+        "CDI_SNOWPLOW_REDIRECT_HOSTS": "shop.example",
     }
     process = ServiceProcess("collector", environment, tmp_path_factory.mktemp("collector"))
     process.migrate()

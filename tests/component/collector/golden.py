@@ -1,31 +1,42 @@
 """Captured requests of real SDKs, and how the answer and the events that they become are written down.
 
-A folder of ``tests/golden/collector`` is one SDK: ``NNN.raw`` are the bytes that it sent, ``NNN.json`` what must come of them.
+A folder of ``tests/golden/collector`` is one SDK: ``NNN.raw`` are the bytes that it sent, ``NNN.json`` what must come of them. After a
+wanted change, ``UPDATE_GOLDEN=1`` in the environment writes the files anew: read their diff.
 """
 
 import http.client
 import json
+import os
+import re
 import socket
+from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.timestamp_pb2 import Timestamp
+from google.protobuf.json_format import MessageToDict
 
 from cdi.event.v1.event_pb2 import Event
 from cdi_cli.embedded import ServiceProcess
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "collector"
-WRITE_KEYS = ["WRITEKEY", "keyid:keysecret"]
+WRITE_KEYS = ["WRITEKEY", "keyid:keysecret", "shop", "phc_WRITEKEY"]
 """The keys that the captured SDKs were given."""
 
 _SHOWN_HEADERS = ("content-type", "access-control-")
-_BY_THE_CLOCK = ("received_time", "event_time")
+_JSON = ("properties", "traits", "context", "integrations")
+_MADE = re.compile(r'(?<="network_userid": ")[0-9a-f-]{36}')
+"""What the collector makes up."""
 
 
-def captures(*families: str) -> list[str]:
-    """The folders of SDKs whose names start so."""
-    return sorted(folder.name for folder in GOLDEN.iterdir() if folder.is_dir() and folder.name.startswith(families))
+def captures() -> list[str]:
+    """The folders of all SDKs."""
+    return sorted(folder.name for folder in GOLDEN.iterdir() if folder.is_dir())
+
+
+def requests_of(capture: str) -> list[Path]:
+    """The requests of one SDK in the order in which it sent them."""
+    return sorted((GOLDEN / capture).glob("*.raw"))
 
 
 def replayed(collector: ServiceProcess, raw: bytes) -> dict[str, Any]:
@@ -41,14 +52,28 @@ def replayed(collector: ServiceProcess, raw: bytes) -> dict[str, Any]:
     return {"status": response.status, "headers": headers, "body": body}
 
 
+def check(request: Path, answer: dict[str, Any], events: Sequence[Event]) -> None:
+    """Holds the answer to a captured request, and the events that it became, against their golden file."""
+    shown = sorted(map(readable, events), key=lambda event: str(event["message_id"]))
+    found = _MADE.sub("<made>", json.dumps({"answer": answer, "events": shown}, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
+    golden = request.with_suffix(".json")
+    if os.environ.get("UPDATE_GOLDEN"):
+        golden.write_text(found)
+    assert (request.name, json.loads(found)) == (request.name, json.loads(golden.read_text()))
+
+
 def readable(event: Event) -> dict[str, Any]:
-    """An event as JSON, without the times that the collector's clock has a part in."""
-    return {field.name: _value(field, value) for field, value in event.ListFields() if field.name not in _BY_THE_CLOCK}
+    """An event with its JSON as JSON and without what differs from run to run.
 
-
-def _value(field: FieldDescriptor, value: Any) -> Any:
-    if field.enum_type is not None:
-        return field.enum_type.values_by_number[value].name
-    if isinstance(value, Timestamp):
-        return value.ToJsonString()
-    return json.loads(value) if isinstance(value, bytes) else value
+    An event time that follows from the time of receipt is given as its distance from it.
+    """
+    shown: dict[str, Any] = MessageToDict(event, preserving_proto_field_name=True)
+    for field in _JSON:
+        if text := getattr(event, field):
+            shown[field] = json.loads(text)
+    del shown["received_time"]
+    if event.HasField("sent_time") and event.HasField("original_time"):
+        lag = event.sent_time.ToMicroseconds() - event.original_time.ToMicroseconds()
+        if event.event_time.ToMicroseconds() == event.received_time.ToMicroseconds() - lag:
+            shown["event_time"] = f"received_time - {timedelta(microseconds=lag).total_seconds():g} s"
+    return shown

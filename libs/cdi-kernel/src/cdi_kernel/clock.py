@@ -12,7 +12,7 @@ MAX_INSTANT_US: Final = 253_402_300_799_999_999
 MIN_INSTANT_US: Final = -62_135_596_800_000_000
 """0001-01-01T00:00:00Z, the first one."""
 
-_MILLISECONDS_FROM: Final = 100_000_000_000
+MILLISECONDS_FROM: Final = 100_000_000_000
 """A JSON number from here on is taken as milliseconds (1973 on), below as seconds."""
 
 _SECOND: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}")
@@ -56,7 +56,7 @@ def parse_instant(value: object) -> int | None:
         return micros if MIN_INSTANT_US <= micros <= MAX_INSTANT_US else None
     if isinstance(value, int | float) and not isinstance(value, bool):
         try:
-            micros = int(value * 1_000) if abs(value) >= _MILLISECONDS_FROM else int(value * 1_000_000)
+            micros = int(value * 1_000) if abs(value) >= MILLISECONDS_FROM else int(value * 1_000_000)
         except (OverflowError, ValueError):
             return None
         return micros if MIN_INSTANT_US <= micros <= MAX_INSTANT_US else None

@@ -1,6 +1,6 @@
 """CDI collector: the only public door for events.
 
-Serves: HTTP (Segment's shapes, docs/http.md), gRPC ``CollectorService`` and ``SourcesService``.
+Serves: HTTP (Segment's and Snowplow's shapes, docs/http.md), gRPC ``CollectorService`` and ``SourcesService``.
 Consumes: nothing. Produces: COLLECTED (accepted events), REJECTED (single bad events of an HTTP batch).
 Owns: sources and the hashes of their write keys.
 Invariants: success is answered only after JetStream has stored the events; events of one person leave in the order in which they

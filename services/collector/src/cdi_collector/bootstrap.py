@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from cdi.collector.v1 import collector_service_pb2, collector_service_pb2_grpc
 from cdi_collector.application import Budget, Collector, Sources
 from cdi_collector.http.app import HttpApp
-from cdi_collector.http.registry import ROUTES
+from cdi_collector.http.registry import installed
 from cdi_collector.http.server import serve_http
 from cdi_collector.publisher import GroupCommit
 from cdi_collector.servicer import CollectorServicer, SourcesServicer
@@ -41,7 +41,7 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
         await stack.enter_async_context(
             rpc.serve(context, settings.grpc_address, *_registrations(collector, budget, Sources(store, directory)))
         )
-        app = HttpApp(collector, budget, ROUTES, body_seconds=settings.body_seconds, proxy_hops=settings.trusted_proxy_hops)
+        app = HttpApp(collector, budget, installed(settings), body_seconds=settings.body_seconds, proxy_hops=settings.trusted_proxy_hops)
         await stack.enter_async_context(serve_http(context, settings, app))
         yield
 

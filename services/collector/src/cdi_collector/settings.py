@@ -2,11 +2,38 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+import re
+from typing import Annotated, ClassVar, Final
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_settings import NoDecode
 
+from cdi_collector.domain.redirects import HOST
 from cdi_runtime.service import ServiceSettings
+
+_PATH: Final = re.compile(r"/[A-Za-z0-9._~-]+/[A-Za-z0-9._~-]+")
+
+
+def _parts(given: object) -> object:
+    return tuple(part.strip() for part in given.split(",") if part.strip()) if isinstance(given, str) else given
+
+
+def _paths(given: tuple[str, ...]) -> tuple[str, ...]:
+    paths = tuple(path if path.startswith("/") else f"/{path}" for path in given)
+    if wrong := [path for path in paths if not _PATH.fullmatch(path)]:
+        raise ValueError(f"paths have the form /vendor/version: {', '.join(wrong)}")
+    return paths
+
+
+def _hosts(given: tuple[str, ...]) -> tuple[str, ...]:
+    hosts = tuple(host.lower() for host in given)
+    if wrong := [host for host in hosts if not HOST.fullmatch(host)]:
+        raise ValueError(f"hosts have the form shop.example or *.shop.example: {', '.join(wrong)}")
+    return hosts
+
+
+Listed = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parts)]
+"""Texts separated by commas."""
 
 
 class Settings(ServiceSettings):
@@ -22,6 +49,10 @@ class Settings(ServiceSettings):
         body_seconds: time for a request's body to arrive.
         keep_alive_seconds: how long an idle HTTP connection stays open.
         sources_refresh_seconds: how old the known sources may become.
+        snowplow_post_paths: paths of the form ``/vendor/version`` that Snowplow's trackers are told beside their own.
+        snowplow_redirect_hosts: where ``/r/tp2`` may lead; ``*.shop.example`` stands for all hosts below. None: no redirects.
+        snowplow_cookie_name: of the network user id.
+        snowplow_cookie_days: how long a browser keeps it; 0: there is no such cookie.
     """
 
     service_name: ClassVar[str] = "collector"
@@ -36,3 +67,7 @@ class Settings(ServiceSettings):
     body_seconds: float = Field(default=20.0, gt=0.0)
     keep_alive_seconds: int = Field(default=75, ge=1)
     sources_refresh_seconds: float = Field(default=1.0, gt=0.0)
+    snowplow_post_paths: Annotated[Listed, AfterValidator(_paths)] = ()
+    snowplow_redirect_hosts: Annotated[Listed, AfterValidator(_hosts)] = ()
+    snowplow_cookie_name: str = Field(default="sp", pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    snowplow_cookie_days: int = Field(default=365, ge=0, le=400)

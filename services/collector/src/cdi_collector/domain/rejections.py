@@ -24,12 +24,14 @@ _FORMAT: Final = frozenset(
 
 
 class _Shown(msgspec.Struct, rename="camel"):
-    """What a table of rejected events shows, if the event lets itself be read so far."""
+    """What a table of rejected events shows, if the event lets itself be read so far; ``e`` and ``eid`` are Snowplow's words."""
 
     type: object = None
+    e: object = None
     event: object = None
     name: object = None
     message_id: object = None
+    eid: object = None
 
 
 def failure_type(reason: Reason) -> FailureType.ValueType:
@@ -62,8 +64,8 @@ def rejected_events(
             rejection_id=new_id(),
             workspace_id=source.workspace_id,
             source_id=source.source_id,
-            message_id=intake.message_ids[refusal.index] or _text(shown.message_id),
-            type=_text(shown.type),
+            message_id=intake.message_ids[refusal.index] or _text(shown.message_id) or _text(shown.eid),
+            type=_text(shown.type) or _text(shown.e),
             name=_text(shown.event) or _text(shown.name),
             failure_type=failure_type(refusal.fault.reason),
             reason=refusal.fault.reason_name,

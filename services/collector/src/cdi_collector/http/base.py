@@ -168,10 +168,22 @@ class RouteTable:
                 return handler, params
         return None
 
+    def extended(self, exact: Routes) -> RouteTable:
+        """The table with more exact paths. Raises ``ValueError`` for one that it has already."""
+        if taken := exact.keys() & self._exact.keys():
+            raise ValueError(f"the door has these paths already: {', '.join(sorted(taken))}")
+        return RouteTable(dict(self._fixed()) | dict(exact), dict(self._open()))
+
     def __iter__(self) -> Iterator[tuple[str, Handler]]:
         """Every path, as written, with its handler."""
-        yield from ((path, handler) for path, (handler, _) in self._exact.items())
-        yield from (("/".join(pattern), handler) for pattern, handler in self._patterns)
+        yield from self._fixed()
+        yield from self._open()
+
+    def _fixed(self) -> Iterator[tuple[str, Handler]]:
+        return ((path, handler) for path, (handler, _) in self._exact.items())
+
+    def _open(self) -> Iterator[tuple[str, Handler]]:
+        return (("/".join(pattern), handler) for pattern, handler in self._patterns)
 
 
 def basic_user(authorization: bytes) -> str | None:

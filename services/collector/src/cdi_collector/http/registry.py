@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from cdi_collector.http import jitsu, rudderstack, segment
+from cdi_collector.http import jitsu, rudderstack, segment, snowplow
 from cdi_collector.http.base import RouteTable
+from cdi_collector.settings import Settings
 
 ROUTES: Final = RouteTable(
     exact={**segment.ROUTES, **rudderstack.ROUTES, **jitsu.ROUTES},
     # Held against a path from the top; what is more general stands below.
     patterns={**segment.PATTERNS},
 )
+"""Paths that every installation has."""
+
+
+def installed(settings: Settings) -> RouteTable:
+    """``ROUTES``, and the paths of families that the operator sets up. Raises ``ValueError`` if two of them claim one path."""
+    return ROUTES.extended(snowplow.routes(settings))
