@@ -43,9 +43,6 @@ _MAX_ACK_PENDING: Final = 8 * MAX_FETCHED_MESSAGES
 """The server's limit. Well above ours: the messages that a dead owner left unsettled must not keep the server from giving the new owner
 the first message, which is how that learns that it is the owner."""
 
-MAX_FETCHED_BYTES: Final = 1024 * 1024
-"""Bytes fetched and not taken, per partition; a larger message comes alone."""
-
 ACK_WAIT_SECONDS: Final = 60
 
 _GROUP: Final = "owner"
@@ -69,25 +66,42 @@ class Fetched:
     fetched_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class FeedSpec:
+    """What to fetch.
+
+    Attributes:
+        stream: to read.
+        reader: durable base name.
+        partition: of the topology.
+        filter_subject: the partition's subject.
+        max_bytes: fetched and not taken; a larger message comes alone, and an overlapping pull request may bring as many again.
+    """
+
+    stream: StreamName
+    reader: str
+    partition: int
+    filter_subject: str
+    max_bytes: int
+
+
 class PartitionFeed:
     """Fetches one partition while this replica owns it.
 
     Args:
         bus: the connection.
-        stream: to read.
-        reader: durable base name.
-        partition: of the topology.
-        filter_subject: the partition's subject.
+        spec: what to fetch.
         arrived: called whenever a message can be taken.
     """
 
-    def __init__(self, bus: Bus, stream: StreamName, reader: str, partition: int, filter_subject: str, arrived: Callable[[], None]) -> None:
-        self.partition = partition
+    def __init__(self, bus: Bus, spec: FeedSpec, arrived: Callable[[], None]) -> None:
+        self.partition = spec.partition
         self.pending = 0
         self._bus = bus
-        self._stream = stream
-        self._consumer = durable(reader, partition)
-        self._filter = filter_subject
+        self._stream = spec.stream
+        self._consumer = durable(spec.reader, spec.partition)
+        self._filter = spec.filter_subject
+        self._max_bytes = spec.max_bytes
         self._arrived = arrived
         self._subscription: Subscription | None = None
         self._fetched: deque[Fetched] = deque()
@@ -131,7 +145,7 @@ class PartitionFeed:
     @property
     def full(self) -> bool:
         """Little or nothing more comes before something is taken: ``_pull`` asks again when half of the room is free."""
-        return len(self._fetched) + self._in_hand >= MAX_FETCHED_MESSAGES or self._fetched_bytes > MAX_FETCHED_BYTES // 2
+        return len(self._fetched) + self._in_hand >= MAX_FETCHED_MESSAGES or self._fetched_bytes > self._max_bytes // 2
 
     @property
     def in_hand(self) -> int:
@@ -247,8 +261,8 @@ class PartitionFeed:
         """Asks for what there is room for; also when there is none, in time to keep the pin."""
         now = asyncio.get_running_loop().time()
         room = MAX_FETCHED_MESSAGES - len(self._fetched) - self._in_hand
-        space = MAX_FETCHED_BYTES - self._fetched_bytes
-        if now - self._pulled_at < PULL_SECONDS / 2 and (self._asked * 2 >= room or space < MAX_FETCHED_BYTES // 2):
+        space = self._max_bytes - self._fetched_bytes
+        if now - self._pulled_at < PULL_SECONDS / 2 and (self._asked * 2 >= room or space < self._max_bytes // 2):
             return
         request: dict[str, Any] = {"batch": max(room, 1), "expires": int(PULL_SECONDS * _NANOSECONDS), "group": _GROUP, "max_bytes": space}
         if room <= 0 or space <= 0:

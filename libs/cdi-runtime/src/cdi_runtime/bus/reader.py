@@ -21,7 +21,7 @@ from cdi_runtime.bus.connection import Bus
 from cdi_runtime.bus.isolation import StopRule, isolate
 from cdi_runtime.bus.membership import Membership
 from cdi_runtime.bus.message import Halt, Message, Outcome, Reject, Retry
-from cdi_runtime.bus.partition import Fetched, PartitionFeed
+from cdi_runtime.bus.partition import FeedSpec, Fetched, PartitionFeed
 from cdi_runtime.telemetry import instruments, logger
 
 T = TypeVar("T")
@@ -35,6 +35,11 @@ MAX_BACKOFF_SECONDS: Final = 5.0
 HALT_SECONDS: Final = 30.0
 """How long a halted reader waits before it tries the same batch again: a repaired deploy goes on without anybody's help."""
 
+_BYTES_PER_EVENT: Final = 1024
+"""Room for one event when messages are fetched ahead: a partition's share of the next batch, as large as web events are."""
+
+_MIN_FETCH_BYTES: Final = 512 * 1024  # the largest message of the topology
+_MAX_FETCH_BYTES: Final = 1024 * 1024
 _REJECTION_WINDOW: Final = 1_000
 _METRICS_SECONDS: Final = 5.0
 _log = logger(__name__)
@@ -138,8 +143,10 @@ class Reader(Generic[T]):
     def _feed(self, partition: int, lanes: int) -> PartitionFeed:
         subjects = stream(self.spec.stream).subjects
         subject = subjects if self.spec.partitions is None else subjects.replace("*", str(partition))
-        arrival = self._arrivals[partition % lanes]
-        return PartitionFeed(self._bus, self.spec.stream, self.spec.reader, partition, subject, arrival.set)
+        share = self.spec.max_events // -(-(self.spec.partitions or 1) // lanes)
+        fetch_bytes = min(max(share * _BYTES_PER_EVENT, _MIN_FETCH_BYTES), _MAX_FETCH_BYTES)
+        spec = FeedSpec(self.spec.stream, self.spec.reader, partition, subject, fetch_bytes)
+        return PartitionFeed(self._bus, spec, self._arrivals[partition % lanes].set)
 
     async def _run_lane(self, lane: int) -> None:
         feeds = [feed for feed in self._feeds if feed.partition % len(self._arrivals) == lane]
