@@ -16,7 +16,7 @@ from cdi.event.v1.event_pb2 import Event
 from cdi_cli.embedded import ServiceProcess
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "collector"
-WRITE_KEYS = ["WRITEKEY", "keyid:keysecret"]
+WRITE_KEYS = ["WRITEKEY", "keyid:keysecret", "phc_WRITEKEY"]
 """The keys that the captured SDKs were given."""
 
 _SHOWN_HEADERS = ("content-type", "access-control-")

@@ -11,7 +11,7 @@ from .conftest import Stored, apply_source
 from .golden import GOLDEN, WRITE_KEYS, captures, readable, replayed
 
 
-@pytest.mark.parametrize("capture", captures("segment-", "rudder-", "jitsu-"))
+@pytest.mark.parametrize("capture", captures("segment-", "rudder-", "jitsu-", "posthog-"))
 async def test_a_capture_becomes_its_golden_events(collector: ServiceProcess, stored: Stored, capture: str) -> None:
     apply_source(collector, workspace_id="acme", source_id="captured", write_keys=WRITE_KEYS)
     seen = 0

@@ -68,8 +68,8 @@ def test_one_event_an_array_and_a_batch_are_the_same() -> None:
     batch = read({"token": "k", "batch": [event()], "sent_at": SENT})
     assert [posted.write_key for posted in (single, array, batch)] == ["k", "k", "k"]
     assert [len(posted.items) for posted in (single, array, batch)] == [1, 1, 1]
-    assert (single.payloads, single.sent_us, batch.sent_us) == (None, None, SENT_US)
-    assert batch.payloads == [json.dumps(event()).encode()]
+    assert (single.raws, single.sent_us, batch.sent_us) == (None, None, SENT_US)
+    assert [bytes(raw) for raw in batch.raws or ()] == [json.dumps(event()).encode()]
 
 
 @pytest.mark.parametrize("place", [{"api_key": "k"}, {"token": "k"}, {"$token": "k"}, {"properties": {"token": "k"}}])

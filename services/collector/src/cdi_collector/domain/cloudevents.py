@@ -17,9 +17,9 @@ import msgspec
 from cdi.error.v1 import error_pb2
 from cdi_collector.domain import json_text
 from cdi_collector.domain.client_event import ABSENT, ClientEvent, Item, nesting_fault
-from cdi_collector.domain.event_fields import invalid
+from cdi_collector.domain.event_fields import invalid, too_many
 from cdi_collector.domain.json_members import Members, checked_whole, identifier, is_absent, members_of, text
-from cdi_collector.domain.limits import MAX_NESTING
+from cdi_collector.domain.limits import MAX_BATCH_EVENTS, MAX_NESTING
 from cdi_collector.faults import malformed
 from cdi_kernel.faults import Fault, Rejected
 from cdi_kernel.ids import MAX_MESSAGE_ID_LENGTH
@@ -49,18 +49,21 @@ def read_structured(body: bytes) -> ClientEvent:
     return item
 
 
-def read_batch(body: bytes) -> tuple[Sequence[bytes], Sequence[Item]]:
-    """The elements of a body in batched mode, as bytes, and what each is.
+def read_batch(body: bytes) -> tuple[Sequence[msgspec.Raw], Sequence[Item]]:
+    """The elements of a body in batched mode, as they came, and what each is.
 
     Raises:
         InvalidArgument: the body is not a JSON array.
+        TooLarge: it has too many elements.
     """
     whole, sound = checked_whole(body, _LEVELS + 1)
     try:
-        payloads = [bytes(raw) for raw in _decode_items(whole)]
+        raws = _decode_items(whole)
     except (msgspec.DecodeError, RecursionError) as error:
         raise malformed("a JSON array is expected") from error
-    return payloads, [_item(payload, sound) for payload in payloads]
+    if len(raws) > MAX_BATCH_EVENTS:
+        raise too_many(len(raws))
+    return raws, [_item(raw, sound) for raw in raws]
 
 
 def read_binary(headers: Mapping[bytes, bytes], body: bytes) -> ClientEvent:
@@ -88,8 +91,8 @@ def read_binary(headers: Mapping[bytes, bytes], body: bytes) -> ClientEvent:
     return event
 
 
-def _item(payload: bytes, sound: bool) -> Item:
-    if not sound and (fault := json_text.check(payload)) is not None:
+def _item(payload: bytes | msgspec.Raw, sound: bool) -> Item:
+    if not sound and (fault := json_text.check(bytes(payload))) is not None:
         return fault
     if (members := members_of(payload)) is None:
         return malformed("a CloudEvent is a JSON object")

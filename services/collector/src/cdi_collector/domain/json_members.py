@@ -24,7 +24,8 @@ _decode_scalar: Final = msgspec.json.Decoder(str | int | float | bool | None).de
 def checked_whole(text: bytes, levels: int) -> tuple[bytes, bool]:
     """The text of a body, repaired if need be, and whether all of it can be read by every stage.
 
-    If not, its items have to be checked one by one: a number outside the range of all stages costs only the item that holds it.
+    If not, its items have to be checked one by one: a number outside the range of all stages costs only the item that holds it. Either way
+    the text may be several values, or none: whoever decodes it finds that.
 
     Args:
         text: JSON, as a stranger says.
@@ -42,10 +43,10 @@ def checked_whole(text: bytes, levels: int) -> tuple[bytes, bool]:
 
 
 def members_of(text: bytes | msgspec.Raw) -> dict[str, msgspec.Raw] | None:
-    """The members of an object; ``None`` if the JSON is something else."""
+    """The members of an object; ``None`` if the text is something else."""
     try:
         return _decode_members(text)
-    except msgspec.ValidationError:
+    except (msgspec.DecodeError, RecursionError):
         return None
 
 

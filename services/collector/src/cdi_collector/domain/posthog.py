@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from cdi_collector.domain import posthog_context
 from cdi_collector.domain.client_event import ABSENT, ClientEvent, Identifier, Item, nesting_fault
 from cdi_collector.domain.json_members import Members, identifier, members_of, object_of, scalar, text, tolerated_id, tolerated_text
@@ -57,7 +59,7 @@ class Capture:
         return None
 
 
-def read_capture(event: bytes) -> Capture | Fault:
+def read_capture(event: bytes | msgspec.Raw) -> Capture | Fault:
     """Checked JSON as an event, or why it is none."""
     if (members := members_of(event)) is None:
         return malformed("the event is no JSON object")

@@ -5,8 +5,7 @@ No header and no parameter is believed: base64 and forms are found by looking at
 
 from __future__ import annotations
 
-import base64
-import binascii
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -15,19 +14,19 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from cdi.error.v1 import error_pb2
-from cdi_collector.domain import json_text, posthog
+from cdi_collector.domain import base64_text, json_text, posthog
 from cdi_collector.domain.client_event import Item, Time, wrong_type
+from cdi_collector.domain.event_fields import too_many
 from cdi_collector.domain.json_members import checked_whole
 from cdi_collector.domain.limits import MAX_BATCH_EVENTS, MAX_NESTING
 from cdi_collector.faults import malformed
 from cdi_kernel.clock import parse_instant
-from cdi_kernel.faults import Fault, TooLarge, Unauthenticated
+from cdi_kernel.faults import Fault, InvalidArgument, Unauthenticated
 
 # Properties are one level below an event, which is two below a batch.
 _LEVELS: Final = MAX_NESTING + 3
 _JSON: Final = (b"{", b"[")
 _MAX_FORM_FIELDS: Final = 16
-_URL_SAFE: Final = bytes.maketrans(b"-_ ", b"+/+")
 
 
 class _Whole(msgspec.Struct, gc=False):
@@ -47,13 +46,13 @@ class Posted:
         items: the events, or why what stands in the place of one is none.
         write_key: of the batch, else of its events; ``None`` if there is none.
         sent_us: when the client sent it, by its clock; ``None`` if it did not say.
-        payloads: the bytes of the items; ``None`` for a single event.
+        raws: the JSON of the items; ``None`` for a single event.
     """
 
     items: Sequence[Item]
     write_key: str | None
     sent_us: int | None
-    payloads: Sequence[bytes] | None
+    raws: Sequence[msgspec.Raw] | None
 
 
 _decode_whole: Final = msgspec.json.Decoder(_Whole).decode
@@ -69,7 +68,10 @@ def unwrapped(body: bytes) -> bytes:
     for _ in range(2):
         if body.lstrip()[:1] in _JSON:
             return body
-        body = _from_base64(_form_member(body))
+        body = _form_member(body)
+        if body.lstrip()[:1] not in _JSON:
+            with contextlib.suppress(InvalidArgument):
+                body = base64_text.decoded(body)
     if body.lstrip()[:1] in _JSON:
         return body
     raise malformed("neither JSON, nor JSON in base64 or in the member data of a form")
@@ -91,15 +93,13 @@ def read(text: bytes, sent_us: int | None = None, unnamed: str | None = None) ->
     text, sound = checked_whole(text, _LEVELS)
     whole, raws = _taken_apart(text)
     if len(raws) > MAX_BATCH_EVENTS:
-        metadata = {"limit": str(MAX_BATCH_EVENTS), "size": str(len(raws))}
-        raise TooLarge(error_pb2.ERROR_REASON_TOO_LARGE, f"the batch has more than {MAX_BATCH_EVENTS} events", metadata=metadata)
-    payloads = [bytes(raw) for raw in raws]
-    captures = [_capture(payload, sound) for payload in payloads]
+        raise too_many(len(raws))
+    captures = [_capture(raw, sound) for raw in raws]
     key = whole.api_key or whole.token or _shared_key(captures)
     given_us = parse_instant(whole.sent_at)
     sent_us = sent_us if given_us is None else given_us
     items = [found if isinstance(found, Fault) else posthog.translated(found, key, sent_us, unnamed) for found in captures]
-    return Posted(items, key, sent_us, None if whole.batch is msgspec.UNSET else payloads)
+    return Posted(items, key, sent_us, None if whole.batch is msgspec.UNSET else raws)
 
 
 def _taken_apart(text: bytes) -> tuple[_Whole, Sequence[msgspec.Raw]]:
@@ -115,10 +115,10 @@ def _taken_apart(text: bytes) -> tuple[_Whole, Sequence[msgspec.Raw]]:
     return whole, (msgspec.Raw(text.strip()),) if whole.batch is msgspec.UNSET else whole.batch
 
 
-def _capture(payload: bytes, sound: bool) -> posthog.Capture | Fault:
-    if not sound and (fault := json_text.check(payload)) is not None:
+def _capture(raw: msgspec.Raw, sound: bool) -> posthog.Capture | Fault:
+    if not sound and (fault := json_text.check(bytes(raw))) is not None:
         return fault
-    return posthog.read_capture(payload)
+    return posthog.read_capture(raw)
 
 
 def _shared_key(captures: Sequence[posthog.Capture | Fault]) -> str | None:
@@ -135,15 +135,3 @@ def _form_member(body: bytes) -> bytes:
         if name.strip() == b"data" and equals:
             return unquote_to_bytes(value)
     return body
-
-
-def _from_base64(text: bytes) -> bytes:
-    """Base64 in either alphabet, padded or not, decoded; anything else as it is."""
-    if text.lstrip()[:1] in _JSON:
-        return text
-    # A form's + is a blank to some that pass it on.
-    plain = text.strip().translate(_URL_SAFE).rstrip(b"=")
-    try:
-        return base64.b64decode(plain + b"=" * (-len(plain) % 4), validate=True)
-    except binascii.Error:
-        return text
