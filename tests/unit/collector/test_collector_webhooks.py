@@ -3,15 +3,18 @@
 import base64
 import hmac
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdi_collector.domain import json_text, webhooks
+from cdi.collector.v1 import source_pb2
+from cdi_collector import convert
+from cdi_collector.domain import json_text, webhook_rules, webhooks
 from cdi_collector.domain.client_event import ABSENT, ClientEvent
-from cdi_collector.domain.webhooks import MappingRule, SignatureRule, at, map_event, verify
+from cdi_collector.domain.webhooks import MappingRule, SignatureRule, WebhookRule, at, map_event, verify
 from cdi_kernel.faults import Fault, InvalidArgument, Unauthenticated
 
 NOW = 1_767_323_046
@@ -214,3 +217,45 @@ def test_any_json_comes_to_an_event_or_a_fault(body: Any, pointers: Any) -> None
     assert event.user_id not in (None, "") or event.anonymous_id not in (None, "")
     for raw in (event.properties, event.traits):
         assert not bytes(raw) or json_text.check(bytes(raw)) is None
+
+
+def test_the_rules_of_known_services_are_valid() -> None:
+    for signature in RULES.values():
+        assert webhook_rules.violations(WebhookRule(replace(signature, secrets=("env:SECRET",)))) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"header": "a b"}, "header"),
+        ({"template": "{timestamp}"}, "template"),
+        ({"template": "{signature},{x}"}, "template"),
+        ({"template": "{timestamp}{signature}", "signed": "{timestamp}{body}"}, "template"),
+        ({"signed": "x"}, "signed"),
+        ({"signed": "{body}{header:a b}"}, "signed"),
+        ({"timestamp": "X-Time"}, "timestamp"),
+        ({"signed": "{timestamp}{body}"}, "timestamp"),
+        ({"timestamp": "header:X-Time"}, "signed"),
+        ({"secrets": ()}, "secrets"),
+        ({"secrets": ("plain",)}, "secrets"),
+        ({"tolerance_seconds": 10**6}, "tolerance_seconds"),
+        ({"signed": "{body}" + "x" * 300}, ""),
+    ],
+)
+def test_what_a_signature_may_not_be(changes: dict[str, Any], field: str) -> None:
+    rule = replace(SignatureRule("X-Signature", secrets=("env:SECRET",)), **changes)
+    assert f"source.webhook.signature{'.' if field else ''}{field}" in dict(webhook_rules.violations(WebhookRule(rule)))
+
+
+@pytest.mark.parametrize("changes", [{"type": "alias"}, {"properties": "a"}, {"traits": "header:a"}, {"event": "x" * 300}])
+def test_what_a_mapping_may_not_be(changes: dict[str, Any]) -> None:
+    assert len(webhook_rules.violations(WebhookRule(None, MappingRule(**changes)))) == 1
+
+
+def test_a_rule_is_the_same_as_a_message() -> None:
+    for signature in (None, *(replace(rule, secrets=("env:A", "env:B")) for rule in RULES.values())):
+        rule = WebhookRule(signature, MappingRule(event="/type", properties="/data"))
+        assert convert.webhook_of(convert.webhook_message(rule)) == rule
+    assert convert.webhook_of(source_pb2.Webhook()) == WebhookRule()
+    given = source_pb2.Webhook(signature=source_pb2.WebhookSignature(header="X", secrets=["env:A"]))
+    assert convert.webhook_of(given) == WebhookRule(SignatureRule("X", secrets=("env:A",)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from typing import ClassVar
 
 from pydantic import Field
@@ -36,3 +38,8 @@ class Settings(ServiceSettings):
     body_seconds: float = Field(default=20.0, gt=0.0)
     keep_alive_seconds: int = Field(default=75, ge=1)
     sources_refresh_seconds: float = Field(default=1.0, gt=0.0)
+
+
+def environment() -> Mapping[str, str]:
+    """What ``env:NAME`` in a source's web hook refers to."""
+    return os.environ

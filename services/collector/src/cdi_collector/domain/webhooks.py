@@ -53,6 +53,7 @@ class SignatureRule:
         algorithm: of the HMAC.
         encoding: of the signature.
         tolerance_seconds: how far the time may be from now. It is looked at only where there is a time.
+        secrets: references ``env:NAME``: the present one, and one that is being replaced.
     """
 
     header: str
@@ -63,6 +64,7 @@ class SignatureRule:
     algorithm: Algorithm = "sha256"
     encoding: Encoding = "hex"
     tolerance_seconds: int = _MAX_SKEW_SECONDS
+    secrets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
