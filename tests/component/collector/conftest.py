@@ -21,6 +21,7 @@ from cdi_kernel.topology import StreamName
 from cdi_runtime.bus import Bus, Message, connect
 
 WRITE_KEY = "test-key"
+HOOK_SECRET = "whsec_test"
 BASIC = {"Authorization": "Basic " + base64.b64encode(f"{WRITE_KEY}:".encode()).decode()}
 
 
@@ -91,6 +92,7 @@ def collector(module_nats: NatsServer, module_database_url: str, tmp_path_factor
         "CDI_HEAD_SECONDS": "1",
         "CDI_SNOWPLOW_POST_PATHS": "com.acme/track",
         "CDI_SNOWPLOW_REDIRECT_HOSTS": "shop.example",
+        "HOOK_SECRET": HOOK_SECRET,
     }
     process = ServiceProcess("collector", environment, tmp_path_factory.mktemp("collector"))
     process.migrate()

@@ -48,6 +48,11 @@ def test_several_documents_of_a_file_and_a_directory(tmp_path: Path) -> None:
         (SOURCE.replace("cdi/v1", "cdi/v2"), "shop.yaml:1: apiVersion: Input should be 'cdi/v1'"),
         (SOURCE.replace("name: web", "name: a b"), "shop.yaml:3: metadata.name: String should match pattern"),
         (SOURCE.replace("[k1]", "[env:CDI_TEST_ABSENT]"), "shop.yaml:5: spec.writeKeys[0]: the environment has no CDI_TEST_ABSENT"),
+        (
+            SOURCE + "  webhook: {signature: {header: X, secrets: [plain]}}\n",
+            "shop.yaml:6: spec.webhook.signature.secrets[0]: a secret is given by reference: env:NAME",
+        ),
+        (SOURCE + "  webhook: {mapping: {evnt: x}}\n", "spec.webhook.mapping.evnt: unknown field"),
         (SOURCE + "---\n" + SOURCE, "shop.yaml:7: Source web is given twice, first at shop.yaml:1"),
         (SOURCE + "spec: {}\n", "shop.yaml:6: spec is given twice"),
         ("[1, 2]\n", "shop.yaml:1: a document is a mapping"),

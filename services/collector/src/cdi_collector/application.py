@@ -141,7 +141,7 @@ class Sources:
             InvalidArgument: a field breaks its rule.
             AlreadyExists: another source has one of the keys.
         """
-        if (fault := violations(source.workspace_id, source.source_id, write_keys)) is not None:
+        if (fault := violations(source, write_keys)) is not None:
             raise fault
         applied, changed = await self._store.apply(source)
         await self._directory.refresh()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Final
 
 import msgspec
 from google.protobuf import json_format
@@ -19,10 +21,17 @@ from cdi_collector.domain.client_event import ABSENT, ClientEvent, Item, nesting
 from cdi_collector.domain.event_fields import TYPES, invalid
 from cdi_collector.domain.intake import Intake
 from cdi_collector.domain.sources import Source, hash_of
+from cdi_collector.domain.webhooks import Algorithm, Encoding, MappingRule, SignatureRule, WebhookRule
 from cdi_kernel.clock import MAX_INSTANT_US, MIN_INSTANT_US
 from cdi_kernel.faults import Fault, InvalidArgument
 from cdi_kernel.ids import SourceId, WorkspaceId
 
+_ALGORITHMS: Final[Mapping[int, Algorithm]] = {
+    source_pb2.HMAC_ALGORITHM_SHA256: "sha256",
+    source_pb2.HMAC_ALGORITHM_SHA1: "sha1",
+    source_pb2.HMAC_ALGORITHM_SHA512: "sha512",
+}
+_ENCODINGS: Final[Mapping[int, Encoding]] = {source_pb2.SIGNATURE_ENCODING_HEX: "hex", source_pb2.SIGNATURE_ENCODING_BASE64: "base64"}
 _NAMES = {number: name for name, number in TYPES.items()}
 
 
@@ -54,12 +63,43 @@ def results_of(intake: Intake, statuses: Sequence[status_pb2.Status]) -> list[pb
 def source_of(message: source_pb2.Source) -> Source:
     """A source as asked for; its version is not the client's to set."""
     hashes = frozenset(hash_of(key) for key in message.write_keys)
-    return Source(WorkspaceId(message.workspace_id), SourceId(message.source_id), message.disabled, 0, hashes)
+    webhook = webhook_of(message.webhook) if message.HasField("webhook") else None
+    return Source(WorkspaceId(message.workspace_id), SourceId(message.source_id), message.disabled, 0, hashes, webhook)
 
 
 def source_message(source: Source) -> source_pb2.Source:
     """A source without its keys."""
-    return source_pb2.Source(workspace_id=source.workspace_id, source_id=source.source_id, disabled=source.disabled, version=source.version)
+    return source_pb2.Source(
+        workspace_id=source.workspace_id,
+        source_id=source.source_id,
+        disabled=source.disabled,
+        version=source.version,
+        webhook=None if source.webhook is None else webhook_message(source.webhook),
+    )
+
+
+def webhook_of(message: source_pb2.Webhook) -> WebhookRule:
+    """What is known of a source's web hooks; fields left out take their defaults."""
+    mapping = MappingRule(**{field.name: value for field, value in message.mapping.ListFields()})
+    if not message.HasField("signature"):
+        return WebhookRule(None, mapping)
+    given: dict[str, Any] = {field.name: value for field, value in message.signature.ListFields()}
+    given["algorithm"] = _ALGORITHMS.get(message.signature.algorithm, "sha256")
+    given["encoding"] = _ENCODINGS.get(message.signature.encoding, "hex")
+    given["secrets"] = tuple(message.signature.secrets)
+    return WebhookRule(SignatureRule(**{"header": "", **given}), mapping)
+
+
+def webhook_message(rule: WebhookRule) -> source_pb2.Webhook:
+    """The same as a message, defaults spelled out."""
+    webhook = source_pb2.Webhook(mapping=source_pb2.WebhookMapping(**asdict(rule.mapping)))
+    if (signature := rule.signature) is not None:
+        fields = asdict(signature) | {
+            "algorithm": next(number for number, name in _ALGORITHMS.items() if name == signature.algorithm),
+            "encoding": next(number for number, name in _ENCODINGS.items() if name == signature.encoding),
+        }
+        webhook.signature.CopyFrom(source_pb2.WebhookSignature(**fields))
+    return webhook
 
 
 def page_token_of(after: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Final
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -71,3 +73,8 @@ class Settings(ServiceSettings):
     snowplow_redirect_hosts: Annotated[Listed, AfterValidator(_hosts)] = ()
     snowplow_cookie_name: str = Field(default="sp", pattern=r"^[A-Za-z0-9_-]{1,64}$")
     snowplow_cookie_days: int = Field(default=365, ge=0, le=400)
+
+
+def environment() -> Mapping[str, str]:
+    """What ``env:NAME`` in a source's web hook refers to."""
+    return os.environ

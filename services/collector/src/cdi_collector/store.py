@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import Row, delete, func, insert, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from cdi.collector.v1 import source_pb2
 from cdi.error.v1 import error_pb2
+from cdi_collector import convert
 from cdi_collector.domain.sources import Source, SourceSnapshot
 from cdi_collector.ports import SourceStore
 from cdi_collector.tables import sources, write_keys
@@ -49,16 +53,17 @@ class PostgresSources:
         )
         async with self._database.transaction() as connection:
             rows = (await connection.execute(statement)).all()
-        return [Source(row.workspace_id, row.source_id, row.disabled, row.version, frozenset()) for row in rows]
+        return [_source(row, ()) for row in rows]
 
     async def all(self) -> Sequence[Source]:
         """See ``SourceStore``."""
-        hashes = func.array_agg(write_keys.c.key_hash)
+        # A source whose web hooks are signed needs no key.
+        hashes = func.array_agg(write_keys.c.key_hash).filter(write_keys.c.key_hash.is_not(None))
         of_source = (write_keys.c.workspace_id == sources.c.workspace_id) & (write_keys.c.source_id == sources.c.source_id)
-        statement = select(sources, hashes.label("hashes")).join(write_keys, of_source).group_by(*sources.c)
+        statement = select(sources, hashes.label("hashes")).outerjoin(write_keys, of_source).group_by(*sources.c)
         async with self._database.transaction() as connection:
             rows = (await connection.execute(statement)).all()
-        return [Source(row.workspace_id, row.source_id, row.disabled, row.version, frozenset(row.hashes)) for row in rows]
+        return [_source(row, row.hashes or ()) for row in rows]
 
     async def _apply(self, connection: AsyncConnection, source: Source) -> tuple[Source, bool]:
         identity = {"workspace_id": source.workspace_id, "source_id": source.source_id}
@@ -67,11 +72,13 @@ class PostgresSources:
         )
         fresh = made.first() is not None
         stored = await self._locked(connection, source.workspace_id, source.source_id)
-        if not fresh and (stored.disabled, stored.key_hashes) == (source.disabled, source.key_hashes):
+        applied = replace(source, version=stored.version + 1)
+        if not fresh and replace(source, version=stored.version) == stored:
             return stored, False
-        applied = Source(source.workspace_id, source.source_id, source.disabled, stored.version + 1, source.key_hashes)
         this = (sources.c.workspace_id == source.workspace_id) & (sources.c.source_id == source.source_id)
-        await connection.execute(sources.update().where(this).values(disabled=applied.disabled, version=applied.version))
+        webhook = None if applied.webhook is None else convert.webhook_message(applied.webhook).SerializeToString(deterministic=True)
+        values = {"disabled": applied.disabled, "version": applied.version, "webhook": webhook}
+        await connection.execute(sources.update().where(this).values(values))
         if gone := stored.key_hashes - source.key_hashes:
             await connection.execute(delete(write_keys).where(write_keys.c.key_hash.in_(gone)))
         if new := source.key_hashes - stored.key_hashes:
@@ -83,7 +90,12 @@ class PostgresSources:
         row = (await connection.execute(select(sources).where(this).with_for_update())).one()
         keys = (write_keys.c.workspace_id == workspace_id) & (write_keys.c.source_id == source_id)
         hashes = (await connection.execute(select(write_keys.c.key_hash).where(keys))).scalars().all()
-        return Source(workspace_id, source_id, row.disabled, row.version, frozenset(hashes))
+        return _source(row, hashes)
+
+
+def _source(row: Row[Any], hashes: Iterable[bytes]) -> Source:
+    webhook = None if row.webhook is None else convert.webhook_of(source_pb2.Webhook.FromString(row.webhook))
+    return Source(row.workspace_id, row.source_id, row.disabled, row.version, frozenset(hashes), webhook)
 
 
 class SourceDirectory:

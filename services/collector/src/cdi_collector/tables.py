@@ -13,6 +13,8 @@ sources = Table(
     Column("source_id", Text(collation="C"), primary_key=True),
     Column("disabled", Boolean, nullable=False),
     Column("version", Integer, nullable=False),
+    # cdi.collector.v1.Webhook; null: nothing is said about web hooks.
+    Column("webhook", LargeBinary),
 )
 
 write_keys = Table(

@@ -17,6 +17,7 @@ from cdi_cli.documents.models import (
     Document,
     PurposeDocument,
     SourceDocument,
+    SourceWebhookSpec,
     TrackingPlanDocument,
     WarehouseDocument,
 )
@@ -74,9 +75,21 @@ async def _source(peers: Peers, document: SourceDocument) -> Applied:
         source_id=document.metadata.name,
         write_keys=document.spec.write_keys,
         disabled=document.spec.disabled,
+        webhook=None if document.spec.webhook is None else _webhook(document.spec.webhook),
     )
     answer = await ask((await peers.sources()).ApplySource, collector_service_pb2.ApplySourceRequest(source=source))
     return Applied(answer.source.version, answer.changed)
+
+
+def _webhook(spec: SourceWebhookSpec) -> source_pb2.Webhook:
+    webhook = source_pb2.Webhook(mapping=source_pb2.WebhookMapping(**spec.mapping.model_dump()))
+    if spec.signature is not None:
+        fields = spec.signature.model_dump() | {
+            "algorithm": source_pb2.HmacAlgorithm.Value(f"HMAC_ALGORITHM_{spec.signature.algorithm.upper()}"),
+            "encoding": source_pb2.SignatureEncoding.Value(f"SIGNATURE_ENCODING_{spec.signature.encoding.upper()}"),
+        }
+        webhook.signature.CopyFrom(source_pb2.WebhookSignature(**fields))
+    return webhook
 
 
 async def _tracking_plan(peers: Peers, document: TrackingPlanDocument) -> Applied:

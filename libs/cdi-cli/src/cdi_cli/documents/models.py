@@ -53,11 +53,47 @@ class Metadata(_Strict):
     name: Name
 
 
+class WebhookSignatureSpec(_Strict):
+    """How a service signs its requests; what is left out takes the collector's default. ``secrets`` are read by the collector."""
+
+    header: Annotated[str, Field(min_length=1)]
+    template: str = ""
+    separator: str = ""
+    signed: str = ""
+    timestamp: str = ""
+    algorithm: Literal["sha1", "sha256", "sha512"] = "sha256"
+    encoding: Literal["hex", "base64"] = "hex"
+    tolerance_seconds: int = Field(default=0, ge=0)
+    secrets: list[Reference] = Field(min_length=1)
+
+
+class WebhookMappingSpec(_Strict):
+    """Where an event is in the JSON of a web hook: JSON pointers, ``header:Name``, or constants."""
+
+    type: str = ""
+    event: str = ""
+    user_id: str = ""
+    anonymous_id: str = ""
+    group_id: str = ""
+    message_id: str = ""
+    timestamp: str = ""
+    properties: str = ""
+    traits: str = ""
+
+
+class SourceWebhookSpec(_Strict):
+    """The web hooks of a service that is no SDK."""
+
+    signature: WebhookSignatureSpec | None = None
+    mapping: WebhookMappingSpec = WebhookMappingSpec()
+
+
 class SourceSpec(_Strict):
     """Who may send: ``writeKeys`` are values or ``env:NAME``, read here, kept as hashes by the collector."""
 
     write_keys: list[Resolved] = Field(min_length=1)
     disabled: bool = False
+    webhook: SourceWebhookSpec | None = None
 
 
 class EventRuleSpec(_Strict):

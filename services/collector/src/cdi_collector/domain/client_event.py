@@ -79,7 +79,7 @@ _OBJECTS: Final = ("properties", "traits", "context", "integrations")
 # The objects of an event are one level below the body that is an event, and three below that of a batch.
 _SINGLE_LEVELS: Final = MAX_NESTING + 1
 _BATCH_LEVELS: Final = MAX_NESTING + 3
-_PATH: Final = re.compile(r"at `\$\.?(?:\[\.\.\.\]\.?)?([A-Za-z.\[\]]*)`")
+_PATH: Final = re.compile(r"at `\$\.?(?:\[\.\.\.\]\.?)?([A-Za-z_.\[\]]*)`")
 _decode_batch: Final = msgspec.json.Decoder(Batch).decode
 _decode_raw_batch: Final = msgspec.json.Decoder(RawBatch).decode
 _decode_single: Final = msgspec.json.Decoder(Single).decode

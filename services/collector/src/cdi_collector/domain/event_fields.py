@@ -15,7 +15,7 @@ from cdi.error.v1 import error_pb2
 from cdi.event.v1 import event_pb2
 from cdi_collector.domain import wire
 from cdi_collector.domain.client_event import ABSENT, ClientEvent, Identifier
-from cdi_collector.domain.limits import MAX_EVENT_BYTES, MAX_ID_LENGTH, MAX_NAME_LENGTH
+from cdi_collector.domain.limits import MAX_BATCH_EVENTS, MAX_EVENT_BYTES, MAX_ID_LENGTH, MAX_NAME_LENGTH
 from cdi_kernel.clock import correct_skew, parse_instant
 from cdi_kernel.faults import Fault, InvalidArgument, Rejected, TooLarge
 from cdi_kernel.ids import MAX_MESSAGE_ID_LENGTH
@@ -175,6 +175,12 @@ def too_large(size: int) -> Fault:
     """The fault of an event over its limit."""
     metadata = {"limit": str(MAX_EVENT_BYTES), "size": str(size)}
     return TooLarge(error_pb2.ERROR_REASON_TOO_LARGE, f"the event is over {MAX_EVENT_BYTES} bytes", metadata=metadata)
+
+
+def too_many(count: int) -> Fault:
+    """The fault of a request with more than ``MAX_BATCH_EVENTS``."""
+    metadata = {"limit": str(MAX_BATCH_EVENTS), "size": str(count)}
+    return TooLarge(error_pb2.ERROR_REASON_TOO_LARGE, f"the batch has more than {MAX_BATCH_EVENTS} events", metadata=metadata)
 
 
 def _missing(field: str) -> Fault:

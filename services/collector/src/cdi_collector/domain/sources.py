@@ -10,7 +10,9 @@ from hashlib import sha256
 from typing import Final
 
 from cdi.error.v1 import error_pb2
-from cdi_kernel.faults import Fault, InvalidArgument, PermissionDenied, Unauthenticated
+from cdi_collector.domain import webhook_rules
+from cdi_collector.domain.webhooks import WebhookRule
+from cdi_kernel.faults import Fault, InvalidArgument, NotFound, PermissionDenied, Unauthenticated
 from cdi_kernel.ids import SourceId, WorkspaceId
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
@@ -28,6 +30,7 @@ class Source:
         disabled: its events are refused.
         version: rises with every change.
         key_hashes: SHA-256 of its write keys. They are random and long, so a plain hash cannot be guessed backwards.
+        webhook: how its web hooks are signed and read; ``None`` if nothing is said about them.
     """
 
     workspace_id: WorkspaceId
@@ -35,6 +38,7 @@ class Source:
     disabled: bool
     version: int
     key_hashes: frozenset[bytes]
+    webhook: WebhookRule | None = None
 
 
 def hash_of(write_key: str) -> bytes:
@@ -46,7 +50,9 @@ class SourceSnapshot:
     """All sources at one moment, by write key. A key that is not in it is unknown: nobody asks the database about a stranger's key."""
 
     def __init__(self, sources: Iterable[Source]) -> None:
+        sources = tuple(sources)
         self._by_hash: dict[bytes, tuple[bytes, Source]] = {digest: (digest, source) for source in sources for digest in source.key_hashes}
+        self._by_id: dict[tuple[str, str], Source] = {(source.workspace_id, source.source_id): source for source in sources}
 
     def authenticate(self, write_key: str) -> Source:
         """The source that a key belongs to.
@@ -60,17 +66,32 @@ class SourceSnapshot:
         if source is None or not hmac.compare_digest(stored, digest):
             text = "no source has this write key" if write_key else "no write key was given"
             raise Unauthenticated(error_pb2.ERROR_REASON_UNKNOWN_WRITE_KEY, text)
-        if source.disabled:
-            metadata = {"source": source.source_id}
-            raise PermissionDenied(error_pb2.ERROR_REASON_SOURCE_DISABLED, "the source is switched off", metadata=metadata)
-        return source
+        return _enabled(source)
+
+    def named(self, workspace_id: str, source_id: str) -> Source:
+        """The source of a name, which is no secret: what is done for it needs another proof.
+
+        Raises:
+            NotFound: there is none.
+            PermissionDenied: the source is switched off.
+        """
+        if (source := self._by_id.get((workspace_id, source_id))) is None:
+            raise NotFound(error_pb2.ERROR_REASON_NOT_FOUND, "there is no such source", metadata={"resource": "source"})
+        return _enabled(source)
 
 
-def violations(workspace_id: str, source_id: str, write_keys: Iterable[str]) -> Fault | None:
-    """What is wrong with a source document, or ``None``."""
+def _enabled(source: Source) -> Source:
+    if source.disabled:
+        metadata = {"source": source.source_id}
+        raise PermissionDenied(error_pb2.ERROR_REASON_SOURCE_DISABLED, "the source is switched off", metadata=metadata)
+    return source
+
+
+def violations(source: Source, write_keys: Iterable[str]) -> Fault | None:
+    """What is wrong with a source and its keys in the clear, or ``None``."""
     keys = list(write_keys)
-    wrong: list[tuple[str, str]] = []
-    for field, value in (("workspace_id", workspace_id), ("source_id", source_id)):
+    wrong: list[tuple[str, str]] = [] if source.webhook is None else webhook_rules.violations(source.webhook)
+    for field, value in (("workspace_id", source.workspace_id), ("source_id", source.source_id)):
         if not _NAME.fullmatch(value):
             wrong.append((f"source.{field}", "letters, digits, '_', '.', '-', starting with a letter or digit, at most 63"))
     if len(keys) > _MAX_KEYS:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from cdi_collector.http import jitsu, rudderstack, segment, snowplow
+from cdi_collector.http import cloudevents, jitsu, posthog, rudderstack, segment, snowplow, webhooks
 from cdi_collector.http.base import RouteTable
 from cdi_collector.settings import Settings
 
 ROUTES: Final = RouteTable(
-    exact={**segment.ROUTES, **rudderstack.ROUTES, **jitsu.ROUTES},
+    exact={**segment.ROUTES, **rudderstack.ROUTES, **jitsu.ROUTES, **posthog.ROUTES, **cloudevents.ROUTES},
     # Held against a path from the top; what is more general stands below.
-    patterns={**segment.PATTERNS},
+    patterns={**segment.PATTERNS, **posthog.PATTERNS, **webhooks.PATTERNS},
 )
 """Paths that every installation has."""
 

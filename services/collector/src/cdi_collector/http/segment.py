@@ -16,13 +16,13 @@ from cdi.error.v1 import error_pb2
 from cdi_collector.domain import base64_text, client_event, pixel_query, rudderstack
 from cdi_collector.domain.client_event import ClientEvent
 from cdi_collector.domain.compression import too_large
-from cdi_collector.domain.event_fields import invalid
+from cdi_collector.domain.event_fields import invalid, too_many
 from cdi_collector.domain.intake import with_defaults
 from cdi_collector.domain.limits import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, MAX_EVENT_BYTES, MAX_LARGE_BATCH_BYTES
 from cdi_collector.http.base import GET, Page, Parcel, Request, Route, Routes
 from cdi_collector.http.responses import Response, as_json, pixel, refused_pixel
 from cdi_kernel.clock import parse_instant
-from cdi_kernel.faults import InvalidArgument, NotFound, TooLarge, Unauthenticated
+from cdi_kernel.faults import InvalidArgument, NotFound, Unauthenticated
 
 TYPES: Final = ("identify", "track", "page", "screen", "group", "alias")
 
@@ -51,8 +51,7 @@ def read_batch(request: Request) -> Parcel:
         # Only RudderStack's clients send more, and they never repeat their key in the body, as Segment's all do.
         raise too_large(MAX_BATCH_BYTES)
     if len(items) > MAX_BATCH_EVENTS:
-        metadata = {"limit": str(MAX_BATCH_EVENTS), "size": str(len(items))}
-        raise TooLarge(error_pb2.ERROR_REASON_TOO_LARGE, f"the batch has more than {MAX_BATCH_EVENTS} events", metadata=metadata)
+        raise too_many(len(items))
     context, integrations = _object("context", whole.context), _object("integrations", whole.integrations)
     if context or integrations:
         items = with_defaults(items, context, integrations)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -17,6 +18,58 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _HmacAlgorithm:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _HmacAlgorithmEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HmacAlgorithm.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    HMAC_ALGORITHM_UNSPECIFIED: _HmacAlgorithm.ValueType  # 0
+    """SHA-256."""
+    HMAC_ALGORITHM_SHA256: _HmacAlgorithm.ValueType  # 1
+    """SHA-256."""
+    HMAC_ALGORITHM_SHA1: _HmacAlgorithm.ValueType  # 2
+    """SHA-1, for services that have nothing better."""
+    HMAC_ALGORITHM_SHA512: _HmacAlgorithm.ValueType  # 3
+    """SHA-512."""
+
+class HmacAlgorithm(_HmacAlgorithm, metaclass=_HmacAlgorithmEnumTypeWrapper):
+    """The algorithm of an HMAC."""
+
+HMAC_ALGORITHM_UNSPECIFIED: HmacAlgorithm.ValueType  # 0
+"""SHA-256."""
+HMAC_ALGORITHM_SHA256: HmacAlgorithm.ValueType  # 1
+"""SHA-256."""
+HMAC_ALGORITHM_SHA1: HmacAlgorithm.ValueType  # 2
+"""SHA-1, for services that have nothing better."""
+HMAC_ALGORITHM_SHA512: HmacAlgorithm.ValueType  # 3
+"""SHA-512."""
+Global___HmacAlgorithm: _TypeAlias = HmacAlgorithm  # noqa: Y015
+
+class _SignatureEncoding:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SignatureEncodingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SignatureEncoding.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SIGNATURE_ENCODING_UNSPECIFIED: _SignatureEncoding.ValueType  # 0
+    """Hexadecimal."""
+    SIGNATURE_ENCODING_HEX: _SignatureEncoding.ValueType  # 1
+    """Hexadecimal."""
+    SIGNATURE_ENCODING_BASE64: _SignatureEncoding.ValueType  # 2
+    """Base64 with padding."""
+
+class SignatureEncoding(_SignatureEncoding, metaclass=_SignatureEncodingEnumTypeWrapper):
+    """How the bytes of a signature are written."""
+
+SIGNATURE_ENCODING_UNSPECIFIED: SignatureEncoding.ValueType  # 0
+"""Hexadecimal."""
+SIGNATURE_ENCODING_HEX: SignatureEncoding.ValueType  # 1
+"""Hexadecimal."""
+SIGNATURE_ENCODING_BASE64: SignatureEncoding.ValueType  # 2
+"""Base64 with padding."""
+Global___SignatureEncoding: _TypeAlias = SignatureEncoding  # noqa: Y015
 
 @_typing.final
 class Source(_message.Message):
@@ -29,6 +82,7 @@ class Source(_message.Message):
     WRITE_KEYS_FIELD_NUMBER: _builtins.int
     DISABLED_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    WEBHOOK_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
     """The workspace, for example "main"."""
     source_id: _builtins.str
@@ -41,6 +95,10 @@ class Source(_message.Message):
     def write_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Keys that clients send. Write only: the collector keeps hashes and never answers them."""
 
+    @_builtins.property
+    def webhook(self) -> Global___Webhook:
+        """For web hooks of services that are no SDK. Unset: any JSON that comes with a write key is one track event."""
+
     def __init__(
         self,
         *,
@@ -49,11 +107,156 @@ class Source(_message.Message):
         write_keys: _abc.Iterable[_builtins.str] | None = ...,
         disabled: _builtins.bool = ...,
         version: _builtins.int = ...,
+        webhook: Global___Webhook | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["webhook", b"webhook"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["disabled", b"disabled", "source_id", b"source_id", "version", b"version", "workspace_id", b"workspace_id", "write_keys", b"write_keys"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disabled", b"disabled", "source_id", b"source_id", "version", b"version", "webhook", b"webhook", "workspace_id", b"workspace_id", "write_keys", b"write_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Source: _TypeAlias = Source  # noqa: Y015
+
+@_typing.final
+class Webhook(_message.Message):
+    """How the web hooks of a service are told from those of a stranger, and which event is in their JSON."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    MAPPING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def signature(self) -> Global___WebhookSignature:
+        """How requests are signed. Unset: they are not, and a write key stands in the address."""
+
+    @_builtins.property
+    def mapping(self) -> Global___WebhookMapping:
+        """Where the event is; unset: the whole body is the properties of a track event named "webhook"."""
+
+    def __init__(
+        self,
+        *,
+        signature: Global___WebhookSignature | None = ...,
+        mapping: Global___WebhookMapping | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mapping", b"mapping", "signature", b"signature"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mapping", b"mapping", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Webhook: _TypeAlias = Webhook  # noqa: Y015
+
+@_typing.final
+class WebhookSignature(_message.Message):
+    """How a service signs its requests: an HMAC in a header."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    TEMPLATE_FIELD_NUMBER: _builtins.int
+    SEPARATOR_FIELD_NUMBER: _builtins.int
+    SIGNED_FIELD_NUMBER: _builtins.int
+    TIMESTAMP_FIELD_NUMBER: _builtins.int
+    ALGORITHM_FIELD_NUMBER: _builtins.int
+    ENCODING_FIELD_NUMBER: _builtins.int
+    TOLERANCE_SECONDS_FIELD_NUMBER: _builtins.int
+    SECRETS_FIELD_NUMBER: _builtins.int
+    header: _builtins.str
+    """The header, for example "Stripe-Signature"."""
+    template: _builtins.str
+    """Its value with {signature}, and {timestamp} if the time stands there too, for example "t={timestamp},v1={signature}"; default "{signature}".
+    The header may have the parts in another order, others beside them, and several signatures.
+    """
+    separator: _builtins.str
+    """Between the parts; default ","."""
+    signed: _builtins.str
+    """What is signed, with {body}, {timestamp} and {header:Name}, for example "{timestamp}.{body}"; default "{body}"."""
+    timestamp: _builtins.str
+    """"header:Name" if the time, in seconds since 1970, is in a header of its own."""
+    algorithm: Global___HmacAlgorithm.ValueType
+    """The algorithm."""
+    encoding: Global___SignatureEncoding.ValueType
+    """How the signature is written."""
+    tolerance_seconds: _builtins.int
+    """How far a signed time may be from now, in seconds; default 300."""
+    @_builtins.property
+    def secrets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The secret by reference "env:NAME", read from the collector's environment; a second one while it is replaced."""
+
+    def __init__(
+        self,
+        *,
+        header: _builtins.str = ...,
+        template: _builtins.str = ...,
+        separator: _builtins.str = ...,
+        signed: _builtins.str = ...,
+        timestamp: _builtins.str = ...,
+        algorithm: Global___HmacAlgorithm.ValueType = ...,
+        encoding: Global___SignatureEncoding.ValueType = ...,
+        tolerance_seconds: _builtins.int = ...,
+        secrets: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "encoding", b"encoding", "header", b"header", "secrets", b"secrets", "separator", b"separator", "signed", b"signed", "template", b"template", "timestamp", b"timestamp", "tolerance_seconds", b"tolerance_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WebhookSignature: _TypeAlias = WebhookSignature  # noqa: Y015
+
+@_typing.final
+class WebhookMapping(_message.Message):
+    """Where the parts of an event are. A value that starts with "/" is a JSON pointer into the body, one that starts with "header:" is a
+    header, any other is a constant; empty means absent.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    EVENT_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    ANONYMOUS_ID_FIELD_NUMBER: _builtins.int
+    GROUP_ID_FIELD_NUMBER: _builtins.int
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    TIMESTAMP_FIELD_NUMBER: _builtins.int
+    PROPERTIES_FIELD_NUMBER: _builtins.int
+    TRAITS_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    """"track", "identify", "page", "screen" or "group"; default "track"."""
+    event: _builtins.str
+    """The event's name; default "webhook"."""
+    user_id: _builtins.str
+    """The user id."""
+    anonymous_id: _builtins.str
+    """The anonymous id. An event that names nobody gets the id of its source."""
+    group_id: _builtins.str
+    """The group id, of a group event."""
+    message_id: _builtins.str
+    """The id by which a repetition is recognised."""
+    timestamp: _builtins.str
+    """When it happened: ISO 8601, or seconds or milliseconds since 1970."""
+    properties: _builtins.str
+    """Pointer to the properties; default the whole body. What is no object becomes {"data": …}."""
+    traits: _builtins.str
+    """Pointer to the traits."""
+    def __init__(
+        self,
+        *,
+        type: _builtins.str = ...,
+        event: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        anonymous_id: _builtins.str = ...,
+        group_id: _builtins.str = ...,
+        message_id: _builtins.str = ...,
+        timestamp: _builtins.str = ...,
+        properties: _builtins.str = ...,
+        traits: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymous_id", b"anonymous_id", "event", b"event", "group_id", b"group_id", "message_id", b"message_id", "properties", b"properties", "timestamp", b"timestamp", "traits", b"traits", "type", b"type", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WebhookMapping: _TypeAlias = WebhookMapping  # noqa: Y015

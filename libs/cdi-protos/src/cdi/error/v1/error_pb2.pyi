@@ -86,6 +86,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The message id was seen before within the dedupe window. Metadata: first_sequence."""
     ERROR_REASON_INVALID_TIME: _ErrorReason.ValueType  # 31
     """A time further from the receive time than a client clock can explain. Metadata: field."""
+    ERROR_REASON_INVALID_SIGNATURE: _ErrorReason.ValueType  # 32
+    """A web hook without the signature that its source asks for, with a wrong one, or with one of too long ago."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The reason of a fault. The name without its prefix, in lower case, is what HTTP answers, rejected events and metrics carry.
@@ -156,4 +158,6 @@ ERROR_REASON_DUPLICATE: ErrorReason.ValueType  # 30
 """The message id was seen before within the dedupe window. Metadata: first_sequence."""
 ERROR_REASON_INVALID_TIME: ErrorReason.ValueType  # 31
 """A time further from the receive time than a client clock can explain. Metadata: field."""
+ERROR_REASON_INVALID_SIGNATURE: ErrorReason.ValueType  # 32
+"""A web hook without the signature that its source asks for, with a wrong one, or with one of too long ago."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
