@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from pathlib import Path
+from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from cdi_runtime.service import ServiceSettings
 
@@ -22,6 +23,9 @@ class Settings(ServiceSettings):
         body_seconds: time for a request's body to arrive.
         keep_alive_seconds: how long an idle HTTP connection stays open.
         sources_refresh_seconds: how old the known sources may become.
+        spool_directory: where events wait on disk while NATS is away; of this replica alone. ``None`` (or empty): no spool.
+        spool_max_bytes: of all files there; beyond it new requests get 503.
+        spool_segment_bytes: of one file there, about; what a crash while draining may publish again.
     """
 
     service_name: ClassVar[str] = "collector"
@@ -36,3 +40,6 @@ class Settings(ServiceSettings):
     body_seconds: float = Field(default=20.0, gt=0.0)
     keep_alive_seconds: int = Field(default=75, ge=1)
     sources_refresh_seconds: float = Field(default=1.0, gt=0.0)
+    spool_directory: Annotated[Path | None, BeforeValidator(lambda given: given or None)] = None
+    spool_max_bytes: int = Field(default=1024 * 1024 * 1024, ge=1024 * 1024)
+    spool_segment_bytes: int = Field(default=4 * 1024 * 1024, ge=64 * 1024)
