@@ -1,6 +1,8 @@
 """kill -9, SIGTERM and a broker that goes away, under load: nothing lost, nothing twice, order kept."""
 
 import asyncio
+import contextlib
+import os
 from collections.abc import Callable
 
 import pytest
@@ -110,3 +112,36 @@ async def test_nats_restarted_under_load(
     suite.nats.start()
     await running
     await proven(suite, shop, endpoint, prefix)
+
+
+@pytest.mark.timeout(180)
+async def test_the_collector_and_nats_are_killed_in_turn_under_load(
+    shop: Peers, endpoint: Endpoint, prefix: str, sdk: Callable[[], Client], suite: Suite
+) -> None:
+    """The collector dies while it spools and again while it drains what it spooled."""
+    load, collector = Load(sdk(), prefix), suite.service("collector")
+    running = asyncio.create_task(load.run())
+    await eventually(lambda: load.sent > EVENTS // 4)
+    suite.nats.kill()
+    await eventually(lambda: spooled(suite))
+    await eventually(lambda: load.sent > EVENTS // 2)
+    collector.kill()
+    assert spooled(suite)
+    collector.start()  # and opens its doors without NATS
+    before = spooled(suite)
+    await eventually(lambda: spooled(suite) > before or load.sent == EVENTS)
+    suite.nats.start()
+    collector.kill()
+    suite.nats.kill()
+    collector.start()
+    suite.nats.start()
+    await running
+    await proven(suite, shop, endpoint, prefix)
+    await eventually(lambda: not spooled(suite))
+
+
+def spooled(suite: Suite) -> int:
+    """Bytes that wait in the collector's spool."""
+    with os.scandir(suite.directory / "spool" / "collector") as files, contextlib.suppress(FileNotFoundError):
+        return sum(file.stat().st_size for file in files if file.name.endswith(".spool"))
+    return 0

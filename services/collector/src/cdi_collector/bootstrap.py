@@ -10,9 +10,11 @@ from cdi_collector.application import Budget, Collector, Sources
 from cdi_collector.http.app import HttpApp
 from cdi_collector.http.registry import installed
 from cdi_collector.http.server import serve_http
-from cdi_collector.publisher import GroupCommit
+from cdi_collector.publisher import GroupCommit, Outlet
 from cdi_collector.servicer import CollectorServicer, SourcesServicer
 from cdi_collector.settings import Settings
+from cdi_collector.spool.bus import SpoolingBus
+from cdi_collector.spool.log import spooled
 from cdi_collector.store import PostgresSources, SourceDirectory
 from cdi_collector.tracing import Sampler
 from cdi_runtime import bus, rpc
@@ -31,9 +33,9 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
         await directory.refresh()
         await stack.enter_async_context(context.background(directory.run(), "sources"))
         context.readiness.add("sources", directory.ready)
-        connection = await stack.enter_async_context(bus.connect(settings.nats_url, context.name))
-        context.readiness.add("nats", connection.ready)
-        commit = GroupCommit(connection, settings.linger_milliseconds / 1_000)
+        outlet = await stack.enter_async_context(_outlet(settings, context))
+        context.readiness.add("nats", outlet.ready)
+        commit = GroupCommit(outlet, settings.linger_milliseconds / 1_000)
         stack.push_async_callback(commit.drain)
         collector = Collector(directory, commit, commit, Sampler(settings.trace_sample_ratio), settings.partitions)
         await stack.enter_async_context(context.background(collector.tally.run(), "tally"))
@@ -44,6 +46,24 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
         app = HttpApp(collector, budget, installed(settings), body_seconds=settings.body_seconds, proxy_hops=settings.trusted_proxy_hops)
         await stack.enter_async_context(serve_http(context, settings, app))
         yield
+
+
+@asynccontextmanager
+async def _outlet(settings: Settings, context: ServiceContext) -> AsyncIterator[Outlet]:
+    """JetStream, waiting until it is there; or with a spool in front, which does not wait."""
+    if settings.spool_directory is None:
+        async with bus.connect(settings.nats_url, context.name) as connection:
+            yield connection
+        return
+    async with (
+        spooled(settings.spool_directory, settings.spool_max_bytes, settings.spool_segment_bytes) as spool,
+        bus.dial(settings.nats_url, context.name) as (dialled, opening),
+        context.background(opening(), "nats"),
+        context.background(spool.report(), "spool-metrics"),
+    ):
+        outlet = SpoolingBus(dialled, spool)
+        async with context.background(outlet.run(), "spool"):
+            yield outlet
 
 
 def _registrations(collector: Collector, budget: Budget, sources: Sources) -> list[rpc.Registration]:

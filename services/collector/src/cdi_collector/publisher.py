@@ -3,13 +3,14 @@
 At most one commit is under way: a message for each partition that has events. So a partition's messages are stored in the order in
 which events came, and what a commit costs is paid once for all partitions. What arrives meanwhile leaves together with the next one:
 at once after the acknowledgement while requests come one by one, after a pause when they come at the same time.
-Deliberately absent: retries. What was not acknowledged is the client's to send again; enrichment drops what was stored after all.
+Deliberately absent: retries. What the outlet did not take is the client's to send again; enrichment drops what was stored after all.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
+from typing import Protocol
 
 from opentelemetry.trace import SpanKind
 from opentelemetry.util.types import AttributeValue
@@ -19,7 +20,19 @@ from cdi_collector.metrics import record_commit
 from cdi_kernel import envelope, ids, topology
 from cdi_kernel.faults import Unavailable
 from cdi_runtime import telemetry
-from cdi_runtime.bus import Bus, Outgoing
+from cdi_runtime.bus import Outgoing
+
+
+class Outlet(Protocol):
+    """What a commit leaves through: the bus, or the bus with a spool in front of it."""
+
+    def ready(self) -> str | None:
+        """``None`` while it takes messages, else why not."""
+        ...
+
+    async def publish_all(self, messages: Sequence[Outgoing]) -> object:
+        """Returns when all messages are durable, those of a subject in the order given; raises ``Unavailable`` otherwise."""
+        ...
 
 
 class _Gathered:
@@ -68,12 +81,12 @@ class GroupCommit:
     """The ``EventLog`` and the ``RejectionLog`` on JetStream.
 
     Args:
-        bus: the connection.
+        outlet: where commits go, one at a time.
         linger_seconds: least time between two commits when requests come at the same time, so that more of them share one.
     """
 
-    def __init__(self, bus: Bus, linger_seconds: float) -> None:
-        self._bus = bus
+    def __init__(self, outlet: Outlet, linger_seconds: float) -> None:
+        self._outlet = outlet
         self._linger = linger_seconds
         self._loop = asyncio.get_running_loop()
         self._gathered: _Gathered | None = None
@@ -86,7 +99,7 @@ class GroupCommit:
         if not frames:
             receipt.set_result(None)
             return receipt
-        if (reason := self._bus.ready()) is not None:
+        if (reason := self._outlet.ready()) is not None:
             raise Unavailable("nats", reason, retry_after=1.0)
         if self._gathered is None:
             self._gathered = _Gathered(self._loop.time())
@@ -109,7 +122,7 @@ class GroupCommit:
             )
             for packed in envelope.pack([envelope.frame(event.SerializeToString()) for event in events])
         ]
-        await self._bus.publish_all(messages)
+        await self._outlet.publish_all(messages)
 
     async def drain(self) -> None:
         """Returns when everything that was handed over is settled."""
@@ -142,7 +155,7 @@ class GroupCommit:
                 for partition, frames in gathered.frames.items()
                 for packed in envelope.pack(frames)
             ]
-            await self._bus.publish_all(messages)
+            await self._outlet.publish_all(messages)
         record_commit(gathered.events, self._loop.time() - gathered.since)
 
     def _finished(self, task: asyncio.Task[None], gathered: _Gathered, next_start: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, ClassVar, Final
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -55,6 +56,9 @@ class Settings(ServiceSettings):
         snowplow_redirect_hosts: where ``/r/tp2`` may lead; ``*.shop.example`` stands for all hosts below. None: no redirects.
         snowplow_cookie_name: of the network user id.
         snowplow_cookie_days: how long a browser keeps it; 0: there is no such cookie.
+        spool_directory: where events wait on disk while NATS is away; of this replica alone. ``None`` (or empty): no spool.
+        spool_max_bytes: of all files there; beyond it new requests get 503.
+        spool_segment_bytes: of one file there, about; what a crash while draining may publish again.
     """
 
     service_name: ClassVar[str] = "collector"
@@ -73,6 +77,9 @@ class Settings(ServiceSettings):
     snowplow_redirect_hosts: Annotated[Listed, AfterValidator(_hosts)] = ()
     snowplow_cookie_name: str = Field(default="sp", pattern=r"^[A-Za-z0-9_-]{1,64}$")
     snowplow_cookie_days: int = Field(default=365, ge=0, le=400)
+    spool_directory: Annotated[Path | None, BeforeValidator(lambda given: given or None)] = None
+    spool_max_bytes: int = Field(default=1024 * 1024 * 1024, ge=1024 * 1024)
+    spool_segment_bytes: int = Field(default=4 * 1024 * 1024, ge=64 * 1024)
 
 
 def environment() -> Mapping[str, str]:

@@ -129,7 +129,7 @@ class Suite:
             service: the service.
             name: distinguishes its log.
         """
-        replica = ServiceProcess(service, self._environment(service), self.directory / "services", name=name)
+        replica = ServiceProcess(service, self._environment(service, name), self.directory / "services", name=name)
         self._replicas.append(replica)
         return replica.start()
 
@@ -188,7 +188,7 @@ class Suite:
 
     def _start_wave(self, names: list[str]) -> None:
         """Migrate and start services side by side: most of the time goes into starting Python."""
-        wave = {name: ServiceProcess(name, self._environment(name), self.directory / "services") for name in names}
+        wave = {name: ServiceProcess(name, self._environment(name, name), self.directory / "services") for name in names}
         with ThreadPoolExecutor(max_workers=len(wave)) as pool:
             owners = [process for name, process in wave.items() if SPECS[name].database]
             list(pool.map(lambda process: process.migrate(START_SECONDS), owners))
@@ -202,8 +202,8 @@ class Suite:
         database = SPECS[name].database
         return self.postgres.url(database) if database else ""
 
-    def _environment(self, name: str) -> dict[str, str]:
-        """The settings of a service; the services that it calls run already."""
+    def _environment(self, name: str, replica: str) -> dict[str, str]:
+        """The settings of a service's replica; the services that it calls run already."""
         spec = SPECS[name]
         settings = {
             "CDI_NATS_URL": self.nats.url,
@@ -215,6 +215,8 @@ class Suite:
         }
         if spec.database:
             settings["CDI_DATABASE_URL"] = self._database_url(name)
+        if name == "collector":
+            settings["CDI_SPOOL_DIRECTORY"] = str(self.directory / "spool" / replica)
         if name == "warehouse-loader":
             settings["CDI_DUCKDB_PATH"] = str(self.duckdb_file)
         for setting, callee in spec.targets.items():

@@ -5,7 +5,7 @@ partition; a poisonous message never stops the others; a bad deploy never drains
 Deliberately absent: push consumers, work queues, delayed negative acknowledgements (they break the order).
 """
 
-from cdi_runtime.bus.connection import Bus, connect
+from cdi_runtime.bus.connection import Bus, connect, dial
 from cdi_runtime.bus.isolation import StopRule, isolate
 from cdi_runtime.bus.message import Done, Halt, Message, Outcome, Outgoing, PubAck, Reject, Retry, StreamCount
 from cdi_runtime.bus.reader import Handler, Reader, ReaderSpec, reading
@@ -26,6 +26,7 @@ __all__ = [
     "StopRule",
     "StreamCount",
     "connect",
+    "dial",
     "isolate",
     "reading",
 ]

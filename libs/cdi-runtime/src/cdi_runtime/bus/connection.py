@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from nats.errors import Error as NatsError
 
 from cdi.error.v1 import error_pb2
 from cdi_kernel.envelope import EVENTS
-from cdi_kernel.faults import NotFound, Unavailable
+from cdi_kernel.faults import Fault, NotFound, Unavailable
 from cdi_kernel.topology import DUPLICATE_WINDOW_SECONDS, STREAMS, StreamName, StreamSpec, durable
 from cdi_runtime.bus.message import Message, Outgoing, PubAck, StreamCount
 from cdi_runtime.bus.publisher import Publisher
@@ -31,17 +31,19 @@ _log = logger(__name__)
 
 
 class Bus:
-    """One connection, shared by everything in a process. Made by ``connect``."""
+    """One connection, shared by everything in a process. Made by ``connect`` or ``dial``."""
 
     def __init__(self, client: Client, publisher: Publisher) -> None:
         self.client = client
+        self.opened = False
+        """Whether the first connection was made and the streams were there."""
         self.connections = 1
         """Rises with every reconnect: what was in hand before may have been given to someone else."""
         self._publisher = publisher
 
     def ready(self) -> str | None:
         """``None`` while connected, else why not."""
-        return None if self.client.is_connected else "no connection to NATS"
+        return None if self.opened and self.client.is_connected else "no connection to NATS"
 
     async def publish(self, subject: str, payload: bytes, *, message_id: str, headers: Mapping[str, str] | None = None) -> PubAck:
         """Publishes one message and waits until it is stored.
@@ -55,28 +57,42 @@ class Bus:
     async def publish_all(self, messages: Sequence[Outgoing]) -> list[PubAck]:
         """Publishes messages, in order for each subject, and waits until all are stored.
 
-        A message leaves when the one before it on its subject is acknowledged; subjects go side by side. So whatever fails, what is
-        stored on a subject is a beginning of what was given: were they sent ahead, a lost connection or a new stream leader could cost an
-        earlier message and keep a later one, and publishing again would change the order.
-
         Raises:
             Unavailable: at least one is not known to be stored; publishing all again with the same ids is safe.
             TooLarge: one is over the server's limit.
         """
+        acknowledged: list[PubAck] = []
+        for outcome in await self.attempt_all(messages):
+            if isinstance(outcome, Fault):
+                raise outcome
+            acknowledged.append(outcome)
+        return acknowledged
+
+    async def attempt_all(self, messages: Sequence[Outgoing]) -> list[PubAck | Fault]:
+        """Publishes messages, in order for each subject, and says what came of each, in the order given.
+
+        A message leaves when the one before it on its subject is acknowledged; subjects go side by side. So whatever fails, what is
+        stored on a subject is a beginning of what was given: were they sent ahead, a lost connection or a new stream leader could cost an
+        earlier message and keep a later one, and publishing again would change the order. What stands behind a fault on its subject
+        was not sent and has the same fault; the message that met it may be stored after all.
+        """
         by_subject: dict[str, list[int]] = defaultdict(list)
         for index, message in enumerate(messages):
             by_subject[message.subject].append(index)
-        acknowledged: dict[int, PubAck] = {}
+        outcomes: dict[int, PubAck | Fault] = {}
 
         async def one_subject(indexes: Sequence[int]) -> None:
-            for index in indexes:
-                acknowledged[index] = await (await self._publisher.send(messages[index]))
+            for position, index in enumerate(indexes):
+                try:
+                    outcomes[index] = await (await self._publisher.send(messages[index]))
+                except Fault as fault:
+                    outcomes.update(dict.fromkeys(indexes[position:], fault))
+                    return
 
-        outcomes = await asyncio.gather(*map(one_subject, by_subject.values()), return_exceptions=True)
-        for outcome in outcomes:
-            if outcome is not None:
-                raise outcome
-        return [acknowledged[index] for index in range(len(messages))]
+        for unforeseen in await asyncio.gather(*map(one_subject, by_subject.values()), return_exceptions=True):
+            if unforeseen is not None:
+                raise unforeseen
+        return [outcomes[index] for index in range(len(messages))]
 
     async def message(self, name: StreamName, sequence: int) -> Message[bytes]:
         """One stored message.
@@ -199,6 +215,18 @@ async def connect(url: str, name: str, *, replicas: int = 1) -> AsyncIterator[Bu
         name: shown by the server's monitoring.
         replicas: of a stream that is created here; 3 in production.
     """
+    async with dial(url, name, replicas=replicas) as (bus, opening):
+        await opening()
+        yield bus
+
+
+@asynccontextmanager
+async def dial(url: str, name: str, *, replicas: int = 1) -> AsyncIterator[tuple[Bus, Callable[[], Coroutine[Any, Any, None]]]]:
+    """A bus that is not connected yet, and what connects it as ``connect`` does.
+
+    For a service that can do without NATS for a while: it runs the second part under supervision, and until that returns the bus is
+    not ready. Its end closes the connection.
+    """
     client = Client()
     publisher = Publisher(client)
     bus = Bus(client, publisher)
@@ -214,34 +242,35 @@ async def connect(url: str, name: str, *, replicas: int = 1) -> AsyncIterator[Bu
     async def failed(error: Exception) -> None:
         _log.warning("bus.error", error=type(error).__name__)
 
-    wait = 0.05
-    while True:
-        try:
-            await client.connect(
-                servers=url.split(","),
-                name=name,
-                connect_timeout=2,
-                reconnect_time_wait=_RECONNECT_SECONDS,
-                max_reconnect_attempts=-1,
-                ping_interval=5,
-                max_outstanding_pings=2,
-                pending_size=_PENDING_BYTES,
-                allow_reconnect=True,
-                reconnected_cb=reconnected,
-                disconnected_cb=disconnected,
-                error_cb=failed,
-            )
-            await publisher.start()
-            await bus.ensure_streams(replicas)
-            break
-        except (NatsError, OSError, TimeoutError, Unavailable) as error:
-            _log.warning("bus.waiting", error=type(error).__name__)
-            if not client.is_connected:
+    async def opening() -> None:
+        wait = 0.05
+        while not bus.opened:
+            try:
+                await client.connect(
+                    servers=url.split(","),
+                    name=name,
+                    connect_timeout=2,
+                    reconnect_time_wait=_RECONNECT_SECONDS,
+                    max_reconnect_attempts=-1,
+                    ping_interval=5,
+                    max_outstanding_pings=2,
+                    pending_size=_PENDING_BYTES,
+                    allow_reconnect=True,
+                    reconnected_cb=reconnected,
+                    disconnected_cb=disconnected,
+                    error_cb=failed,
+                )
+                await publisher.start()
+                await bus.ensure_streams(replicas)
+                bus.opened = True
+            except (NatsError, OSError, TimeoutError, Unavailable) as error:
+                _log.warning("bus.waiting", error=type(error).__name__)
                 await client.close()
-            await asyncio.sleep(wait)
-            wait = min(wait * 2, 2.0)
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, 2.0)
+
     try:
-        yield bus
+        yield bus, opening
     finally:
         await client.close()
 

@@ -165,6 +165,7 @@ DEAD_LETTERS = _counter("cdi_dead_letters", "{message}", "Messages put aside for
 
 SPOOL_EVENTS = _gauge("cdi_spool_events", "{event}", "Events waiting in the collector's spool on disk.")
 SPOOL_BYTES = _gauge("cdi_spool_size", "By", "Size of the collector's spool on disk.")
+SPOOL_AGE = _gauge("cdi_spool_age", "s", "How long the oldest event has waited in the collector's spool.")
 
 DELIVERIES = _counter("cdi_deliveries", "{event}", "Events sent to a destination, by class of the answer.", "destination", "class")
 DELIVERIES_PARKED = _gauge("cdi_deliveries_parked", "{event}", "Events that wait for a retry.", "destination")
