@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import hashlib
 import http.client
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -21,6 +22,8 @@ from cdi_kernel.topology import StreamName
 from cdi_runtime.bus import Bus, Message, connect
 
 WRITE_KEY = "test-key"
+ADMIN_TOKEN = "test-admin"
+ADMIN = (("authorization", f"Bearer {ADMIN_TOKEN}"),)
 HOOK_SECRET = "whsec_test"
 BASIC = {"Authorization": "Basic " + base64.b64encode(f"{WRITE_KEY}:".encode()).decode()}
 
@@ -54,7 +57,7 @@ def request(collector: ServiceProcess, method: str, path: str, body: bytes | Non
 
 def apply_source(collector: ServiceProcess, **fields: Any) -> None:
     with grpc.insecure_channel(collector.grpc) as channel:
-        SourcesServiceStub(channel).ApplySource(ApplySourceRequest(source=Source(**fields)))
+        SourcesServiceStub(channel).ApplySource(ApplySourceRequest(source=Source(**fields)), metadata=ADMIN)
 
 
 class Stored:
@@ -92,6 +95,7 @@ def collector(module_nats: NatsServer, module_database_url: str, tmp_path_factor
         "CDI_HEAD_SECONDS": "1",
         "CDI_SNOWPLOW_POST_PATHS": "com.acme/track",
         "CDI_SNOWPLOW_REDIRECT_HOSTS": "shop.example",
+        "CDI_ADMIN_TOKEN_HASHES": hashlib.sha256(ADMIN_TOKEN.encode()).hexdigest(),
         "HOOK_SECRET": HOOK_SECRET,
     }
     process = ServiceProcess("collector", environment, tmp_path_factory.mktemp("collector"))

@@ -32,7 +32,7 @@ async def test_every_answer_can_be_read_by_its_page(collector: ServiceProcess, k
     assert answer.status == status
     assert answer.headers["access-control-allow-origin"] == "https://shop.example"
     assert answer.headers["access-control-allow-credentials"] == "true"
-    assert answer.headers["access-control-expose-headers"] == "Retry-After"
+    assert answer.headers["access-control-expose-headers"] == "Retry-After, X-RateLimit-Reset"
     assert answer.headers["vary"] == "Origin"
 
 

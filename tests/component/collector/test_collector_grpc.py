@@ -24,7 +24,7 @@ from cdi.event.v1 import event_pb2
 from cdi_cli.embedded import NatsServer, ServiceProcess
 from cdi_testing import eventually
 
-from .conftest import WRITE_KEY, Stored, post
+from .conftest import ADMIN, WRITE_KEY, Stored, post
 
 METADATA = (("authorization", f"Bearer {WRITE_KEY}"),)
 
@@ -120,34 +120,36 @@ async def code_is(code: object, expected: int) -> bool:
 async def test_sources_are_applied_and_listed(channel: grpc.aio.Channel, collector: ServiceProcess) -> None:
     sources = SourcesServiceStub(channel)
     wanted = Source(workspace_id="acme", source_id="app", write_keys=["k1", "k2"])
-    first = await sources.ApplySource(ApplySourceRequest(source=wanted))
-    again = await sources.ApplySource(ApplySourceRequest(source=wanted))
+    first = await sources.ApplySource(ApplySourceRequest(source=wanted), metadata=ADMIN)
+    again = await sources.ApplySource(ApplySourceRequest(source=wanted), metadata=ADMIN)
     assert (first.changed, first.source.version, list(first.source.write_keys)) == (True, 1, [])
     assert (again.changed, again.source.version) == (False, 1)
     assert post(collector, "/v1/track", {"userId": "u", "event": "X", "writeKey": "k2"}, {}).status == 200
 
     other = Source(workspace_id="acme", source_id="app", write_keys=["k1"], disabled=True)
-    changed = await sources.ApplySource(ApplySourceRequest(source=other))
+    changed = await sources.ApplySource(ApplySourceRequest(source=other), metadata=ADMIN)
     assert (changed.changed, changed.source.version) == (True, 2)
     assert post(collector, "/v1/track", {"userId": "u", "event": "X", "writeKey": "k1"}, {}).body["code"] == "source_disabled"
     assert post(collector, "/v1/track", {"userId": "u", "event": "X", "writeKey": "k2"}, {}).status == 401
 
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await sources.ApplySource(ApplySourceRequest(source=Source(workspace_id="acme", source_id="thief", write_keys=["k1"])))
+        await sources.ApplySource(
+            ApplySourceRequest(source=Source(workspace_id="acme", source_id="thief", write_keys=["k1"])), metadata=ADMIN
+        )
     assert caught.value.code() is grpc.StatusCode.ALREADY_EXISTS
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await sources.ApplySource(ApplySourceRequest(source=Source(workspace_id="a b", write_keys=[""])))
+        await sources.ApplySource(ApplySourceRequest(source=Source(workspace_id="a b", write_keys=[""])), metadata=ADMIN)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
     names, token = [], ""
     while True:
-        page = await sources.ListSources(ListSourcesRequest(workspace_id="acme", page_size=1, page_token=token))
+        page = await sources.ListSources(ListSourcesRequest(workspace_id="acme", page_size=1, page_token=token), metadata=ADMIN)
         names += [source.source_id for source in page.sources]
         if not (token := page.next_page_token):
             break
     assert names == ["app", "web"]
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await sources.ListSources(ListSourcesRequest(workspace_id="acme", page_token="?"))
+        await sources.ListSources(ListSourcesRequest(workspace_id="acme", page_token="?"), metadata=ADMIN)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
@@ -155,5 +157,5 @@ async def test_a_second_replica_learns_a_source(channel: grpc.aio.Channel, colle
     shared = {name: value for name, value in collector.environment.items() if not name.endswith("_ADDRESS")}
     with ServiceProcess("collector", shared, tmp_path, name="replica") as replica:
         source = Source(workspace_id="acme", source_id="new", write_keys=["new-key"])
-        await SourcesServiceStub(channel).ApplySource(ApplySourceRequest(source=source))
+        await SourcesServiceStub(channel).ApplySource(ApplySourceRequest(source=source), metadata=ADMIN)
         await eventually(lambda: post(replica, "/v1/track", {"userId": "u", "event": "X", "writeKey": "new-key"}, {}).status == 200)

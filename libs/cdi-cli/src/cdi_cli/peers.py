@@ -40,7 +40,7 @@ class Peers:
 
     async def sources(self) -> SourcesServiceAsyncStub:
         """Sources, of the collector."""
-        return SourcesServiceStub(await self._channel("collector"))
+        return SourcesServiceStub(await self._channel("collector", self._endpoints.admin_token))
 
     async def enrichment(self) -> EnrichmentServiceAsyncStub:
         """Tracking plans and outcomes."""
@@ -58,9 +58,9 @@ class Peers:
         """Warehouses and queries."""
         return WarehouseServiceStub(await self._channel("warehouse-loader"))
 
-    async def _channel(self, service: str) -> grpc.aio.Channel:
+    async def _channel(self, service: str, token: str = "") -> grpc.aio.Channel:
         if service not in self._channels:
-            self._channels[service] = await self._stack.enter_async_context(channel(self._endpoints.grpc(service)))
+            self._channels[service] = await self._stack.enter_async_context(channel(self._endpoints.grpc(service), token=token))
         return self._channels[service]
 
 

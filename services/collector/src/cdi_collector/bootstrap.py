@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from cdi.collector.v1 import collector_service_pb2, collector_service_pb2_grpc
-from cdi_collector.application import Budget, Collector, Sources
+from cdi_collector.admission import Budget, Pace
+from cdi_collector.application import Collector, Sources
+from cdi_collector.domain.rate_limit import RateLimit
 from cdi_collector.http.app import HttpApp
 from cdi_collector.http.registry import installed
 from cdi_collector.http.server import serve_http
@@ -37,11 +39,12 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
         context.readiness.add("nats", outlet.ready)
         commit = GroupCommit(outlet, settings.linger_milliseconds / 1_000)
         stack.push_async_callback(commit.drain)
-        collector = Collector(directory, commit, commit, Sampler(settings.trace_sample_ratio), settings.partitions)
+        pace = Pace(_default_rate(settings))
+        collector = Collector(directory, commit, commit, Sampler(settings.trace_sample_ratio), settings.partitions, pace)
         await stack.enter_async_context(context.background(collector.tally.run(), "tally"))
-        budget = Budget(settings.max_in_flight_bytes)
+        budget = Budget(settings.max_in_flight_bytes, settings.max_requests)
         await stack.enter_async_context(
-            rpc.serve(context, settings.grpc_address, *_registrations(collector, budget, Sources(store, directory)))
+            rpc.serve(context, settings.grpc_address, *_registrations(settings, collector, budget, Sources(store, directory)))
         )
         app = HttpApp(collector, budget, installed(settings), body_seconds=settings.body_seconds, proxy_hops=settings.trusted_proxy_hops)
         await stack.enter_async_context(serve_http(context, settings, app))
@@ -66,7 +69,12 @@ async def _outlet(settings: Settings, context: ServiceContext) -> AsyncIterator[
             yield outlet
 
 
-def _registrations(collector: Collector, budget: Budget, sources: Sources) -> list[rpc.Registration]:
+def _default_rate(settings: Settings) -> RateLimit | None:
+    rate = settings.rate_limit_events_per_second
+    return RateLimit(rate, settings.rate_limit_burst) if rate else None
+
+
+def _registrations(settings: Settings, collector: Collector, budget: Budget, sources: Sources) -> list[rpc.Registration]:
     services = collector_service_pb2.DESCRIPTOR.services_by_name
     return [
         rpc.Registration(
@@ -78,5 +86,6 @@ def _registrations(collector: Collector, budget: Budget, sources: Sources) -> li
             collector_service_pb2_grpc.add_SourcesServiceServicer_to_server,
             SourcesServicer(sources),
             services["SourcesService"].full_name,
+            rpc.TokenGuard(settings.admin_token_hashes),
         ),
     ]

@@ -20,7 +20,9 @@ from cdi_collector.domain import json_text
 from cdi_collector.domain.client_event import ABSENT, ClientEvent, Item, nesting_fault
 from cdi_collector.domain.event_fields import TYPES, invalid
 from cdi_collector.domain.intake import Intake
-from cdi_collector.domain.sources import Source, hash_of
+from cdi_collector.domain.protection import IpHandling, Protection
+from cdi_collector.domain.rate_limit import RateLimit
+from cdi_collector.domain.sources import Source, fingerprint_of, hash_of
 from cdi_collector.domain.webhooks import Algorithm, Encoding, MappingRule, SignatureRule, WebhookRule
 from cdi_kernel.clock import MAX_INSTANT_US, MIN_INSTANT_US
 from cdi_kernel.faults import Fault, InvalidArgument
@@ -32,6 +34,11 @@ _ALGORITHMS: Final[Mapping[int, Algorithm]] = {
     source_pb2.HMAC_ALGORITHM_SHA512: "sha512",
 }
 _ENCODINGS: Final[Mapping[int, Encoding]] = {source_pb2.SIGNATURE_ENCODING_HEX: "hex", source_pb2.SIGNATURE_ENCODING_BASE64: "base64"}
+_IP_HANDLINGS: Final[Mapping[source_pb2.IpHandling.ValueType, IpHandling]] = {
+    source_pb2.IP_HANDLING_KEEP: "keep",
+    source_pb2.IP_HANDLING_TRUNCATE: "truncate",
+    source_pb2.IP_HANDLING_DROP: "drop",
+}
 _NAMES = {number: name for name, number in TYPES.items()}
 
 
@@ -64,18 +71,42 @@ def source_of(message: source_pb2.Source) -> Source:
     """A source as asked for; its version is not the client's to set."""
     hashes = frozenset(hash_of(key) for key in message.write_keys)
     webhook = webhook_of(message.webhook) if message.HasField("webhook") else None
-    return Source(WorkspaceId(message.workspace_id), SourceId(message.source_id), message.disabled, 0, hashes, webhook)
+    rate = message.rate_limit
+    return Source(
+        WorkspaceId(message.workspace_id),
+        SourceId(message.source_id),
+        message.disabled,
+        0,
+        hashes,
+        webhook,
+        Protection(
+            tuple(sorted({origin.lower() for origin in message.allowed_origins})),
+            _IP_HANDLINGS.get(message.ip_handling, "keep"),
+            RateLimit(rate.events_per_second, rate.burst) if message.HasField("rate_limit") else None,
+        ),
+    )
 
 
 def source_message(source: Source) -> source_pb2.Source:
-    """A source without its keys."""
+    """A source, with what may be shown of its keys."""
+    protection, limit = source.protection, source.protection.rate_limit
     return source_pb2.Source(
         workspace_id=source.workspace_id,
         source_id=source.source_id,
         disabled=source.disabled,
         version=source.version,
         webhook=None if source.webhook is None else webhook_message(source.webhook),
+        allowed_origins=protection.allowed_origins,
+        ip_handling=next(number for number, name in _IP_HANDLINGS.items() if name == protection.ip_handling),
+        rate_limit=None if limit is None else source_pb2.RateLimit(events_per_second=limit.events_per_second, burst=limit.burst),
+        keys=[_key_message(digest, source.expiries.get(digest)) for digest in sorted(source.key_hashes)],
     )
+
+
+def grace_seconds_of(request: pb.RotateWriteKeysRequest) -> float | None:
+    """How long old keys stay valid; ``None`` if nothing is said."""
+    grace = request.grace_period
+    return grace.seconds + grace.nanos / 1e9 if request.HasField("grace_period") else None
 
 
 def webhook_of(message: source_pb2.Webhook) -> WebhookRule:
@@ -118,6 +149,13 @@ def after_of(page_token: str) -> str:
     except (binascii.Error, ValueError) as error:
         wrong = ("page_token", "not a token of an earlier answer")
         raise InvalidArgument("the page token cannot be read", field_violations=[wrong]) from error
+
+
+def _key_message(digest: bytes, expire_us: int | None) -> source_pb2.WriteKey:
+    key = source_pb2.WriteKey(fingerprint=fingerprint_of(digest))
+    if expire_us is not None:
+        key.expire_time.FromMicroseconds(expire_us)
+    return key
 
 
 def _item(event: pb.EventInput) -> Item:

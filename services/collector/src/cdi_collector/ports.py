@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from cdi.event.v1.rejected_event_pb2 import RejectedEvent
@@ -47,6 +47,23 @@ class SourceStore(Protocol):
             The source as it is now, and whether that is a change.
 
         Raises:
+            AlreadyExists: another source has one of the write keys.
+            StoreUnavailable: the database does not answer.
+        """
+        ...
+
+    async def create(self, source: Source) -> Source:
+        """Stores a new source. Raises ``AlreadyExists``, also when another source has one of its keys, or ``StoreUnavailable``."""
+        ...
+
+    async def change(self, workspace_id: str, source_id: str, decide: Callable[[Source], Source]) -> Source:
+        """Stores what ``decide`` makes of a source; nobody else changes it meanwhile. Keys that have ended are gone before.
+
+        Returns:
+            The source as it is now.
+
+        Raises:
+            NotFound: there is no such source.
             AlreadyExists: another source has one of the write keys.
             StoreUnavailable: the database does not answer.
         """

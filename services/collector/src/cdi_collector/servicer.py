@@ -14,8 +14,10 @@ from cdi.collector.v1 import collector_service_pb2 as pb
 from cdi.collector.v1 import collector_service_pb2_grpc as pb_grpc
 from cdi.error.v1 import error_pb2
 from cdi_collector import convert
-from cdi_collector.application import Budget, Collector, Sources, Submission
+from cdi_collector.admission import Budget
+from cdi_collector.application import Collector, Sources, Submission
 from cdi_collector.domain.limits import MAX_BATCH_EVENTS, MAX_RPC_BYTES
+from cdi_collector.domain.signals import Signals
 from cdi_collector.domain.sources import Source
 from cdi_kernel.faults import Fault, TooLarge
 from cdi_runtime.rpc import status_of
@@ -80,11 +82,18 @@ class CollectorServicer(pb_grpc.CollectorServiceServicer):
 
     async def _ingest(self, source: Source, request: pb.IngestEventsRequest, context: Context) -> list[pb.IngestResult]:
         size = _within_limits(request)
-        self._budget.take(size)
+        self._collector.pace.charge(source, len(request.events))
+        self._budget.enter()
+        try:
+            self._budget.take(size)
+        except Fault:
+            self._budget.leave()
+            raise
         try:
             intake = await self._collector.collect(source, _submission(request, context))
         finally:
             self._budget.give(size)
+            self._budget.leave()
         return convert.results_of(intake, [status_of(refusal.fault) for refusal in intake.refusals])
 
 
@@ -106,6 +115,44 @@ class SourcesServicer(pb_grpc.SourcesServiceServicer):
         sources = [convert.source_message(source) for source in page]
         return pb.ListSourcesResponse(sources=sources, next_page_token=convert.page_token_of(following))
 
+    async def CreateSource(self, request: pb.CreateSourceRequest, context: Context) -> pb.CreateSourceResponse:
+        """A new source and its key."""
+        made, write_key = await self._sources.create(convert.source_of(request.source), request.source.write_keys)
+        return pb.CreateSourceResponse(source=convert.source_message(made), write_key=write_key)
+
+    async def GetSource(self, request: pb.GetSourceRequest, context: Context) -> pb.GetSourceResponse:
+        """One source."""
+        found = await self._sources.get(request.workspace_id, request.source_id)
+        return pb.GetSourceResponse(source=convert.source_message(found))
+
+    async def AddWriteKey(self, request: pb.AddWriteKeyRequest, context: Context) -> pb.AddWriteKeyResponse:
+        """One more key."""
+        changed, write_key = await self._sources.add_key(request.workspace_id, request.source_id)
+        return pb.AddWriteKeyResponse(source=convert.source_message(changed), write_key=write_key)
+
+    async def RotateWriteKeys(self, request: pb.RotateWriteKeysRequest, context: Context) -> pb.RotateWriteKeysResponse:
+        """A fresh key; the others end."""
+        grace = convert.grace_seconds_of(request)
+        changed, write_key = await self._sources.rotate_keys(request.workspace_id, request.source_id, grace)
+        return pb.RotateWriteKeysResponse(source=convert.source_message(changed), write_key=write_key)
+
+    async def RevokeWriteKey(self, request: pb.RevokeWriteKeyRequest, context: Context) -> pb.RevokeWriteKeyResponse:
+        """Ends a key."""
+        changed = await self._sources.revoke_key(
+            request.workspace_id, request.source_id, write_key=request.write_key, fingerprint=request.fingerprint
+        )
+        return pb.RevokeWriteKeyResponse(source=convert.source_message(changed))
+
+    async def DisableSource(self, request: pb.DisableSourceRequest, context: Context) -> pb.DisableSourceResponse:
+        """Switches a source off."""
+        changed = await self._sources.switch(request.workspace_id, request.source_id, disabled=True)
+        return pb.DisableSourceResponse(source=convert.source_message(changed))
+
+    async def EnableSource(self, request: pb.EnableSourceRequest, context: Context) -> pb.EnableSourceResponse:
+        """Switches a source on."""
+        changed = await self._sources.switch(request.workspace_id, request.source_id, disabled=False)
+        return pb.EnableSourceResponse(source=convert.source_message(changed))
+
 
 def _submission(request: pb.IngestEventsRequest, context: Context) -> Submission:
     return Submission(
@@ -115,6 +162,7 @@ def _submission(request: pb.IngestEventsRequest, context: Context) -> Submission
         client_ip=_peer_ip(context.peer()),
         user_agent=_metadata(context, "user-agent"),
         traceparent=_metadata(context, "traceparent"),
+        signals=Signals(_metadata(context, "dnt") == "1", _metadata(context, "sec-gpc") == "1"),
     )
 
 

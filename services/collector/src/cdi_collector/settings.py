@@ -51,6 +51,10 @@ class Settings(ServiceSettings):
         head_seconds: time for a request's head to arrive.
         body_seconds: time for a request's body to arrive.
         keep_alive_seconds: how long an idle HTTP connection stays open.
+        max_requests: requests under way, HTTP and gRPC together; beyond it new ones get 503 before their body is read.
+        rate_limit_events_per_second: of a source that says nothing itself; 0: no limit. Each replica counts for itself.
+        rate_limit_burst: with it, how many at once; 0: 2,500, or one second's worth if that is more.
+        admin_token_hashes: SHA-256, in hexadecimal, of the tokens that administer sources, separated by commas. None: nobody does.
         sources_refresh_seconds: how old the known sources may become.
         snowplow_post_paths: paths of the form ``/vendor/version`` that Snowplow's trackers are told beside their own.
         snowplow_redirect_hosts: where ``/r/tp2`` may lead; ``*.shop.example`` stands for all hosts below. None: no redirects.
@@ -72,6 +76,10 @@ class Settings(ServiceSettings):
     head_seconds: float = Field(default=10.0, gt=0.0)
     body_seconds: float = Field(default=20.0, gt=0.0)
     keep_alive_seconds: int = Field(default=75, ge=1)
+    max_requests: int = Field(default=4_096, ge=1)
+    rate_limit_events_per_second: float = Field(default=0.0, ge=0.0, le=1_000_000.0)
+    rate_limit_burst: int = Field(default=0, ge=0)
+    admin_token_hashes: Listed = ()
     sources_refresh_seconds: float = Field(default=1.0, gt=0.0)
     snowplow_post_paths: Annotated[Listed, AfterValidator(_paths)] = ()
     snowplow_redirect_hosts: Annotated[Listed, AfterValidator(_hosts)] = ()

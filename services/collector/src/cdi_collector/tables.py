@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Column, ForeignKeyConstraint, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy import ARRAY, Boolean, Column, DateTime, Double, ForeignKeyConstraint, Integer, LargeBinary, MetaData, Table, Text
 
 metadata = MetaData()
 
@@ -15,6 +15,12 @@ sources = Table(
     Column("version", Integer, nullable=False),
     # cdi.collector.v1.Webhook; null: nothing is said about web hooks.
     Column("webhook", LargeBinary),
+    Column("allowed_origins", ARRAY(Text), nullable=False, server_default="{}"),
+    # "keep", "truncate" or "drop".
+    Column("ip_handling", Text, nullable=False, server_default="keep"),
+    # Both null: as the installation says.
+    Column("rate_events_per_second", Double),
+    Column("rate_burst", Integer),
 )
 
 write_keys = Table(
@@ -24,5 +30,7 @@ write_keys = Table(
     Column("key_hash", LargeBinary, primary_key=True),
     Column("workspace_id", Text(collation="C"), nullable=False),
     Column("source_id", Text(collation="C"), nullable=False),
+    # Null: it does not end. Afterwards nobody may send with it, and the next change of its source removes it.
+    Column("expire_time", DateTime(timezone=True)),
     ForeignKeyConstraint(["workspace_id", "source_id"], ["sources.workspace_id", "sources.source_id"], ondelete="CASCADE"),
 )

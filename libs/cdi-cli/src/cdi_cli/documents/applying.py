@@ -76,6 +76,9 @@ async def _source(peers: Peers, document: SourceDocument) -> Applied:
         write_keys=document.spec.write_keys,
         disabled=document.spec.disabled,
         webhook=None if document.spec.webhook is None else _webhook(document.spec.webhook),
+        allowed_origins=document.spec.allowed_origins,
+        ip_handling=source_pb2.IpHandling.Value(f"IP_HANDLING_{document.spec.ip_handling.upper()}"),
+        rate_limit=None if (rate := document.spec.rate_limit) is None else source_pb2.RateLimit(**rate.model_dump()),
     )
     answer = await ask((await peers.sources()).ApplySource, collector_service_pb2.ApplySourceRequest(source=source))
     return Applied(answer.source.version, answer.changed)

@@ -88,12 +88,22 @@ class SourceWebhookSpec(_Strict):
     mapping: WebhookMappingSpec = WebhookMappingSpec()
 
 
+class RateLimitSpec(_Strict):
+    """How fast events may come."""
+
+    events_per_second: float = Field(gt=0.0, le=1_000_000.0)
+    burst: int = Field(default=0, ge=0)
+
+
 class SourceSpec(_Strict):
     """Who may send: ``writeKeys`` are values or ``env:NAME``, read here, kept as hashes by the collector."""
 
     write_keys: list[Resolved] = Field(min_length=1)
     disabled: bool = False
     webhook: SourceWebhookSpec | None = None
+    allowed_origins: list[str] = []
+    ip_handling: Literal["keep", "truncate", "drop"] = "keep"
+    rate_limit: RateLimitSpec | None = None
 
 
 class EventRuleSpec(_Strict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Final
 import psutil
 
 STATE_FILE: Final = "state.json"
+TOKEN_FILE: Final = "admin-token"
 
 
 class SuiteNotRunning(RuntimeError):
@@ -69,6 +71,11 @@ class Endpoints:
         """The receiver's database of spans."""
         return Path(self.directory) / "spans.sqlite"
 
+    @property
+    def admin_token(self) -> str:
+        """What administers sources."""
+        return admin_token(Path(self.directory))
+
     def grpc(self, service: str) -> str:
         """``host:port`` of a service's gRPC server."""
         return self.services[service].addresses["grpc"]
@@ -97,6 +104,17 @@ class Endpoints:
             return abs(psutil.Process(self.owner_pid).create_time() - self.owner_started) < 1.0
         except psutil.Error:
             return False
+
+
+def admin_token(directory: Path) -> str:
+    """The token of the suite in a directory, made when it is first asked for; its file is readable by its owner only."""
+    file = directory / TOKEN_FILE
+    try:
+        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as made:
+            made.write(secrets.token_urlsafe(32) + "\n")
+    except FileExistsError:
+        pass
+    return file.read_text().strip()
 
 
 def find_suite(directory: Path) -> Endpoints:

@@ -6,13 +6,14 @@ import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from hashlib import sha256
 from pathlib import Path
 from typing import Final, Self
 
 from cdi_cli.embedded import NatsServer, PostgresServer, ProcessFailed, ServiceProcess
 from cdi_cli.embedded.process import wait_until
 from cdi_cli.embedded.service import DRAIN_SECONDS
-from cdi_cli.suite.endpoints import Endpoints, ServiceEndpoint, own_start, remove_state
+from cdi_cli.suite.endpoints import Endpoints, ServiceEndpoint, admin_token, own_start, remove_state
 from cdi_cli.suite.health import Health, probe
 from cdi_cli.suite.services import DRAIN_ORDER, SERVICES, SPECS, start_waves
 from cdi_cli.traces import SpanReceiver, SpanStore
@@ -216,6 +217,7 @@ class Suite:
         if spec.database:
             settings["CDI_DATABASE_URL"] = self._database_url(name)
         if name == "collector":
+            settings["CDI_ADMIN_TOKEN_HASHES"] = sha256(admin_token(self.directory).encode()).hexdigest()
             settings["CDI_SPOOL_DIRECTORY"] = str(self.directory / "spool" / replica)
         if name == "warehouse-loader":
             settings["CDI_DUCKDB_PATH"] = str(self.duckdb_file)

@@ -33,13 +33,14 @@ Response = TypeVar("Response")
 
 
 @contextlib.asynccontextmanager
-async def channel(target: str) -> AsyncIterator[grpc.aio.Channel]:
+async def channel(target: str, *, token: str = "") -> AsyncIterator[grpc.aio.Channel]:
     """The channel to one peer for the time of the block; connects when first used and again by itself.
 
     Args:
         target: ``host:port``, or any gRPC target; several addresses behind a name are used in turn.
+        token: sent with every call as ``authorization: Bearer``; empty: none is.
     """
-    interceptors: Sequence[grpc.aio.ClientInterceptor] = [cast("grpc.aio.ClientInterceptor", _ClientInterceptor())]
+    interceptors: Sequence[grpc.aio.ClientInterceptor] = [cast("grpc.aio.ClientInterceptor", _ClientInterceptor(token))]
     made = grpc.aio.insecure_channel(target, options=_OPTIONS, interceptors=interceptors)
     try:
         yield made
@@ -70,17 +71,24 @@ async def call(
 class _ClientInterceptor(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
     """A CLIENT span when there is a recorded parent, its ``traceparent`` for the server, and the duration metric."""
 
+    def __init__(self, token: str) -> None:
+        self._added = (("authorization", f"Bearer {token}"),) if token else ()
+
     async def intercept_unary_unary(
         self, continuation: Callable[..., Any], client_call_details: grpc.aio.ClientCallDetails, request: Any
     ) -> Any:
-        method = _name(client_call_details.method)
+        details = client_call_details
+        if self._added:
+            metadata = grpc.aio.Metadata(*(details.metadata or ()), *self._added)
+            details = grpc.aio.ClientCallDetails(details.method, details.timeout, metadata, details.credentials, details.wait_for_ready)
+        method = _name(details.method)
         parent = trace.get_current_span()
         started = time.perf_counter()
         if not parent.is_recording():
-            made = await continuation(client_call_details, request)
+            made = await continuation(details, request)
             code = await _code(made)
         else:
-            made, code = await self._traced(continuation, client_call_details, request, method)
+            made, code = await self._traced(continuation, details, request, method)
         instruments.RPC_CLIENT_DURATION.record(time.perf_counter() - started, method=method, code=code.name)
         return made
 

@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
@@ -23,6 +23,7 @@ from cdi_runtime.telemetry.spans import parse
 Handler = Any
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Behaviour = Callable[[Any, Context], Any]
+Guard = Callable[[Context], None]
 
 _FOREIGN = ("grpc.health.", "grpc.reflection.")
 _SERVER_FAULTS = frozenset({"INTERNAL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "UNKNOWN"})
@@ -31,9 +32,14 @@ log = logger(__name__)
 
 
 class ServerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
-    """Wraps each method once and keeps the wrapped handler."""
+    """Wraps each method once and keeps the wrapped handler.
 
-    def __init__(self) -> None:
+    Args:
+        guards: what looks at the calls of a service first, by its full name.
+    """
+
+    def __init__(self, guards: Mapping[str, Guard]) -> None:
+        self._guards = guards
         self._handlers: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -46,28 +52,33 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  
         method = details.method.lstrip("/")
         if handler is None or method.startswith(_FOREIGN):
             return handler
-        self._handlers[details.method] = wrapped = _wrap(handler, method)
+        self._handlers[details.method] = wrapped = _wrap(handler, method, self._guards.get(method.partition("/")[0], _passes))
         return wrapped
 
 
-def _wrap(handler: Handler, method: str) -> Handler:
+def _passes(_: Context) -> None:
+    """The guard of a service that has none."""
+
+
+def _wrap(handler: Handler, method: str, guard: Guard) -> Handler:
     coders = {
         "request_deserializer": handler.request_deserializer,
         "response_serializer": handler.response_serializer,
     }
     if handler.unary_unary:
-        return grpc.unary_unary_rpc_method_handler(_answering(handler.unary_unary, method), **coders)
+        return grpc.unary_unary_rpc_method_handler(_answering(handler.unary_unary, method, guard), **coders)
     if handler.stream_unary:
-        return grpc.stream_unary_rpc_method_handler(_answering(handler.stream_unary, method), **coders)
+        return grpc.stream_unary_rpc_method_handler(_answering(handler.stream_unary, method, guard), **coders)
     if handler.unary_stream:
-        return grpc.unary_stream_rpc_method_handler(_streaming(handler.unary_stream, method), **coders)
-    return grpc.stream_stream_rpc_method_handler(_streaming(handler.stream_stream, method), **coders)
+        return grpc.unary_stream_rpc_method_handler(_streaming(handler.unary_stream, method, guard), **coders)
+    return grpc.stream_stream_rpc_method_handler(_streaming(handler.stream_stream, method, guard), **coders)
 
 
-def _answering(behaviour: Behaviour, method: str) -> Behaviour:
+def _answering(behaviour: Behaviour, method: str, guard: Guard) -> Behaviour:
     async def answer(request: Any, context: Context) -> Any:
         with _observed(method, context) as observed:
             try:
+                guard(context)
                 return await behaviour(request, context)
             except Exception as error:  # noqa: BLE001 - the outermost catch of an RPC
                 await _abort(context, error, observed)
@@ -75,13 +86,14 @@ def _answering(behaviour: Behaviour, method: str) -> Behaviour:
     return answer
 
 
-def _streaming(behaviour: Behaviour, method: str) -> Behaviour:
+def _streaming(behaviour: Behaviour, method: str, guard: Guard) -> Behaviour:
     if not inspect.isasyncgenfunction(behaviour):
-        return _answering(behaviour, method)
+        return _answering(behaviour, method, guard)
 
     async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
         with _observed(method, context) as observed:
             try:
+                guard(context)
                 async for response in behaviour(request, context):
                     yield response
             except Exception as error:  # noqa: BLE001 - the outermost catch of an RPC

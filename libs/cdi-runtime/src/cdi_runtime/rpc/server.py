@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection
 
 from cdi_kernel.faults import Unavailable
 from cdi_runtime.rpc.channels import MAX_MESSAGE_BYTES
-from cdi_runtime.rpc.interceptor import ServerInterceptor
+from cdi_runtime.rpc.interceptor import Guard, ServerInterceptor
 
 if TYPE_CHECKING:
     from cdi_runtime.service.context import ServiceContext
@@ -40,11 +40,13 @@ class Registration:
         add_to_server: the generated ``add_<X>Servicer_to_server``.
         servicer: its implementation; methods raise ``Fault``.
         full_name: ``DESCRIPTOR.services_by_name["X"].full_name``.
+        guard: looks at every call before it is served; raises the ``Fault`` of one that may not pass.
     """
 
     add_to_server: Callable[[Any, grpc.aio.Server], None]
     servicer: Any
     full_name: str
+    guard: Guard | None = None
 
 
 @contextlib.asynccontextmanager
@@ -64,7 +66,8 @@ async def serve(context: ServiceContext, address: str, *registrations: Registrat
     Raises:
         Unavailable: the address cannot be bound.
     """
-    server = grpc.aio.server(interceptors=[ServerInterceptor()], options=_OPTIONS)
+    guards = {registration.full_name: registration.guard for registration in registrations if registration.guard is not None}
+    server = grpc.aio.server(interceptors=[ServerInterceptor(guards)], options=_OPTIONS)
     for registration in registrations:
         registration.add_to_server(registration.servicer, server)
     servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]  # public, but not marked as exported

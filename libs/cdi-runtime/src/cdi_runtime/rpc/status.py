@@ -1,4 +1,4 @@
-"""Faults as ``google.rpc.Status`` and back (AIP-193): ErrorInfo always, BadRequest and RetryInfo when there is something to say."""
+"""Faults as ``google.rpc.Status`` and back (AIP-193): ErrorInfo always, and others when there is something to say."""
 
 from __future__ import annotations
 
@@ -43,6 +43,10 @@ def status_of(fault: Fault) -> status_pb2.Status:
         for field, description in violations:
             bad.field_violations.add(field=field, description=description)
         status.details.add().Pack(bad)
+    if isinstance(fault, faults.RateLimited):
+        quota = error_details_pb2.QuotaFailure()
+        quota.violations.add(subject=fault.metadata.get("subject", ""), description=fault.message)
+        status.details.add().Pack(quota)
     if fault.retry_after is not None:
         delay = duration_pb2.Duration()
         delay.FromNanoseconds(int(fault.retry_after * 1_000_000_000))

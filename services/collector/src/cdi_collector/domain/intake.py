@@ -15,6 +15,7 @@ from cdi_collector.domain import event_fields, json_text, wire
 from cdi_collector.domain.client_event import ClientEvent, Item, nesting_fault
 from cdi_collector.domain.event_fields import append_objects, append_subject, append_times, too_large
 from cdi_collector.domain.limits import MAX_EVENT_BYTES
+from cdi_collector.domain.signals import NO_SIGNALS, Signals
 from cdi_collector.domain.sources import Source
 from cdi_kernel.faults import Fault
 from cdi_kernel.topology import partition_of
@@ -32,6 +33,7 @@ class Arrival:
         user_agent: its User-Agent header.
         partitions: partitions of the installation.
         new_message_id: makes the id of an event that has none.
+        signals: what the request says of its sender.
     """
 
     source: Source
@@ -41,6 +43,7 @@ class Arrival:
     user_agent: str
     partitions: int
     new_message_id: Callable[[], str]
+    signals: Signals = NO_SIGNALS
 
     def constant_fields(self) -> bytes:
         """The fields that every event of the request shares, serialized once."""
@@ -49,6 +52,7 @@ class Arrival:
             source_id=self.source.source_id,
             client_ip=self.client_ip,
             user_agent=self.user_agent,
+            signals=self.signals.field(self.user_agent),
         )
         return event.SerializeToString() + wire.RECEIVED_TIME + wire.timestamp(self.received_us)
 

@@ -11,9 +11,12 @@ from typing import Any
 import msgspec
 
 from cdi.error.v1 import error_pb2
-from cdi_collector.application import Budget, Collector, Submission
+from cdi_collector.admission import Budget
+from cdi_collector.application import Collector, Submission
 from cdi_collector.domain.compression import decompressed, too_large
-from cdi_collector.faults import MethodNotAllowed, SlowClient
+from cdi_collector.domain.signals import NO_SIGNALS, Signals
+from cdi_collector.domain.sources import Source
+from cdi_collector.faults import MethodNotAllowed, OriginNotAllowed, SlowClient
 from cdi_collector.http.base import Handler, Page, Query, Request, Route, RouteTable, basic_user
 from cdi_collector.http.cors import cors_headers, preflight
 from cdi_collector.http.responses import Header, Response, rendered
@@ -53,10 +56,13 @@ class HttpApp:
         """One request."""
         exchange = _Exchange(scope, receive, dict(scope["headers"]), self._budget)
         refuse: Callable[[Fault], Response] = rendered
+        readable = True
         try:
             if scope["method"] == "OPTIONS":
                 response = preflight()
             else:
+                # Before the body is read: what cannot be taken need not come.
+                exchange.enter()
                 handler, params = self._found(scope)
                 refuse = handler.refuse
                 if isinstance(handler, Route):
@@ -67,12 +73,13 @@ class HttpApp:
             return
         except Fault as fault:
             response = refuse(fault)
+            readable = not isinstance(fault, OriginNotAllowed)
             self._collector.tally.refused(fault, "http")
         except Exception as error:  # noqa: BLE001 - the outermost catch of a request
             response = refuse(_bug(error))
         finally:
             exchange.release()
-        headers = _headers(response, exchange.headers.get(b"origin"))
+        headers = _headers(response, exchange.headers.get(b"origin") if readable else None)
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await send({"type": "http.response.body", "body": response.body})
 
@@ -82,7 +89,8 @@ class HttpApp:
         limit, source, sources = route.max_bytes, None, self._collector.sources
         if header_key is not None:
             # A stranger is refused before any byte of the body is kept.
-            source = sources.authenticate(header_key)
+            source = self._admitted(sources.authenticate(header_key), exchange)
+            self._collector.pace.check(source)
             limit = route.known_max_bytes or limit
         request = self._request(exchange, params, await self._body(exchange, limit), limit)
         parcel = route.read(request)
@@ -91,6 +99,8 @@ class HttpApp:
         elif source is None or request.sources is not sources:
             # While the body came, the key may have been revoked.
             source = request.sources.authenticate((parcel.write_key or "") if header_key is None else header_key)
+        self._admitted(source, exchange)
+        self._collector.pace.charge(source, len(parcel.items))
         submission = Submission(
             protocol="http",
             items=parcel.items,
@@ -98,12 +108,23 @@ class HttpApp:
             client_ip=request.client_ip if parcel.client_ip is None else parcel.client_ip,
             user_agent=request.header(b"user-agent"),
             traceparent=request.header(b"traceparent"),
+            signals=_signals(exchange.headers),
             payloads=parcel.payloads,
         )
         intake = await self._collector.collect(source, submission)
         if intake.refusals and parcel.payloads is None:
             raise intake.refusals[0].fault
         return parcel.answer
+
+    def _admitted(self, source: Source, exchange: _Exchange) -> Source:
+        """The source, if the page that sends, if it is one, may send to it."""
+        origin = exchange.headers.get(b"origin")
+        if origin is not None and not source.protection.admits(origin.decode("latin-1")):
+            metadata = {"source": source.source_id}
+            raise OriginNotAllowed(
+                error_pb2.ERROR_REASON_ORIGIN_NOT_ALLOWED, "the source does not take events of this page", metadata=metadata
+            )
+        return source
 
     async def _show(self, page: Page, params: Mapping[str, str], exchange: _Exchange) -> Response:
         body = await self._body(exchange, page.max_bytes) if page.max_bytes else b""
@@ -166,6 +187,11 @@ class _Exchange(msgspec.Struct, gc=False):
     headers: dict[bytes, bytes]
     budget: Budget
     held: int = 0
+    entered: bool = False
+
+    def enter(self) -> None:
+        self.budget.enter()
+        self.entered = True
 
     def take(self, amount: int) -> None:
         self.budget.take(amount)
@@ -174,6 +200,14 @@ class _Exchange(msgspec.Struct, gc=False):
     def release(self) -> None:
         self.budget.give(self.held)
         self.held = 0
+        if self.entered:
+            self.entered = False
+            self.budget.leave()
+
+
+def _signals(headers: Mapping[bytes, bytes]) -> Signals:
+    do_not_track, privacy_control = headers.get(b"dnt") == b"1", headers.get(b"sec-gpc") == b"1"
+    return Signals(do_not_track, privacy_control) if do_not_track or privacy_control else NO_SIGNALS
 
 
 def _headers(response: Response, origin: bytes | None) -> list[Header]:

@@ -25,7 +25,7 @@ _PREFLIGHT: Final = Response(
 _SHARED: Final[tuple[Header, ...]] = (
     (b"access-control-allow-credentials", b"true"),
     # Without it a browser hides from the SDK how long it should wait.
-    (b"access-control-expose-headers", b"Retry-After"),
+    (b"access-control-expose-headers", b"Retry-After, X-RateLimit-Reset"),
     (b"vary", b"Origin"),
 )
 

@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from cdi_collector.faults import MethodNotAllowed, SlowClient
+from cdi_collector.faults import MethodNotAllowed, OverRate, SlowClient
 from cdi_kernel.faults import Fault
 
 Header: TypeAlias = tuple[bytes, bytes]
@@ -64,7 +64,9 @@ def fault_headers(fault: Fault) -> list[Header]:
     """The headers that go with a fault, whatever its body is."""
     headers: list[Header] = []
     if fault.retry_after is not None or fault.http_status == 503:
-        headers.append((b"retry-after", b"%d" % math.ceil(fault.retry_after or 1.0)))
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(fault.retry_after or 1.0))))
+    if isinstance(fault, OverRate):
+        headers.append((b"x-ratelimit-reset", b"%d" % fault.reset_seconds))
     if isinstance(fault, MethodNotAllowed):
         headers.append((b"allow", ", ".join(sorted(fault.allowed)).encode()))
     if isinstance(fault, SlowClient):

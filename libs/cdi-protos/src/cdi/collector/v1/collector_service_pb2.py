@@ -24,12 +24,13 @@ _sym_db = _symbol_database.Default()
 
 from cdi.collector.v1 import source_pb2 as cdi_dot_collector_dot_v1_dot_source__pb2
 from cdi.event.v1 import event_pb2 as cdi_dot_event_dot_v1_dot_event__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(cdi/collector/v1/collector_service.proto\x12\x10\x63\x64i.collector.v1\x1a\x1d\x63\x64i/collector/v1/source.proto\x1a\x18\x63\x64i/event/v1/event.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"O\n\nJsonObject\x12)\n\x06struct\x18\x01 \x01(\x0b\x32\x17.google.protobuf.StructH\x00\x12\x0e\n\x04json\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04\x66orm\"\xe2\x03\n\nEventInput\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12%\n\x04type\x18\x02 \x01(\x0e\x32\x17.cdi.event.v1.EventType\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x04 \x01(\t\x12\x14\n\x07user_id\x18\x05 \x01(\tB\x03\x80\x01\x01\x12\x19\n\x0c\x61nonymous_id\x18\x06 \x01(\tB\x03\x80\x01\x01\x12\x15\n\x08group_id\x18\x07 \x01(\tB\x03\x80\x01\x01\x12\x18\n\x0bprevious_id\x18\x08 \x01(\tB\x03\x80\x01\x01\x12\x31\n\roriginal_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\nproperties\x18\n \x01(\x0b\x32\x1c.cdi.collector.v1.JsonObjectB\x03\x80\x01\x01\x12\x31\n\x06traits\x18\x0b \x01(\x0b\x32\x1c.cdi.collector.v1.JsonObjectB\x03\x80\x01\x01\x12\x32\n\x07\x63ontext\x18\x0c \x01(\x0b\x32\x1c.cdi.collector.v1.JsonObjectB\x03\x80\x01\x01\x12\x32\n\x0cintegrations\x18\r \x01(\x0b\x32\x1c.cdi.collector.v1.JsonObject\x12\x12\n\nschema_uri\x18\x0e \x01(\t\"\x8a\x01\n\x13IngestEventsRequest\x12\x16\n\twrite_key\x18\x01 \x01(\tB\x03\x80\x01\x01\x12,\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1c.cdi.collector.v1.EventInput\x12-\n\tsent_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"U\n\x0cIngestResult\x12\r\n\x05index\x18\x01 \x01(\r\x12\x12\n\nmessage_id\x18\x02 \x01(\t\x12\"\n\x06status\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\"G\n\x14IngestEventsResponse\x12/\n\x07results\x18\x01 \x03(\x0b\x32\x1e.cdi.collector.v1.IngestResult\"_\n\x13StreamEventsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x34\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32%.cdi.collector.v1.IngestEventsRequest\"\x7f\n\x14StreamEventsResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\"\n\x06status\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\x12/\n\x07results\x18\x03 \x03(\x0b\x32\x1e.cdi.collector.v1.IngestResult\">\n\x12\x41pplySourceRequest\x12(\n\x06source\x18\x01 \x01(\x0b\x32\x18.cdi.collector.v1.Source\"P\n\x13\x41pplySourceResponse\x12(\n\x06source\x18\x01 \x01(\x0b\x32\x18.cdi.collector.v1.Source\x12\x0f\n\x07\x63hanged\x18\x02 \x01(\x08\"Q\n\x12ListSourcesRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Y\n\x13ListSourcesResponse\x12)\n\x07sources\x18\x01 \x03(\x0b\x32\x18.cdi.collector.v1.Source\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xd4\x01\n\x10\x43ollectorService\x12]\n\x0cIngestEvents\x12%.cdi.collector.v1.IngestEventsRequest\x1a&.cdi.collector.v1.IngestEventsResponse\x12\x61\n\x0cStreamEvents\x12%.cdi.collector.v1.StreamEventsRequest\x1a&.cdi.collector.v1.StreamEventsResponse(\x01\x30\x01\x32\xc8\x01\n\x0eSourcesService\x12Z\n\x0b\x41pplySource\x12$.cdi.collector.v1.ApplySourceRequest\x1a%.cdi.collector.v1.ApplySourceResponse\x12Z\n\x0bListSources\x12$.cdi.collector.v1.ListSourcesRequest\x1a%.cdi.collector.v1.ListSourcesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(cdi/collector/v1/collector_service.proto\x12\x10\x63\x64i.collector.v1\x1a\x1d\x63\x64i/collector/v1/source.proto\x1a\x18\x63\x64i/event/v1/event.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"O\n\nJsonObject\x12)\n\x06struct\x18\x01 \x01(\x0b\x32\x17.google.protobuf.StructH\x00\x12\x0e\n\x04json\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04\x66orm\"\xe2\x03\n\nEventInput\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12%\n\x04type\x18\x02 \x01(\x0e\x32\x17.cdi.event.v1.EventType\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x04 \x01(\t\x12\x14\n\x07user_id\x18\x05 \x01(\tB\x03\x80\x01\x01\x12\x19\n\x0c\x61nonymous_id\x18\x06 \x01(\tB\x03\x80\x01\x01\x12\x15\n\x08group_id\x18\x07 \x01(\tB\x03\x80\x01\x01\x12\x18\n\x0bprevious_id\x18\x08 \x01(\tB\x03\x80\x01\x01\x12\x31\n\roriginal_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\nproperties\x18\n \x01(\x0b\x32\x1c.cdi.collector.v1.JsonObjectB\x03\x80\x01\x01\x12\x31\n\x06traits\x18\x0b \x01(\x0b\x32\x1c.cdi.collector.v1.JsonObjectB\x03\x80\x01\x01\x12\x32\n\x07\x63ontext\x18\x0c \x01(\x0b\x32\x1c.cdi.collector.v1.JsonObjectB\x03\x80\x01\x01\x12\x32\n\x0cintegrations\x18\r \x01(\x0b\x32\x1c.cdi.collector.v1.JsonObject\x12\x12\n\nschema_uri\x18\x0e \x01(\t\"\x8a\x01\n\x13IngestEventsRequest\x12\x16\n\twrite_key\x18\x01 \x01(\tB\x03\x80\x01\x01\x12,\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1c.cdi.collector.v1.EventInput\x12-\n\tsent_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"U\n\x0cIngestResult\x12\r\n\x05index\x18\x01 \x01(\r\x12\x12\n\nmessage_id\x18\x02 \x01(\t\x12\"\n\x06status\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\"G\n\x14IngestEventsResponse\x12/\n\x07results\x18\x01 \x03(\x0b\x32\x1e.cdi.collector.v1.IngestResult\"_\n\x13StreamEventsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x34\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32%.cdi.collector.v1.IngestEventsRequest\"\x7f\n\x14StreamEventsResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\"\n\x06status\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\x12/\n\x07results\x18\x03 \x03(\x0b\x32\x1e.cdi.collector.v1.IngestResult\">\n\x12\x41pplySourceRequest\x12(\n\x06source\x18\x01 \x01(\x0b\x32\x18.cdi.collector.v1.Source\"P\n\x13\x41pplySourceResponse\x12(\n\x06source\x18\x01 \x01(\x0b\x32\x18.cdi.collector.v1.Source\x12\x0f\n\x07\x63hanged\x18\x02 \x01(\x08\"Q\n\x12ListSourcesRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Y\n\x13ListSourcesResponse\x12)\n\x07sources\x18\x01 \x03(\x0b\x32\x18.cdi.collector.v1.Source\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"?\n\x13\x43reateSourceRequest\x12(\n\x06source\x18\x01 \x01(\x0b\x32\x18.cdi.collector.v1.Source\"X\n\x14\x43reateSourceResponse\x12(\n\x06source\x18\x01 \x01(\x0b\x32\x18.cdi.collector.v1.Source\x12\x16\n\twrite_key\x18\x02 \x01(\tB\x03\x80\x01\x01\";\n\x10GetSourceRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x11\n\tsource_id\x18\x02 \x01(\t\"=\n\x11GetSourceResponse\x12(\n\x06source\x18\x01 \x01(\x0b\x32\x18.cdi.collector.v1.Source\"=\n\x12\x41\x64\x64WriteKeyRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x11\n\tsource_id\x18\x02 \x01(\t\"W\n\x13\x41\x64\x64WriteKeyResponse\x12(\n\x06source\x18\x01 \x01(\x0b\x32\x18.cdi.collector.v1.Source\x12\x16\n\twrite_key\x18\x02 \x01(\tB\x03\x80\x01\x01\"r\n\x16RotateWriteKeysRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x11\n\tsource_id\x18\x02 \x01(\t\x12/\n\x0cgrace_period\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"[\n\x17RotateWriteKeysResponse\x12(\n\x06source\x18\x01 \x01(\x0b\x32\x18.cdi.collector.v1.Source\x12\x16\n\twrite_key\x18\x02 \x01(\tB\x03\x80\x01\x01\"x\n\x15RevokeWriteKeyRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x11\n\tsource_id\x18\x02 \x01(\t\x12\x18\n\twrite_key\x18\x03 \x01(\tB\x03\x80\x01\x01H\x00\x12\x15\n\x0b\x66ingerprint\x18\x04 \x01(\tH\x00\x42\x05\n\x03key\"B\n\x16RevokeWriteKeyResponse\x12(\n\x06source\x18\x01 \x01(\x0b\x32\x18.cdi.collector.v1.Source\"?\n\x14\x44isableSourceRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x11\n\tsource_id\x18\x02 \x01(\t\"A\n\x15\x44isableSourceResponse\x12(\n\x06source\x18\x01 \x01(\x0b\x32\x18.cdi.collector.v1.Source\">\n\x13\x45nableSourceRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x11\n\tsource_id\x18\x02 \x01(\t\"@\n\x14\x45nableSourceResponse\x12(\n\x06source\x18\x01 \x01(\x0b\x32\x18.cdi.collector.v1.Source2\xd4\x01\n\x10\x43ollectorService\x12]\n\x0cIngestEvents\x12%.cdi.collector.v1.IngestEventsRequest\x1a&.cdi.collector.v1.IngestEventsResponse\x12\x61\n\x0cStreamEvents\x12%.cdi.collector.v1.StreamEventsRequest\x1a&.cdi.collector.v1.StreamEventsResponse(\x01\x30\x01\x32\xe7\x06\n\x0eSourcesService\x12Z\n\x0b\x41pplySource\x12$.cdi.collector.v1.ApplySourceRequest\x1a%.cdi.collector.v1.ApplySourceResponse\x12Z\n\x0bListSources\x12$.cdi.collector.v1.ListSourcesRequest\x1a%.cdi.collector.v1.ListSourcesResponse\x12]\n\x0c\x43reateSource\x12%.cdi.collector.v1.CreateSourceRequest\x1a&.cdi.collector.v1.CreateSourceResponse\x12T\n\tGetSource\x12\".cdi.collector.v1.GetSourceRequest\x1a#.cdi.collector.v1.GetSourceResponse\x12Z\n\x0b\x41\x64\x64WriteKey\x12$.cdi.collector.v1.AddWriteKeyRequest\x1a%.cdi.collector.v1.AddWriteKeyResponse\x12\x66\n\x0fRotateWriteKeys\x12(.cdi.collector.v1.RotateWriteKeysRequest\x1a).cdi.collector.v1.RotateWriteKeysResponse\x12\x63\n\x0eRevokeWriteKey\x12\'.cdi.collector.v1.RevokeWriteKeyRequest\x1a(.cdi.collector.v1.RevokeWriteKeyResponse\x12`\n\rDisableSource\x12&.cdi.collector.v1.DisableSourceRequest\x1a\'.cdi.collector.v1.DisableSourceResponse\x12]\n\x0c\x45nableSource\x12%.cdi.collector.v1.EnableSourceRequest\x1a&.cdi.collector.v1.EnableSourceResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,30 +53,66 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EVENTINPUT'].fields_by_name['context']._serialized_options = b'\200\001\001'
   _globals['_INGESTEVENTSREQUEST'].fields_by_name['write_key']._loaded_options = None
   _globals['_INGESTEVENTSREQUEST'].fields_by_name['write_key']._serialized_options = b'\200\001\001'
-  _globals['_JSONOBJECT']._serialized_start=207
-  _globals['_JSONOBJECT']._serialized_end=286
-  _globals['_EVENTINPUT']._serialized_start=289
-  _globals['_EVENTINPUT']._serialized_end=771
-  _globals['_INGESTEVENTSREQUEST']._serialized_start=774
-  _globals['_INGESTEVENTSREQUEST']._serialized_end=912
-  _globals['_INGESTRESULT']._serialized_start=914
-  _globals['_INGESTRESULT']._serialized_end=999
-  _globals['_INGESTEVENTSRESPONSE']._serialized_start=1001
-  _globals['_INGESTEVENTSRESPONSE']._serialized_end=1072
-  _globals['_STREAMEVENTSREQUEST']._serialized_start=1074
-  _globals['_STREAMEVENTSREQUEST']._serialized_end=1169
-  _globals['_STREAMEVENTSRESPONSE']._serialized_start=1171
-  _globals['_STREAMEVENTSRESPONSE']._serialized_end=1298
-  _globals['_APPLYSOURCEREQUEST']._serialized_start=1300
-  _globals['_APPLYSOURCEREQUEST']._serialized_end=1362
-  _globals['_APPLYSOURCERESPONSE']._serialized_start=1364
-  _globals['_APPLYSOURCERESPONSE']._serialized_end=1444
-  _globals['_LISTSOURCESREQUEST']._serialized_start=1446
-  _globals['_LISTSOURCESREQUEST']._serialized_end=1527
-  _globals['_LISTSOURCESRESPONSE']._serialized_start=1529
-  _globals['_LISTSOURCESRESPONSE']._serialized_end=1618
-  _globals['_COLLECTORSERVICE']._serialized_start=1621
-  _globals['_COLLECTORSERVICE']._serialized_end=1833
-  _globals['_SOURCESSERVICE']._serialized_start=1836
-  _globals['_SOURCESSERVICE']._serialized_end=2036
+  _globals['_CREATESOURCERESPONSE'].fields_by_name['write_key']._loaded_options = None
+  _globals['_CREATESOURCERESPONSE'].fields_by_name['write_key']._serialized_options = b'\200\001\001'
+  _globals['_ADDWRITEKEYRESPONSE'].fields_by_name['write_key']._loaded_options = None
+  _globals['_ADDWRITEKEYRESPONSE'].fields_by_name['write_key']._serialized_options = b'\200\001\001'
+  _globals['_ROTATEWRITEKEYSRESPONSE'].fields_by_name['write_key']._loaded_options = None
+  _globals['_ROTATEWRITEKEYSRESPONSE'].fields_by_name['write_key']._serialized_options = b'\200\001\001'
+  _globals['_REVOKEWRITEKEYREQUEST'].fields_by_name['write_key']._loaded_options = None
+  _globals['_REVOKEWRITEKEYREQUEST'].fields_by_name['write_key']._serialized_options = b'\200\001\001'
+  _globals['_JSONOBJECT']._serialized_start=239
+  _globals['_JSONOBJECT']._serialized_end=318
+  _globals['_EVENTINPUT']._serialized_start=321
+  _globals['_EVENTINPUT']._serialized_end=803
+  _globals['_INGESTEVENTSREQUEST']._serialized_start=806
+  _globals['_INGESTEVENTSREQUEST']._serialized_end=944
+  _globals['_INGESTRESULT']._serialized_start=946
+  _globals['_INGESTRESULT']._serialized_end=1031
+  _globals['_INGESTEVENTSRESPONSE']._serialized_start=1033
+  _globals['_INGESTEVENTSRESPONSE']._serialized_end=1104
+  _globals['_STREAMEVENTSREQUEST']._serialized_start=1106
+  _globals['_STREAMEVENTSREQUEST']._serialized_end=1201
+  _globals['_STREAMEVENTSRESPONSE']._serialized_start=1203
+  _globals['_STREAMEVENTSRESPONSE']._serialized_end=1330
+  _globals['_APPLYSOURCEREQUEST']._serialized_start=1332
+  _globals['_APPLYSOURCEREQUEST']._serialized_end=1394
+  _globals['_APPLYSOURCERESPONSE']._serialized_start=1396
+  _globals['_APPLYSOURCERESPONSE']._serialized_end=1476
+  _globals['_LISTSOURCESREQUEST']._serialized_start=1478
+  _globals['_LISTSOURCESREQUEST']._serialized_end=1559
+  _globals['_LISTSOURCESRESPONSE']._serialized_start=1561
+  _globals['_LISTSOURCESRESPONSE']._serialized_end=1650
+  _globals['_CREATESOURCEREQUEST']._serialized_start=1652
+  _globals['_CREATESOURCEREQUEST']._serialized_end=1715
+  _globals['_CREATESOURCERESPONSE']._serialized_start=1717
+  _globals['_CREATESOURCERESPONSE']._serialized_end=1805
+  _globals['_GETSOURCEREQUEST']._serialized_start=1807
+  _globals['_GETSOURCEREQUEST']._serialized_end=1866
+  _globals['_GETSOURCERESPONSE']._serialized_start=1868
+  _globals['_GETSOURCERESPONSE']._serialized_end=1929
+  _globals['_ADDWRITEKEYREQUEST']._serialized_start=1931
+  _globals['_ADDWRITEKEYREQUEST']._serialized_end=1992
+  _globals['_ADDWRITEKEYRESPONSE']._serialized_start=1994
+  _globals['_ADDWRITEKEYRESPONSE']._serialized_end=2081
+  _globals['_ROTATEWRITEKEYSREQUEST']._serialized_start=2083
+  _globals['_ROTATEWRITEKEYSREQUEST']._serialized_end=2197
+  _globals['_ROTATEWRITEKEYSRESPONSE']._serialized_start=2199
+  _globals['_ROTATEWRITEKEYSRESPONSE']._serialized_end=2290
+  _globals['_REVOKEWRITEKEYREQUEST']._serialized_start=2292
+  _globals['_REVOKEWRITEKEYREQUEST']._serialized_end=2412
+  _globals['_REVOKEWRITEKEYRESPONSE']._serialized_start=2414
+  _globals['_REVOKEWRITEKEYRESPONSE']._serialized_end=2480
+  _globals['_DISABLESOURCEREQUEST']._serialized_start=2482
+  _globals['_DISABLESOURCEREQUEST']._serialized_end=2545
+  _globals['_DISABLESOURCERESPONSE']._serialized_start=2547
+  _globals['_DISABLESOURCERESPONSE']._serialized_end=2612
+  _globals['_ENABLESOURCEREQUEST']._serialized_start=2614
+  _globals['_ENABLESOURCEREQUEST']._serialized_end=2676
+  _globals['_ENABLESOURCERESPONSE']._serialized_start=2678
+  _globals['_ENABLESOURCERESPONSE']._serialized_end=2742
+  _globals['_COLLECTORSERVICE']._serialized_start=2745
+  _globals['_COLLECTORSERVICE']._serialized_end=2957
+  _globals['_SOURCESSERVICE']._serialized_start=2960
+  _globals['_SOURCESSERVICE']._serialized_end=3831
 # @@protoc_insertion_point(module_scope)

@@ -148,7 +148,9 @@ class CollectorService:
 
 
 class SourcesServiceStub:
-    """Sources and their write keys.
+    """Sources and their write keys. Every call needs the metadata `authorization: Bearer <admin token>`.
+    Errors: UNAUTHENTICATED (permission_denied) without one, NOT_FOUND (not_found), ALREADY_EXISTS (already_exists), INVALID_ARGUMENT.
+    What a call changes is known to its own replica at once, to the others within seconds.
     """
 
     def __init__(self, channel):
@@ -167,14 +169,51 @@ class SourcesServiceStub:
                 request_serializer=cdi_dot_collector_dot_v1_dot_collector__service__pb2.ListSourcesRequest.SerializeToString,
                 response_deserializer=cdi_dot_collector_dot_v1_dot_collector__service__pb2.ListSourcesResponse.FromString,
                 _registered_method=True)
+        self.CreateSource = channel.unary_unary(
+                '/cdi.collector.v1.SourcesService/CreateSource',
+                request_serializer=cdi_dot_collector_dot_v1_dot_collector__service__pb2.CreateSourceRequest.SerializeToString,
+                response_deserializer=cdi_dot_collector_dot_v1_dot_collector__service__pb2.CreateSourceResponse.FromString,
+                _registered_method=True)
+        self.GetSource = channel.unary_unary(
+                '/cdi.collector.v1.SourcesService/GetSource',
+                request_serializer=cdi_dot_collector_dot_v1_dot_collector__service__pb2.GetSourceRequest.SerializeToString,
+                response_deserializer=cdi_dot_collector_dot_v1_dot_collector__service__pb2.GetSourceResponse.FromString,
+                _registered_method=True)
+        self.AddWriteKey = channel.unary_unary(
+                '/cdi.collector.v1.SourcesService/AddWriteKey',
+                request_serializer=cdi_dot_collector_dot_v1_dot_collector__service__pb2.AddWriteKeyRequest.SerializeToString,
+                response_deserializer=cdi_dot_collector_dot_v1_dot_collector__service__pb2.AddWriteKeyResponse.FromString,
+                _registered_method=True)
+        self.RotateWriteKeys = channel.unary_unary(
+                '/cdi.collector.v1.SourcesService/RotateWriteKeys',
+                request_serializer=cdi_dot_collector_dot_v1_dot_collector__service__pb2.RotateWriteKeysRequest.SerializeToString,
+                response_deserializer=cdi_dot_collector_dot_v1_dot_collector__service__pb2.RotateWriteKeysResponse.FromString,
+                _registered_method=True)
+        self.RevokeWriteKey = channel.unary_unary(
+                '/cdi.collector.v1.SourcesService/RevokeWriteKey',
+                request_serializer=cdi_dot_collector_dot_v1_dot_collector__service__pb2.RevokeWriteKeyRequest.SerializeToString,
+                response_deserializer=cdi_dot_collector_dot_v1_dot_collector__service__pb2.RevokeWriteKeyResponse.FromString,
+                _registered_method=True)
+        self.DisableSource = channel.unary_unary(
+                '/cdi.collector.v1.SourcesService/DisableSource',
+                request_serializer=cdi_dot_collector_dot_v1_dot_collector__service__pb2.DisableSourceRequest.SerializeToString,
+                response_deserializer=cdi_dot_collector_dot_v1_dot_collector__service__pb2.DisableSourceResponse.FromString,
+                _registered_method=True)
+        self.EnableSource = channel.unary_unary(
+                '/cdi.collector.v1.SourcesService/EnableSource',
+                request_serializer=cdi_dot_collector_dot_v1_dot_collector__service__pb2.EnableSourceRequest.SerializeToString,
+                response_deserializer=cdi_dot_collector_dot_v1_dot_collector__service__pb2.EnableSourceResponse.FromString,
+                _registered_method=True)
 
 
 class SourcesServiceServicer:
-    """Sources and their write keys.
+    """Sources and their write keys. Every call needs the metadata `authorization: Bearer <admin token>`.
+    Errors: UNAUTHENTICATED (permission_denied) without one, NOT_FOUND (not_found), ALREADY_EXISTS (already_exists), INVALID_ARGUMENT.
+    What a call changes is known to its own replica at once, to the others within seconds.
     """
 
     def ApplySource(self, request, context):
-        """Makes the source be as given; the same document twice changes nothing.
+        """Makes the source be as given, its keys too; the same document twice changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -182,6 +221,55 @@ class SourcesServiceServicer:
 
     def ListSources(self, request, context):
         """The sources of a workspace, by id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateSource(self, request, context):
+        """Makes a source that does not exist yet, with a fresh write key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSource(self, request, context):
+        """One source.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AddWriteKey(self, request, context):
+        """Gives a source one more write key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateWriteKeys(self, request, context):
+        """Gives a source a fresh write key and lets all others end.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeWriteKey(self, request, context):
+        """Ends a write key at once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DisableSource(self, request, context):
+        """Switches a source off: its events are refused.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EnableSource(self, request, context):
+        """Switches a source on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -200,6 +288,41 @@ def add_SourcesServiceServicer_to_server(servicer, server):
                     request_deserializer=cdi_dot_collector_dot_v1_dot_collector__service__pb2.ListSourcesRequest.FromString,
                     response_serializer=cdi_dot_collector_dot_v1_dot_collector__service__pb2.ListSourcesResponse.SerializeToString,
             ),
+            'CreateSource': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateSource,
+                    request_deserializer=cdi_dot_collector_dot_v1_dot_collector__service__pb2.CreateSourceRequest.FromString,
+                    response_serializer=cdi_dot_collector_dot_v1_dot_collector__service__pb2.CreateSourceResponse.SerializeToString,
+            ),
+            'GetSource': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSource,
+                    request_deserializer=cdi_dot_collector_dot_v1_dot_collector__service__pb2.GetSourceRequest.FromString,
+                    response_serializer=cdi_dot_collector_dot_v1_dot_collector__service__pb2.GetSourceResponse.SerializeToString,
+            ),
+            'AddWriteKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddWriteKey,
+                    request_deserializer=cdi_dot_collector_dot_v1_dot_collector__service__pb2.AddWriteKeyRequest.FromString,
+                    response_serializer=cdi_dot_collector_dot_v1_dot_collector__service__pb2.AddWriteKeyResponse.SerializeToString,
+            ),
+            'RotateWriteKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateWriteKeys,
+                    request_deserializer=cdi_dot_collector_dot_v1_dot_collector__service__pb2.RotateWriteKeysRequest.FromString,
+                    response_serializer=cdi_dot_collector_dot_v1_dot_collector__service__pb2.RotateWriteKeysResponse.SerializeToString,
+            ),
+            'RevokeWriteKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeWriteKey,
+                    request_deserializer=cdi_dot_collector_dot_v1_dot_collector__service__pb2.RevokeWriteKeyRequest.FromString,
+                    response_serializer=cdi_dot_collector_dot_v1_dot_collector__service__pb2.RevokeWriteKeyResponse.SerializeToString,
+            ),
+            'DisableSource': grpc.unary_unary_rpc_method_handler(
+                    servicer.DisableSource,
+                    request_deserializer=cdi_dot_collector_dot_v1_dot_collector__service__pb2.DisableSourceRequest.FromString,
+                    response_serializer=cdi_dot_collector_dot_v1_dot_collector__service__pb2.DisableSourceResponse.SerializeToString,
+            ),
+            'EnableSource': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnableSource,
+                    request_deserializer=cdi_dot_collector_dot_v1_dot_collector__service__pb2.EnableSourceRequest.FromString,
+                    response_serializer=cdi_dot_collector_dot_v1_dot_collector__service__pb2.EnableSourceResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'cdi.collector.v1.SourcesService', rpc_method_handlers)
@@ -209,7 +332,9 @@ def add_SourcesServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SourcesService:
-    """Sources and their write keys.
+    """Sources and their write keys. Every call needs the metadata `authorization: Bearer <admin token>`.
+    Errors: UNAUTHENTICATED (permission_denied) without one, NOT_FOUND (not_found), ALREADY_EXISTS (already_exists), INVALID_ARGUMENT.
+    What a call changes is known to its own replica at once, to the others within seconds.
     """
 
     @staticmethod
@@ -256,6 +381,195 @@ class SourcesService:
             '/cdi.collector.v1.SourcesService/ListSources',
             cdi_dot_collector_dot_v1_dot_collector__service__pb2.ListSourcesRequest.SerializeToString,
             cdi_dot_collector_dot_v1_dot_collector__service__pb2.ListSourcesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateSource(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cdi.collector.v1.SourcesService/CreateSource',
+            cdi_dot_collector_dot_v1_dot_collector__service__pb2.CreateSourceRequest.SerializeToString,
+            cdi_dot_collector_dot_v1_dot_collector__service__pb2.CreateSourceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSource(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cdi.collector.v1.SourcesService/GetSource',
+            cdi_dot_collector_dot_v1_dot_collector__service__pb2.GetSourceRequest.SerializeToString,
+            cdi_dot_collector_dot_v1_dot_collector__service__pb2.GetSourceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddWriteKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cdi.collector.v1.SourcesService/AddWriteKey',
+            cdi_dot_collector_dot_v1_dot_collector__service__pb2.AddWriteKeyRequest.SerializeToString,
+            cdi_dot_collector_dot_v1_dot_collector__service__pb2.AddWriteKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateWriteKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cdi.collector.v1.SourcesService/RotateWriteKeys',
+            cdi_dot_collector_dot_v1_dot_collector__service__pb2.RotateWriteKeysRequest.SerializeToString,
+            cdi_dot_collector_dot_v1_dot_collector__service__pb2.RotateWriteKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeWriteKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cdi.collector.v1.SourcesService/RevokeWriteKey',
+            cdi_dot_collector_dot_v1_dot_collector__service__pb2.RevokeWriteKeyRequest.SerializeToString,
+            cdi_dot_collector_dot_v1_dot_collector__service__pb2.RevokeWriteKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DisableSource(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cdi.collector.v1.SourcesService/DisableSource',
+            cdi_dot_collector_dot_v1_dot_collector__service__pb2.DisableSourceRequest.SerializeToString,
+            cdi_dot_collector_dot_v1_dot_collector__service__pb2.DisableSourceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnableSource(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cdi.collector.v1.SourcesService/EnableSource',
+            cdi_dot_collector_dot_v1_dot_collector__service__pb2.EnableSourceRequest.SerializeToString,
+            cdi_dot_collector_dot_v1_dot_collector__service__pb2.EnableSourceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -82,29 +82,66 @@ class CollectorServiceServicer(metaclass=_abc_1.ABCMeta):
 def add_CollectorServiceServicer_to_server(servicer: CollectorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class SourcesServiceStub:
-    """Sources and their write keys."""
+    """Sources and their write keys. Every call needs the metadata `authorization: Bearer <admin token>`.
+    Errors: UNAUTHENTICATED (permission_denied) without one, NOT_FOUND (not_found), ALREADY_EXISTS (already_exists), INVALID_ARGUMENT.
+    What a call changes is known to its own replica at once, to the others within seconds.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SourcesServiceAsyncStub: ...
     ApplySource: _grpc.UnaryUnaryMultiCallable[_collector_service_pb2.ApplySourceRequest, _collector_service_pb2.ApplySourceResponse]
-    """Makes the source be as given; the same document twice changes nothing."""
+    """Makes the source be as given, its keys too; the same document twice changes nothing."""
     ListSources: _grpc.UnaryUnaryMultiCallable[_collector_service_pb2.ListSourcesRequest, _collector_service_pb2.ListSourcesResponse]
     """The sources of a workspace, by id."""
+    CreateSource: _grpc.UnaryUnaryMultiCallable[_collector_service_pb2.CreateSourceRequest, _collector_service_pb2.CreateSourceResponse]
+    """Makes a source that does not exist yet, with a fresh write key."""
+    GetSource: _grpc.UnaryUnaryMultiCallable[_collector_service_pb2.GetSourceRequest, _collector_service_pb2.GetSourceResponse]
+    """One source."""
+    AddWriteKey: _grpc.UnaryUnaryMultiCallable[_collector_service_pb2.AddWriteKeyRequest, _collector_service_pb2.AddWriteKeyResponse]
+    """Gives a source one more write key."""
+    RotateWriteKeys: _grpc.UnaryUnaryMultiCallable[_collector_service_pb2.RotateWriteKeysRequest, _collector_service_pb2.RotateWriteKeysResponse]
+    """Gives a source a fresh write key and lets all others end."""
+    RevokeWriteKey: _grpc.UnaryUnaryMultiCallable[_collector_service_pb2.RevokeWriteKeyRequest, _collector_service_pb2.RevokeWriteKeyResponse]
+    """Ends a write key at once."""
+    DisableSource: _grpc.UnaryUnaryMultiCallable[_collector_service_pb2.DisableSourceRequest, _collector_service_pb2.DisableSourceResponse]
+    """Switches a source off: its events are refused."""
+    EnableSource: _grpc.UnaryUnaryMultiCallable[_collector_service_pb2.EnableSourceRequest, _collector_service_pb2.EnableSourceResponse]
+    """Switches a source on."""
 
 @_typing.type_check_only
 class SourcesServiceAsyncStub(SourcesServiceStub):
-    """Sources and their write keys."""
+    """Sources and their write keys. Every call needs the metadata `authorization: Bearer <admin token>`.
+    Errors: UNAUTHENTICATED (permission_denied) without one, NOT_FOUND (not_found), ALREADY_EXISTS (already_exists), INVALID_ARGUMENT.
+    What a call changes is known to its own replica at once, to the others within seconds.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ApplySource: _aio.UnaryUnaryMultiCallable[_collector_service_pb2.ApplySourceRequest, _collector_service_pb2.ApplySourceResponse]  # type: ignore[assignment]
-    """Makes the source be as given; the same document twice changes nothing."""
+    """Makes the source be as given, its keys too; the same document twice changes nothing."""
     ListSources: _aio.UnaryUnaryMultiCallable[_collector_service_pb2.ListSourcesRequest, _collector_service_pb2.ListSourcesResponse]  # type: ignore[assignment]
     """The sources of a workspace, by id."""
+    CreateSource: _aio.UnaryUnaryMultiCallable[_collector_service_pb2.CreateSourceRequest, _collector_service_pb2.CreateSourceResponse]  # type: ignore[assignment]
+    """Makes a source that does not exist yet, with a fresh write key."""
+    GetSource: _aio.UnaryUnaryMultiCallable[_collector_service_pb2.GetSourceRequest, _collector_service_pb2.GetSourceResponse]  # type: ignore[assignment]
+    """One source."""
+    AddWriteKey: _aio.UnaryUnaryMultiCallable[_collector_service_pb2.AddWriteKeyRequest, _collector_service_pb2.AddWriteKeyResponse]  # type: ignore[assignment]
+    """Gives a source one more write key."""
+    RotateWriteKeys: _aio.UnaryUnaryMultiCallable[_collector_service_pb2.RotateWriteKeysRequest, _collector_service_pb2.RotateWriteKeysResponse]  # type: ignore[assignment]
+    """Gives a source a fresh write key and lets all others end."""
+    RevokeWriteKey: _aio.UnaryUnaryMultiCallable[_collector_service_pb2.RevokeWriteKeyRequest, _collector_service_pb2.RevokeWriteKeyResponse]  # type: ignore[assignment]
+    """Ends a write key at once."""
+    DisableSource: _aio.UnaryUnaryMultiCallable[_collector_service_pb2.DisableSourceRequest, _collector_service_pb2.DisableSourceResponse]  # type: ignore[assignment]
+    """Switches a source off: its events are refused."""
+    EnableSource: _aio.UnaryUnaryMultiCallable[_collector_service_pb2.EnableSourceRequest, _collector_service_pb2.EnableSourceResponse]  # type: ignore[assignment]
+    """Switches a source on."""
 
 class SourcesServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Sources and their write keys."""
+    """Sources and their write keys. Every call needs the metadata `authorization: Bearer <admin token>`.
+    Errors: UNAUTHENTICATED (permission_denied) without one, NOT_FOUND (not_found), ALREADY_EXISTS (already_exists), INVALID_ARGUMENT.
+    What a call changes is known to its own replica at once, to the others within seconds.
+    """
 
     @_abc_1.abstractmethod
     def ApplySource(
@@ -112,7 +149,7 @@ class SourcesServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _collector_service_pb2.ApplySourceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_collector_service_pb2.ApplySourceResponse, _abc.Awaitable[_collector_service_pb2.ApplySourceResponse]]:
-        """Makes the source be as given; the same document twice changes nothing."""
+        """Makes the source be as given, its keys too; the same document twice changes nothing."""
 
     @_abc_1.abstractmethod
     def ListSources(
@@ -121,5 +158,61 @@ class SourcesServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_collector_service_pb2.ListSourcesResponse, _abc.Awaitable[_collector_service_pb2.ListSourcesResponse]]:
         """The sources of a workspace, by id."""
+
+    @_abc_1.abstractmethod
+    def CreateSource(
+        self,
+        request: _collector_service_pb2.CreateSourceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_collector_service_pb2.CreateSourceResponse, _abc.Awaitable[_collector_service_pb2.CreateSourceResponse]]:
+        """Makes a source that does not exist yet, with a fresh write key."""
+
+    @_abc_1.abstractmethod
+    def GetSource(
+        self,
+        request: _collector_service_pb2.GetSourceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_collector_service_pb2.GetSourceResponse, _abc.Awaitable[_collector_service_pb2.GetSourceResponse]]:
+        """One source."""
+
+    @_abc_1.abstractmethod
+    def AddWriteKey(
+        self,
+        request: _collector_service_pb2.AddWriteKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_collector_service_pb2.AddWriteKeyResponse, _abc.Awaitable[_collector_service_pb2.AddWriteKeyResponse]]:
+        """Gives a source one more write key."""
+
+    @_abc_1.abstractmethod
+    def RotateWriteKeys(
+        self,
+        request: _collector_service_pb2.RotateWriteKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_collector_service_pb2.RotateWriteKeysResponse, _abc.Awaitable[_collector_service_pb2.RotateWriteKeysResponse]]:
+        """Gives a source a fresh write key and lets all others end."""
+
+    @_abc_1.abstractmethod
+    def RevokeWriteKey(
+        self,
+        request: _collector_service_pb2.RevokeWriteKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_collector_service_pb2.RevokeWriteKeyResponse, _abc.Awaitable[_collector_service_pb2.RevokeWriteKeyResponse]]:
+        """Ends a write key at once."""
+
+    @_abc_1.abstractmethod
+    def DisableSource(
+        self,
+        request: _collector_service_pb2.DisableSourceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_collector_service_pb2.DisableSourceResponse, _abc.Awaitable[_collector_service_pb2.DisableSourceResponse]]:
+        """Switches a source off: its events are refused."""
+
+    @_abc_1.abstractmethod
+    def EnableSource(
+        self,
+        request: _collector_service_pb2.EnableSourceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_collector_service_pb2.EnableSourceResponse, _abc.Awaitable[_collector_service_pb2.EnableSourceResponse]]:
+        """Switches a source on."""
 
 def add_SourcesServiceServicer_to_server(servicer: SourcesServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -6,6 +6,7 @@ Sources: who may send events."""
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -18,6 +19,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _IpHandling:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _IpHandlingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_IpHandling.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    IP_HANDLING_UNSPECIFIED: _IpHandling.ValueType  # 0
+    """All of it."""
+    IP_HANDLING_KEEP: _IpHandling.ValueType  # 1
+    """All of it."""
+    IP_HANDLING_TRUNCATE: _IpHandling.ValueType  # 2
+    """Its network: 24 bits of IPv4, 48 of IPv6."""
+    IP_HANDLING_DROP: _IpHandling.ValueType  # 3
+    """Nothing."""
+
+class IpHandling(_IpHandling, metaclass=_IpHandlingEnumTypeWrapper):
+    """What is kept of a client's address."""
+
+IP_HANDLING_UNSPECIFIED: IpHandling.ValueType  # 0
+"""All of it."""
+IP_HANDLING_KEEP: IpHandling.ValueType  # 1
+"""All of it."""
+IP_HANDLING_TRUNCATE: IpHandling.ValueType  # 2
+"""Its network: 24 bits of IPv4, 48 of IPv6."""
+IP_HANDLING_DROP: IpHandling.ValueType  # 3
+"""Nothing."""
+Global___IpHandling: _TypeAlias = IpHandling  # noqa: Y015
 
 class _HmacAlgorithm:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -83,6 +112,10 @@ class Source(_message.Message):
     DISABLED_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     WEBHOOK_FIELD_NUMBER: _builtins.int
+    ALLOWED_ORIGINS_FIELD_NUMBER: _builtins.int
+    IP_HANDLING_FIELD_NUMBER: _builtins.int
+    RATE_LIMIT_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
     """The workspace, for example "main"."""
     source_id: _builtins.str
@@ -91,6 +124,8 @@ class Source(_message.Message):
     """Events are refused while it is true."""
     version: _builtins.int
     """Version, set by the collector: rises with every change."""
+    ip_handling: Global___IpHandling.ValueType
+    """What is kept of the client's address, that of the request and the one in an event's context."""
     @_builtins.property
     def write_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Keys that clients send. Write only: the collector keeps hashes and never answers them."""
@@ -98,6 +133,20 @@ class Source(_message.Message):
     @_builtins.property
     def webhook(self) -> Global___Webhook:
         """For web hooks of services that are no SDK. Unset: any JSON that comes with a write key is one track event."""
+
+    @_builtins.property
+    def allowed_origins(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Pages that may send, for example "https://shop.example" or "https://*.shop.example"; "null" for pages without an origin. A request
+        whose Origin header is not among them is refused. Empty: every page may. Requests without an Origin are no pages.
+        """
+
+    @_builtins.property
+    def rate_limit(self) -> Global___RateLimit:
+        """How fast events may come; unset: as the installation says. Each replica of the collector counts for itself."""
+
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___WriteKey]:
+        """Its keys as far as they may be shown. Set by the collector."""
 
     def __init__(
         self,
@@ -108,14 +157,72 @@ class Source(_message.Message):
         disabled: _builtins.bool = ...,
         version: _builtins.int = ...,
         webhook: Global___Webhook | None = ...,
+        allowed_origins: _abc.Iterable[_builtins.str] | None = ...,
+        ip_handling: Global___IpHandling.ValueType = ...,
+        rate_limit: Global___RateLimit | None = ...,
+        keys: _abc.Iterable[Global___WriteKey] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["webhook", b"webhook"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rate_limit", b"rate_limit", "webhook", b"webhook"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["disabled", b"disabled", "source_id", b"source_id", "version", b"version", "webhook", b"webhook", "workspace_id", b"workspace_id", "write_keys", b"write_keys"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_origins", b"allowed_origins", "disabled", b"disabled", "ip_handling", b"ip_handling", "keys", b"keys", "rate_limit", b"rate_limit", "source_id", b"source_id", "version", b"version", "webhook", b"webhook", "workspace_id", b"workspace_id", "write_keys", b"write_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Source: _TypeAlias = Source  # noqa: Y015
+
+@_typing.final
+class WriteKey(_message.Message):
+    """A write key by what is public of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    fingerprint: _builtins.str
+    """The first 16 hexadecimal digits of the key's SHA-256."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When it stops being valid; unset: it does not."""
+
+    def __init__(
+        self,
+        *,
+        fingerprint: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "fingerprint", b"fingerprint"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteKey: _TypeAlias = WriteKey  # noqa: Y015
+
+@_typing.final
+class RateLimit(_message.Message):
+    """How fast events may come, steadily and at once."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    BURST_FIELD_NUMBER: _builtins.int
+    events_per_second: _builtins.float
+    """Steadily. Above 0, at most 1,000,000."""
+    burst: _builtins.int
+    """At once, after a pause; a request with more is refused as too large. 0: 2,500, or one second's worth if that is more."""
+    def __init__(
+        self,
+        *,
+        events_per_second: _builtins.float = ...,
+        burst: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["burst", b"burst", "events_per_second", b"events_per_second"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RateLimit: _TypeAlias = RateLimit  # noqa: Y015
 
 @_typing.final
 class Webhook(_message.Message):

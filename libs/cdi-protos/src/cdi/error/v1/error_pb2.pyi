@@ -55,7 +55,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_SOURCE_DISABLED: _ErrorReason.ValueType  # 15
     """The source exists and is switched off. Metadata: source."""
     ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 16
-    """More requests than the limit. Metadata: limit."""
+    """More events than the rate allows. Metadata: subject (whose rate it is), limit (events per second)."""
     ERROR_REASON_DEPENDENCY_UNAVAILABLE: _ErrorReason.ValueType  # 17
     """A part that this service needs does not answer. Metadata: dependency."""
     ERROR_REASON_NOT_FOUND: _ErrorReason.ValueType  # 18
@@ -88,6 +88,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A time further from the receive time than a client clock can explain. Metadata: field."""
     ERROR_REASON_INVALID_SIGNATURE: _ErrorReason.ValueType  # 32
     """A web hook without the signature that its source asks for, with a wrong one, or with one of too long ago."""
+    ERROR_REASON_ORIGIN_NOT_ALLOWED: _ErrorReason.ValueType  # 33
+    """A web page that the source does not list among those that may send. Metadata: source."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The reason of a fault. The name without its prefix, in lower case, is what HTTP answers, rejected events and metrics carry.
@@ -127,7 +129,7 @@ ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 14
 ERROR_REASON_SOURCE_DISABLED: ErrorReason.ValueType  # 15
 """The source exists and is switched off. Metadata: source."""
 ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 16
-"""More requests than the limit. Metadata: limit."""
+"""More events than the rate allows. Metadata: subject (whose rate it is), limit (events per second)."""
 ERROR_REASON_DEPENDENCY_UNAVAILABLE: ErrorReason.ValueType  # 17
 """A part that this service needs does not answer. Metadata: dependency."""
 ERROR_REASON_NOT_FOUND: ErrorReason.ValueType  # 18
@@ -160,4 +162,6 @@ ERROR_REASON_INVALID_TIME: ErrorReason.ValueType  # 31
 """A time further from the receive time than a client clock can explain. Metadata: field."""
 ERROR_REASON_INVALID_SIGNATURE: ErrorReason.ValueType  # 32
 """A web hook without the signature that its source asks for, with a wrong one, or with one of too long ago."""
+ERROR_REASON_ORIGIN_NOT_ALLOWED: ErrorReason.ValueType  # 33
+"""A web page that the source does not list among those that may send. Metadata: source."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -123,6 +123,7 @@ class Event(_message.Message):
     CLIENT_IP_FIELD_NUMBER: _builtins.int
     USER_AGENT_FIELD_NUMBER: _builtins.int
     SCHEMA_URI_FIELD_NUMBER: _builtins.int
+    SIGNALS_FIELD_NUMBER: _builtins.int
     VALIDATION_FIELD_NUMBER: _builtins.int
     CONSENT_FIELD_NUMBER: _builtins.int
     IDENTITY_FIELD_NUMBER: _builtins.int
@@ -186,6 +187,10 @@ class Event(_message.Message):
         """When it happened, corrected for the skew of the client's clock."""
 
     @_builtins.property
+    def signals(self) -> Global___ClientSignals:
+        """What the request says of its sender; unset when it says nothing."""
+
+    @_builtins.property
     def validation(self) -> Global___ValidationResult:
         """What the tracking plan said. Set by enrichment."""
 
@@ -228,18 +233,49 @@ class Event(_message.Message):
         client_ip: _builtins.str = ...,
         user_agent: _builtins.str = ...,
         schema_uri: _builtins.str = ...,
+        signals: Global___ClientSignals | None = ...,
         validation: Global___ValidationResult | None = ...,
         consent: Global___ConsentResult | None = ...,
         identity: Global___IdentityResult | None = ...,
         enrichments: Global___Enrichments | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["consent", b"consent", "enrichments", b"enrichments", "event_time", b"event_time", "identity", b"identity", "original_time", b"original_time", "received_time", b"received_time", "sent_time", b"sent_time", "validation", b"validation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consent", b"consent", "enrichments", b"enrichments", "event_time", b"event_time", "identity", b"identity", "original_time", b"original_time", "received_time", b"received_time", "sent_time", b"sent_time", "signals", b"signals", "validation", b"validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymous_id", b"anonymous_id", "category", b"category", "client_ip", b"client_ip", "consent", b"consent", "context", b"context", "enrichments", b"enrichments", "event_time", b"event_time", "external_ids", b"external_ids", "group_id", b"group_id", "identity", b"identity", "integrations", b"integrations", "message_id", b"message_id", "name", b"name", "original_time", b"original_time", "partition", b"partition", "previous_id", b"previous_id", "properties", b"properties", "received_time", b"received_time", "schema_uri", b"schema_uri", "sent_time", b"sent_time", "source_id", b"source_id", "traceparent", b"traceparent", "traits", b"traits", "type", b"type", "user_agent", b"user_agent", "user_id", b"user_id", "validation", b"validation", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymous_id", b"anonymous_id", "category", b"category", "client_ip", b"client_ip", "consent", b"consent", "context", b"context", "enrichments", b"enrichments", "event_time", b"event_time", "external_ids", b"external_ids", "group_id", b"group_id", "identity", b"identity", "integrations", b"integrations", "message_id", b"message_id", "name", b"name", "original_time", b"original_time", "partition", b"partition", "previous_id", b"previous_id", "properties", b"properties", "received_time", b"received_time", "schema_uri", b"schema_uri", "sent_time", b"sent_time", "signals", b"signals", "source_id", b"source_id", "traceparent", b"traceparent", "traits", b"traits", "type", b"type", "user_agent", b"user_agent", "user_id", b"user_id", "validation", b"validation", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Event: _TypeAlias = Event  # noqa: Y015
+
+@_typing.final
+class ClientSignals(_message.Message):
+    """What a request says of its sender. What follows from it is for consent and for those who query to decide."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DO_NOT_TRACK_FIELD_NUMBER: _builtins.int
+    GLOBAL_PRIVACY_CONTROL_FIELD_NUMBER: _builtins.int
+    BOT_FIELD_NUMBER: _builtins.int
+    do_not_track: _builtins.bool
+    """The header `DNT: 1`: do not track."""
+    global_privacy_control: _builtins.bool
+    """The header `Sec-GPC: 1`: do not sell or share."""
+    bot: _builtins.bool
+    """The User-Agent header is that of a crawler or a monitor. HTTP libraries, by which servers send, are none."""
+    def __init__(
+        self,
+        *,
+        do_not_track: _builtins.bool = ...,
+        global_privacy_control: _builtins.bool = ...,
+        bot: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bot", b"bot", "do_not_track", b"do_not_track", "global_privacy_control", b"global_privacy_control"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClientSignals: _TypeAlias = ClientSignals  # noqa: Y015
 
 @_typing.final
 class EventBatch(_message.Message):
