@@ -6,6 +6,8 @@ import base64
 import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -40,6 +42,10 @@ _IP_HANDLINGS: Final[Mapping[source_pb2.IpHandling.ValueType, IpHandling]] = {
     source_pb2.IP_HANDLING_DROP: "drop",
 }
 _NAMES = {number: name for name, number in TYPES.items()}
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_CACHED_SECONDS: Final = 10_000
+_OPENING_BRACE: Final = ord("{")
+_CLOSING_BRACE: Final = ord("}")
 
 
 def items_of(request: pb.IngestEventsRequest) -> Sequence[Item]:
@@ -171,11 +177,11 @@ def _item(event: pb.EventInput) -> Item:
             group_id=event.group_id,
             previous_id=event.previous_id,
             schema_uri=event.schema_uri,
-            original_timestamp=_seconds(event.original_time) if event.HasField("original_time") else None,
-            properties=_object("properties", event.properties),
-            traits=_object("traits", event.traits),
-            context=_object("context", event.context),
-            integrations=_object("integrations", event.integrations),
+            original_timestamp=_text(event.original_time) if event.HasField("original_time") else None,
+            properties=_object("properties", event.properties) if event.HasField("properties") else ABSENT,
+            traits=_object("traits", event.traits) if event.HasField("traits") else ABSENT,
+            context=_object("context", event.context) if event.HasField("context") else ABSENT,
+            integrations=_object("integrations", event.integrations) if event.HasField("integrations") else ABSENT,
         )
     except Fault as fault:
         return fault
@@ -183,11 +189,10 @@ def _item(event: pb.EventInput) -> Item:
 
 
 def _object(field: str, value: pb.JsonObject) -> msgspec.Raw:
-    form = value.WhichOneof("form")
-    if form is None:
+    if text := value.json:
+        return msgspec.Raw(_checked(field, text))
+    if not value.HasField("struct"):
         return ABSENT
-    if form == "json":
-        return msgspec.Raw(_checked(field, value.json)) if value.json else ABSENT
     try:
         return msgspec.Raw(msgspec.json.encode(json_format.MessageToDict(value.struct)))
     except json_format.Error as error:
@@ -195,6 +200,9 @@ def _object(field: str, value: pb.JsonObject) -> msgspec.Raw:
 
 
 def _checked(field: str, text: bytes) -> bytes:
+    # What nearly all are costs one look; the rest is looked at closely.
+    if text[0] == _OPENING_BRACE and text[-1] == _CLOSING_BRACE and json_text.check(text) is None:
+        return text
     repaired, fault = json_text.checked(text)
     if fault is not None or not json_text.is_object(repaired):
         raise invalid(field, "UTF-8 JSON text of an object is expected")
@@ -206,7 +214,16 @@ def _micros(time: Timestamp) -> int | None:
     return micros if MIN_INSTANT_US <= micros <= MAX_INSTANT_US else None
 
 
-def _seconds(time: Timestamp) -> str:
-    if _micros(time) is None:
+def _text(time: Timestamp) -> str:
+    """A time as SDKs write it, to microseconds; a tenth of what ``Timestamp.ToJsonString`` costs."""
+    if (micros := _micros(time)) is None:
         raise invalid("original_time", "a time between the years 1 and 9999 is expected")
-    return time.ToJsonString()
+    seconds, rest = divmod(micros, 1_000_000)
+    millis, below = divmod(rest, 1_000)
+    return f"{_second(seconds)}.{rest:06d}Z" if below else f"{_second(seconds)}.{millis:03d}Z"
+
+
+@lru_cache(_CACHED_SECONDS)
+def _second(seconds: int) -> str:
+    """A second in UTC, without its zone. Events of one time share it."""
+    return (_EPOCH + timedelta(seconds=seconds)).replace(tzinfo=None).isoformat()

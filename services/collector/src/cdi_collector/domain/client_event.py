@@ -132,8 +132,10 @@ def raw_items(body: bytes) -> Sequence[bytes]:
 
 def nesting_fault(event: ClientEvent) -> Fault | None:
     """Why an event is refused for an object that is nested too deep, or ``None``."""
-    for field in _OBJECTS:
-        text = bytes(getattr(event, field))
+    for field, raw in zip(_OBJECTS, (event.properties, event.traits, event.context, event.integrations), strict=True):
+        if raw is ABSENT:
+            continue
+        text = bytes(raw)
         # Counting is cheap and settles nearly all; only a text with more brackets than levels allowed is looked at closely.
         if len(text) > 2 * MAX_NESTING and text.count(b"{") + text.count(b"[") > MAX_NESTING and json_text.too_deep(text):
             metadata = {"limit": str(MAX_NESTING)}
