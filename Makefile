@@ -4,6 +4,7 @@
 #   make test     every test                  make check    linters, types, architecture, protocol
 #   make up       the suite in the foreground make bench    BENCH=<name>, default whole-way
 #   make protos   regenerate code             make baseline accept the protocol as the new compatibility baseline
+#   make fuzz     the collector's decoders against made-up input; FUZZ_SECONDS=<for each>, default 20
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -23,7 +24,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A process that may not keep bytecode compiles a thousand modules at every start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo up test check protos baseline bench clean
+.PHONY: help setup demo up test check protos baseline bench fuzz clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -63,6 +64,10 @@ baseline: setup
 bench: setup
 	@mkdir -p build/bench
 	$(BIN)/python -m bench.$(subst -,_,$(BENCH))
+
+fuzz: setup
+	@test -d $(VENV)/lib/python*/site-packages/atheris || $(BIN)/python -m pip install --quiet --no-compile --only-binary=:all: --requirement requirements-fuzz.txt
+	$(BIN)/python -m tools.fuzz
 
 clean:
 	rm -rf build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -70,3 +70,13 @@ def test_objects_stay_the_bytes_that_were_sent(given: bytes, kept: bytes) -> Non
     item = item_of(context=pb.JsonObject(json=given))
     assert isinstance(item, ClientEvent)
     assert bytes(item.context) == kept
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("-inf"), float("nan")])
+def test_a_struct_with_a_number_that_json_lacks_refuses_its_event(number: float) -> None:
+    given = pb.JsonObject()
+    given.struct.update({"a": [1, {"b": 2}]})
+    given.struct["a"][1]["b"] = number
+    item = item_of(traits=given)
+    assert isinstance(item, Fault)
+    assert (item.reason, item.metadata) == (error_pb2.ERROR_REASON_INVALID_FIELD, {"field": "traits"})

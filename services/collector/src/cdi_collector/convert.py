@@ -195,7 +195,8 @@ def _object(field: str, value: pb.JsonObject) -> msgspec.Raw:
         return ABSENT
     try:
         return msgspec.Raw(msgspec.json.encode(json_format.MessageToDict(value.struct)))
-    except json_format.Error as error:
+    except (json_format.Error, ValueError) as error:
+        # Which of them it is depends on the release of protobuf; the native one lets ValueError through.
         raise invalid(field, "a number of a Struct has to be finite") from error
 
 
