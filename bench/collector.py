@@ -18,6 +18,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,6 +45,7 @@ IDLE_CONNECTIONS: Final = 2_000
 REQUESTS_PER_IDLE_CONNECTION: Final = 5
 CALLS_UNDER_WAY: Final = 16
 LATENCY_SECONDS: Final = 10
+ADMIN_TOKEN: Final = "bench-admin"
 INGEST: Final = "/cdi.collector.v1.CollectorService/IngestEvents"
 GOALS: Final[Mapping[str, float]] = {
     "single_requests_per_second": 5_000,
@@ -130,6 +132,7 @@ def servers(directory: Path, core: int) -> Iterator[Servers]:
             "CDI_NATS_URL": nats.url,
             "CDI_DATABASE_URL": postgres.create_database("collector"),
             "CDI_SPOOL_DIRECTORY": str(directory / "spool"),
+            "CDI_ADMIN_TOKEN_HASHES": sha256(ADMIN_TOKEN.encode()).hexdigest(),
         }
         collector = ServiceProcess("collector", environment, directory)
         collector.migrate()
@@ -142,7 +145,9 @@ def servers(directory: Path, core: int) -> Iterator[Servers]:
         empty.await_ready(lambda: output.read_text().endswith("\n"), 10)
         source = Source(workspace_id="bench", source_id="web", write_keys=[WRITE_KEY])
         with grpc.insecure_channel(collector.grpc) as channel:
-            SourcesServiceStub(channel).ApplySource(pb.ApplySourceRequest(source=source))
+            SourcesServiceStub(channel).ApplySource(
+                pb.ApplySourceRequest(source=source), metadata=(("authorization", f"Bearer {ADMIN_TOKEN}"),)
+            )
         yield Servers(collector, empty, output.read_text().strip())
 
 
