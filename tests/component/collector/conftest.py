@@ -24,6 +24,9 @@ from cdi_runtime.bus import Bus, Message, connect
 WRITE_KEY = "test-key"
 ADMIN_TOKEN = "test-admin"
 ADMIN = (("authorization", f"Bearer {ADMIN_TOKEN}"),)
+ADMITTING = {"CDI_ADMIN_TOKEN_HASHES": hashlib.sha256(ADMIN_TOKEN.encode()).hexdigest()}
+"""The setting of a collector that takes ``ADMIN``."""
+
 HOOK_SECRET = "whsec_test"
 BASIC = {"Authorization": "Basic " + base64.b64encode(f"{WRITE_KEY}:".encode()).decode()}
 
@@ -95,7 +98,7 @@ def collector(module_nats: NatsServer, module_database_url: str, tmp_path_factor
         "CDI_HEAD_SECONDS": "1",
         "CDI_SNOWPLOW_POST_PATHS": "com.acme/track",
         "CDI_SNOWPLOW_REDIRECT_HOSTS": "shop.example",
-        "CDI_ADMIN_TOKEN_HASHES": hashlib.sha256(ADMIN_TOKEN.encode()).hexdigest(),
+        **ADMITTING,
         "HOOK_SECRET": HOOK_SECRET,
     }
     process = ServiceProcess("collector", environment, tmp_path_factory.mktemp("collector"))

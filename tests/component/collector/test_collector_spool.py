@@ -19,7 +19,7 @@ from cdi.event.v1 import event_pb2
 from cdi_cli.embedded import NatsServer, ProcessFailed, ServiceProcess
 from cdi_testing import eventually
 
-from .conftest import WRITE_KEY, Answer, Stored, apply_source, post
+from .conftest import ADMITTING, WRITE_KEY, Answer, Stored, apply_source, post
 
 PEOPLE = 6
 CUT_OFF = (OSError, http.client.HTTPException)
@@ -30,6 +30,7 @@ def process(name: str, nats: NatsServer, database_url: str, directory: Path, **s
     environment = {
         "CDI_NATS_URL": nats.url,
         "CDI_DATABASE_URL": database_url,
+        **ADMITTING,
         "CDI_SPOOL_DIRECTORY": str(directory / f"{name}-spool"),
         "CDI_SPOOL_SEGMENT_BYTES": str(64 * 1024),
         **settings,

@@ -18,7 +18,7 @@ from cdi_cli.documents import apply_document, read_documents
 from cdi_cli.embedded import ServiceProcess
 from cdi_cli.peers import connect_peers
 
-from .conftest import HOOK_SECRET, WRITE_KEY, Answer, Stored, post
+from .conftest import ADMIN, ADMIN_TOKEN, HOOK_SECRET, WRITE_KEY, Answer, Stored, post
 
 DOCUMENT = """\
 apiVersion: cdi/v1
@@ -40,7 +40,7 @@ CHARGE = {"id": "evt_1", "type": "charge.succeeded", "created": 1_767_323_046, "
 async def applied(collector: ServiceProcess, tmp_path: Path, text: str) -> Any:
     (tmp_path / "source.yaml").write_text(text)
     (document,) = read_documents([tmp_path / "source.yaml"])
-    async with connect_peers(SimpleNamespace(grpc=lambda _: collector.grpc)) as peers:  # type: ignore[arg-type]
+    async with connect_peers(SimpleNamespace(grpc=lambda _: collector.grpc, admin_token=ADMIN_TOKEN)) as peers:  # type: ignore[arg-type]
         return await apply_document(peers, document)
 
 
@@ -112,21 +112,23 @@ async def test_the_rules_are_changed_listed_and_checked(collector: ServiceProces
 
     with grpc.insecure_channel(collector.grpc) as channel:
         sources = SourcesServiceStub(channel)
-        listed = {source.source_id: source for source in sources.ListSources(ListSourcesRequest(workspace_id="acme")).sources}
+        listed = {
+            source.source_id: source for source in sources.ListSources(ListSourcesRequest(workspace_id="acme"), metadata=ADMIN).sources
+        }
         assert listed["billing"].webhook.mapping.event == "billed"
         assert list(listed["billing"].webhook.signature.secrets) == ["env:HOOK_SECRET"]
         assert not listed["web"].HasField("webhook")
 
         keyless = Source(workspace_id="acme", source_id="keyless", webhook=listed["billing"].webhook)
-        sources.ApplySource(ApplySourceRequest(source=keyless))
+        sources.ApplySource(ApplySourceRequest(source=keyless), metadata=ADMIN)
         assert signed_post(collector, json.dumps(CHARGE).encode(), path="/v1/webhook/acme/keyless").status == 200
 
         keyless.webhook.signature.secrets[:] = ["env:NOT_THERE"]
-        sources.ApplySource(ApplySourceRequest(source=keyless))
+        sources.ApplySource(ApplySourceRequest(source=keyless), metadata=ADMIN)
         answer = signed_post(collector, json.dumps(CHARGE).encode(), path="/v1/webhook/acme/keyless")
         assert (answer.status, answer.body["code"], answer.headers["retry-after"]) == (503, "dependency_unavailable", "1")
 
         wrong = Webhook(signature=WebhookSignature(header="X", secrets=["plain"]), mapping=WebhookMapping(type="alias"))
         with pytest.raises(grpc.RpcError) as raised:
-            sources.ApplySource(ApplySourceRequest(source=Source(workspace_id="acme", source_id="wrong", webhook=wrong)))
+            sources.ApplySource(ApplySourceRequest(source=Source(workspace_id="acme", source_id="wrong", webhook=wrong)), metadata=ADMIN)
         assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
