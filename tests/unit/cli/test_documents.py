@@ -124,3 +124,14 @@ def test_the_shop_example_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHOP_WEBHOOK_URL", "http://127.0.0.1:1/")
     documents = read_documents([Path(__file__).parents[3] / "examples" / "shop.yaml"])
     assert {document.kind for document in documents} == set(APPLY_ORDER)
+
+
+def test_a_source_may_say_what_it_protects(tmp_path: Path) -> None:
+    spec = "  allowedOrigins: ['https://shop.example']\n  ipHandling: drop\n  rateLimit: {eventsPerSecond: 2.5, burst: 10}\n"
+    (document,) = read_documents([written(tmp_path, SOURCE + spec)])
+    assert isinstance(document, SourceDocument)
+    assert document.spec.rate_limit is not None
+    assert (document.spec.allowed_origins, document.spec.ip_handling) == (["https://shop.example"], "drop")
+    assert (document.spec.rate_limit.events_per_second, document.spec.rate_limit.burst) == (2.5, 10)
+    assert "ipHandling" in complaint(tmp_path, SOURCE + "  ipHandling: hide\n")
+    assert "eventsPerSecond" in complaint(tmp_path, SOURCE + "  rateLimit: {eventsPerSecond: 0}\n")
