@@ -8,7 +8,6 @@ connections that have all sent. Everything that is answered 200 has been stored 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import resource
 import shutil
@@ -27,15 +26,14 @@ import msgspec
 import orjson
 import psutil
 import uvloop
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from bench import report
 from bench.hammer import Hammer, Struck, http_request
+from bench.hammer_grpc import GrpcHammer, grpc_request
 from bench.traffic import WRITE_KEY, events, percentile
 from cdi.collector.v1 import collector_service_pb2 as pb
 from cdi.collector.v1.collector_service_pb2_grpc import SourcesServiceStub
 from cdi.collector.v1.source_pb2 import Source
-from cdi.event.v1 import event_pb2
 from cdi_cli.embedded import ChildProcess, NatsServer, PostgresServer, ServiceProcess
 
 BATCH: Final = 100
@@ -43,10 +41,8 @@ SINGLE_CONNECTIONS: Final = 64
 BATCH_CONNECTIONS: Final = 16
 IDLE_CONNECTIONS: Final = 2_000
 REQUESTS_PER_IDLE_CONNECTION: Final = 5
-CALLS_UNDER_WAY: Final = 16
 LATENCY_SECONDS: Final = 10
 ADMIN_TOKEN: Final = "bench-admin"
-INGEST: Final = "/cdi.collector.v1.CollectorService/IngestEvents"
 GOALS: Final[Mapping[str, float]] = {
     "single_requests_per_second": 5_000,
     "single_ratio_to_empty_app": 0.35,
@@ -151,55 +147,6 @@ def servers(directory: Path, core: int) -> Iterator[Servers]:
         yield Servers(collector, empty, output.read_text().strip())
 
 
-def grpc_request(batch: list[dict[str, Any]]) -> bytes:
-    """Events in the fast form: objects as JSON bytes."""
-    return pb.IngestEventsRequest(events=[_input(event) for event in batch]).SerializeToString()
-
-
-def _input(event: Mapping[str, Any]) -> pb.EventInput:
-    happened = Timestamp()
-    happened.FromJsonString(event["timestamp"])
-    made = pb.EventInput(
-        message_id=event["messageId"],
-        type=event_pb2.EventType.Value(f"EVENT_TYPE_{event['type'].upper()}"),
-        name=event.get("event") or event.get("name") or "",
-        user_id=event["userId"] or "",
-        anonymous_id=event["anonymousId"],
-        original_time=happened,
-    )
-    for name in ("properties", "traits", "context"):
-        if name in event:
-            getattr(made, name).json = orjson.dumps(event[name])
-    return made
-
-
-class GrpcHammer:
-    """Unary calls whose requests are prepared bytes and whose answers stay bytes, except that the first is looked at."""
-
-    def __init__(self, channel: grpc.aio.Channel, requests: list[bytes]) -> None:
-        self._call = channel.unary_unary(INGEST, request_serializer=None, response_deserializer=None)
-        self._requests = requests
-        self._metadata = (("authorization", f"Bearer {WRITE_KEY}"),)
-
-    async def closed(self, seconds: float) -> Struck:
-        """A fixed number of calls under way for some seconds."""
-        first = pb.IngestEventsResponse.FromString(await self._call(self._requests[0], metadata=self._metadata))
-        if any(result.status.code for result in first.results) or len(first.results) != BATCH:
-            raise RuntimeError("not everything was taken")
-        struck, started = Struck(), time.perf_counter()
-
-        async def caller(offset: int) -> None:
-            at = offset
-            while time.perf_counter() < started + seconds:
-                await self._call(self._requests[at % len(self._requests)], metadata=self._metadata)
-                struck.answered += 1
-                at += CALLS_UNDER_WAY
-
-        await asyncio.gather(*(caller(offset) for offset in range(CALLS_UNDER_WAY)))
-        struck.seconds = time.perf_counter() - started
-        return struck
-
-
 async def connected(requests: list[bytes], address: str, connections: int) -> Hammer:
     hammer = Hammer(requests)
     await hammer.connect(address, connections)
@@ -236,15 +183,27 @@ async def measure(running: Servers, rounds: int, seconds: float, generator_core:
         raise RuntimeError(f"not everything was taken: {struck.refused}")
     for hammer in (reference, single, batched):
         hammer.close()
-    figures = await _memory(running, singles)
+    return (
+        await _memory(running, singles)
+        | _rates(phases)
+        | {
+            "single_p50_ms_at_half_load": round(percentile(struck.latencies, 0.5) * 1000, 1),
+            "single_p99_ms_at_half_load": round(percentile(struck.latencies, 0.99) * 1000, 1),
+            "half_load_requests_per_second": round(rate),
+        }
+    )
+
+
+def _rates(phases: Mapping[str, Phase]) -> dict[str, Any]:
+    """Medians over the rounds, and the rounds themselves."""
     ratios = [own.per_second / empty.per_second for own, empty in zip(phases["single"].rounds, phases["empty"].rounds, strict=True)]
-    return figures | {
+    return {
         "empty_app_requests_per_second": round(phases["empty"].median("per_second")),
         "single_requests_per_second": round(phases["single"].median("per_second")),
         "single_ratio_to_empty_app": round(statistics.median(ratios), 3),
-        "single_p50_ms_at_half_load": round(percentile(struck.latencies, 0.5) * 1000, 1),
-        "single_p99_ms_at_half_load": round(percentile(struck.latencies, 0.99) * 1000, 1),
-        "half_load_requests_per_second": round(rate),
+        "single_cpu_ratio_to_empty_app": round(
+            phases["empty"].median("server_us_per_request") / phases["single"].median("server_us_per_request"), 3
+        ),
         "batch_events_per_second": round(phases["batch"].median("per_second")),
         "grpc_events_per_second": round(phases["grpc"].median("per_second")),
         "rounds": {name: [msgspec.to_builtins(done) for done in phase.rounds] for name, phase in phases.items()},
@@ -287,6 +246,7 @@ def show(figures: Mapping[str, Any]) -> None:
     memory = f"{figures['rss_mb_before_connections']} / {figures['rss_mb_with_2000_connections']}"
     summary = [
         ["single events: ratio to the empty app", f"{figures['single_ratio_to_empty_app']:.2f}"],
+        ["the same by CPU per request, which busy neighbours disturb less", f"{figures['single_cpu_ratio_to_empty_app']:.2f}"],
         [f"p50 / p99 ms at {figures['half_load_requests_per_second']:,} requests/s", latency],
         ["RSS MB without connections / with 2,000", memory],
     ]
