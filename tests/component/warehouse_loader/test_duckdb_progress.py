@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import duckdb
+
 from cdi.event.v1 import outcome_pb2
 from cdi_warehouse_loader.domain.load import CountKey, Load, Position, StreamPartition
 from cdi_warehouse_loader.ports import QueryLimits
@@ -33,3 +35,19 @@ def test_progress_of_many_loads_is_folded_and_stays_what_it_is(tmp_path: Path) -
     again = open_file(Options(path))
     assert (again.positions, again.counts()) == (positions, expected)
     again.close()
+
+
+def test_a_file_of_the_first_loaders_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "warehouse.duckdb"
+    with duckdb.connect(str(path)) as old:
+        old.execute("create schema _cdi")
+        keyed = "stream varchar, partition integer, sequence bigint, source_sequence bigint, primary key (stream, partition)"
+        old.execute(f"create table _cdi.positions ({keyed})")
+        old.execute("create table _cdi.outcome_counts (sink varchar, outcome integer, reason varchar, events bigint)")
+        old.execute("insert into _cdi.positions values ('ENRICHED', 3, 17, 90)")
+        old.execute("insert into _cdi.outcome_counts values (?, ?, ?, 12)", [LOADED.sink, int(LOADED.outcome), LOADED.reason])
+    for _ in range(2):
+        warehouse = open_file(Options(path))
+        assert warehouse.positions == {StreamPartition("ENRICHED", 3): Position(17, 90)}
+        assert warehouse.counts() == {LOADED: 12}
+        warehouse.close()

@@ -77,6 +77,9 @@ class DuckDbWarehouse:
         with self._transaction(keep=True):
             for statement in sql.OWN_TABLES:
                 self._loading.execute(statement)
+            if self._loading.execute(sql.HAS_KEYED_PROGRESS).fetchall() == [(True,)]:
+                for statement in sql.TAKE_KEYED_PROGRESS:
+                    self._loading.execute(statement)
         self._read_state()
 
     def ensure_tables(self, schema: str) -> None:

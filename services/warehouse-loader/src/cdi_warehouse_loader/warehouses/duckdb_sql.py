@@ -29,6 +29,16 @@ Progress and outcomes are appended to and summed up when read: a load that looke
 write them. Now and then the rows are folded into one per key.
 """
 
+HAS_KEYED_PROGRESS: Final = """select count(*) = 2 from duckdb_tables()
+    where database_name = current_database() and schema_name = '_cdi' and table_name in ('positions', 'outcome_counts')"""
+TAKE_KEYED_PROGRESS: Final = (
+    "insert into _cdi.progress select stream, partition, sequence, source_sequence from _cdi.positions",
+    "insert into _cdi.outcomes select sink, outcome, reason, events from _cdi.outcome_counts",
+    "drop table _cdi.positions",
+    "drop table _cdi.outcome_counts",
+)
+"""Files of the first loaders have one row per key in tables of other names: without their positions all would be loaded again."""
+
 READ_CATALOG: Final = """select schema_name, table_name, column_name, data_type from duckdb_columns()
     where database_name = current_database() and not internal and schema_name <> '_cdi'"""
 READ_POSITIONS: Final = """select stream, partition, max(sequence), arg_max(source_sequence, sequence)
