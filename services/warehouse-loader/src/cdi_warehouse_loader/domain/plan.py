@@ -110,7 +110,7 @@ class _SchemaPlan:
         self._context.add_to(built, rows, picks)
         self._add_own(built, table, rows, picks)
         oldest = min(map(self._columns.received_us.__getitem__, rows))
-        return TableLoad(self._schema, table, built.batch(), {**start, **built.added}, built.widened, oldest_us=oldest)
+        return TableLoad(self._schema, table, built.batch(), {**start, **built.added}, built.widened, oldest_us=oldest or None)
 
     def _add_own(self, built: TableColumns, table: str, rows: Sequence[int], picks: Picks) -> None:
         own = layout.OWN_COLUMNS.get(table)
@@ -143,7 +143,7 @@ class _SchemaPlan:
         shared = self._columns.shared
         built.add_picked({name: shared[name] for name in layout.STARTING_TABLES[table] if name != "id"}, Picks(order))
         oldest = min(map(self._columns.received_us.__getitem__, order))
-        return [TableLoad(self._schema, table, built.batch(), built.added, built.widened, ("workspace_id", "id"), oldest)]
+        return [TableLoad(self._schema, table, built.batch(), built.added, built.widened, ("workspace_id", "id"), oldest or None)]
 
 
 def discard_rows(discards: Sequence[Discard]) -> Any:
