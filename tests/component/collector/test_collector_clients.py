@@ -1,7 +1,6 @@
 """The clients in examples/ against a running collector, and a client that sends without reading the answers."""
 
 import asyncio
-import os
 import shutil
 import subprocess
 import sys
@@ -11,7 +10,6 @@ from pathlib import Path
 
 import grpc
 import psutil
-import pytest
 
 from cdi.collector.v1.collector_service_pb2 import EventInput, IngestEventsRequest, JsonObject, StreamEventsRequest
 from cdi.collector.v1.collector_service_pb2_grpc import CollectorServiceStub
@@ -20,11 +18,9 @@ from cdi_cli.embedded import NatsServer, ServiceProcess
 from cdi_testing import eventually
 
 from .conftest import WRITE_KEY, Stored
+from .npm import npm_packages
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
-NODE_PACKAGES = os.environ.get("CDI_NODE_MODULES", "")
-"""A folder with the packages of examples/node, for machines that have them elsewhere."""
-
 _EXPECTED = ["IngestEvents: 10 stored", "StreamEvents: 100 stored"]
 
 
@@ -51,18 +47,13 @@ async def test_the_python_client_sends_again(collector: ServiceProcess, module_n
 
 
 async def test_the_node_client(collector: ServiceProcess, stored: Stored, tmp_path: Path) -> None:
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("there is no node")
-    packages = Path(NODE_PACKAGES) if NODE_PACKAGES else EXAMPLES / "node" / "node_modules"
-    if not (packages / "@grpc").is_dir():
-        pytest.skip("the packages of examples/node are not installed: npm install there, or set CDI_NODE_MODULES")
+    packages = npm_packages(EXAMPLES / "node", "node-example")
     project = tmp_path / "examples" / "node"
     project.mkdir(parents=True)
     shutil.copy(EXAMPLES / "node" / "client.mjs", project)
     (project / "node_modules").symlink_to(packages)
     (tmp_path / "protos").symlink_to(EXAMPLES.parent / "protos")
-    await sends_its_events([node, str(project / "client.mjs")], collector, stored)
+    await sends_its_events(["node", str(project / "client.mjs")], collector, stored)
 
 
 async def sends_its_events(command: list[str], collector: ServiceProcess, stored: Stored) -> None:

@@ -1,12 +1,11 @@
 """Real SDKs against a running collector: every call they have, and what they do when they are refused at first.
 
-Those from npm are installed by the test run into build/node; without node and npm their tests are skipped.
+Those from npm are installed by the test run (``npm.py``).
 """
 
 import asyncio
 import json
 import os
-import shutil
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -21,10 +20,10 @@ from cdi.event.v1.event_pb2 import Event
 from cdi_cli.embedded import ServiceProcess
 
 from .conftest import WRITE_KEY, Stored
+from .npm import npm_packages
 from .unreliable import LOST, unreliable
 
 NODE = Path(__file__).parent / "node"
-INSTALLED = Path(__file__).parents[3] / "build" / "node"
 SIX = {"m-identify", "m-track", "m-page", "m-screen", "m-group", "m-alias"}
 FAILURES = {"429": [429], "503": [503], "429-503": [429, 503], "answer-lost": [LOST]}
 
@@ -32,18 +31,7 @@ FAILURES = {"429": [429], "503": [503], "429-503": [429, 503], "answer-lost": [L
 @pytest.fixture(scope="session")
 def npm() -> Path:
     """Where the SDKs of ``node/package.json`` are installed."""
-    if not (shutil.which("node") and shutil.which("npm")):
-        pytest.skip("node and npm are needed to run the SDKs from npm")
-    INSTALLED.mkdir(parents=True, exist_ok=True)
-    wanted, known = NODE / "package.json", INSTALLED / "package.json"
-    if not ((INSTALLED / "node_modules").is_dir() and known.exists() and known.read_text() == wanted.read_text()):
-        command = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts", "--loglevel=error"]
-        shutil.copy(wanted, known)
-        result = subprocess.run(command, cwd=INSTALLED, capture_output=True, text=True, check=False, timeout=110)
-        if result.returncode:
-            known.unlink()
-            pytest.fail(f"npm install failed: {result.stderr[-2_000:]}")
-    return INSTALLED / "node_modules"
+    return npm_packages(NODE, "node")
 
 
 async def send(npm: Path, sdk: str, url: str) -> None:
