@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Final
 
 import orjson
-from google.protobuf.message import DecodeError
 
 from cdi.collector.v1 import collector_service_pb2 as pb
 from cdi.event.v1.event_pb2 import EVENT_TYPE_TRACK, Event, EventBatch
-from cdi_collector import convert
+from cdi_collector.convert import ingest
 from cdi_collector.domain import json_text
 from cdi_collector.domain.client_event import ClientEvent, Item
 from cdi_collector.domain.compression import decompressed
@@ -62,13 +61,13 @@ def _unzipped(data: bytes) -> None:
 
 
 def _called(data: bytes) -> None:
-    """Bytes as a gRPC request; what protobuf refuses never reaches the service."""
+    """Bytes as a gRPC request."""
     try:
-        request = pb.IngestEventsRequest.FromString(data)
-    except DecodeError:
+        batch = ingest.batch_of(data)
+    except Fault:
         return
-    items = convert.items_of(request)[:MAX_BATCH_EVENTS]
-    _hold(items, convert.sent_us_of(request), None)
+    items = ingest.items_of(batch)[:MAX_BATCH_EVENTS]
+    _hold(items, ingest.sent_us_of(batch), None)
 
 
 DECODERS: Final[Mapping[str, Callable[[bytes], None]]] = {

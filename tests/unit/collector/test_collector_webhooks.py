@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdi.collector.v1 import source_pb2
-from cdi_collector import convert
+from cdi_collector.convert import sources
 from cdi_collector.domain import json_text, webhook_rules, webhooks
 from cdi_collector.domain.client_event import ABSENT, ClientEvent
 from cdi_collector.domain.webhooks import MappingRule, SignatureRule, WebhookRule, at, map_event, verify
@@ -255,7 +255,7 @@ def test_what_a_mapping_may_not_be(changes: dict[str, Any]) -> None:
 def test_a_rule_is_the_same_as_a_message() -> None:
     for signature in (None, *(replace(rule, secrets=("env:A", "env:B")) for rule in RULES.values())):
         rule = WebhookRule(signature, MappingRule(event="/type", properties="/data"))
-        assert convert.webhook_of(convert.webhook_message(rule)) == rule
-    assert convert.webhook_of(source_pb2.Webhook()) == WebhookRule()
+        assert sources.webhook_of(sources.webhook_message(rule)) == rule
+    assert sources.webhook_of(source_pb2.Webhook()) == WebhookRule()
     given = source_pb2.Webhook(signature=source_pb2.WebhookSignature(header="X", secrets=["env:A"]))
-    assert convert.webhook_of(given) == WebhookRule(SignatureRule("X", secrets=("env:A",)))
+    assert sources.webhook_of(given) == WebhookRule(SignatureRule("X", secrets=("env:A",)))

@@ -76,12 +76,9 @@ def _default_rate(settings: Settings) -> RateLimit | None:
 
 def _registrations(settings: Settings, collector: Collector, budget: Budget, sources: Sources) -> list[rpc.Registration]:
     services = collector_service_pb2.DESCRIPTOR.services_by_name
+    taking = CollectorServicer(collector, budget)
     return [
-        rpc.Registration(
-            collector_service_pb2_grpc.add_CollectorServiceServicer_to_server,
-            CollectorServicer(collector, budget),
-            services["CollectorService"].full_name,
-        ),
+        rpc.Registration(taking.add_to_server, taking, services["CollectorService"].full_name),
         rpc.Registration(
             collector_service_pb2_grpc.add_SourcesServiceServicer_to_server,
             SourcesServicer(sources),

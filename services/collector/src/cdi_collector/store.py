@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cdi.collector.v1 import source_pb2
 from cdi.error.v1 import error_pb2
-from cdi_collector import convert
+from cdi_collector.convert.sources import webhook_message, webhook_of
 from cdi_collector.domain.protection import Protection
 from cdi_collector.domain.rate_limit import RateLimit
 from cdi_collector.domain.sources import Source, SourceSnapshot
@@ -148,7 +148,7 @@ def _values(source: Source) -> dict[str, Any]:
     return {
         "disabled": source.disabled,
         "version": source.version,
-        "webhook": None if source.webhook is None else convert.webhook_message(source.webhook).SerializeToString(deterministic=True),
+        "webhook": None if source.webhook is None else webhook_message(source.webhook).SerializeToString(deterministic=True),
         "allowed_origins": list(protection.allowed_origins),
         "ip_handling": protection.ip_handling,
         "rate_events_per_second": None if limit is None else limit.events_per_second,
@@ -165,7 +165,7 @@ def _source(row: Row[Any], keys: Iterable[tuple[bytes, datetime | None]]) -> Sou
         row.disabled,
         row.version,
         frozenset(expire_times),
-        None if row.webhook is None else convert.webhook_of(source_pb2.Webhook.FromString(row.webhook)),
+        None if row.webhook is None else webhook_of(source_pb2.Webhook.FromString(row.webhook)),
         Protection(tuple(row.allowed_origins), row.ip_handling, rate),
         {digest: (when - _EPOCH) // timedelta(microseconds=1) for digest, when in expire_times.items() if when is not None},
     )

@@ -20,6 +20,12 @@ Time = str | int | float | None
 ABSENT: Final = msgspec.Raw(b"")
 
 
+class Instant(int):
+    """A time that needs no reading: microseconds since 1970, within what a ``Timestamp`` can say."""
+
+    __slots__ = ()
+
+
 class ClientEvent(msgspec.Struct, rename="camel", gc=False):
     """One event in Segment's words; ``None`` and an empty ``Raw`` mean absent, and so does JSON's null.
 
@@ -133,14 +139,17 @@ def raw_items(body: bytes) -> Sequence[bytes]:
 def nesting_fault(event: ClientEvent) -> Fault | None:
     """Why an event is refused for an object that is nested too deep, or ``None``."""
     for field, raw in zip(_OBJECTS, (event.properties, event.traits, event.context, event.integrations), strict=True):
-        if raw is ABSENT:
-            continue
-        text = bytes(raw)
-        # Counting is cheap and settles nearly all; only a text with more brackets than levels allowed is looked at closely.
-        if len(text) > 2 * MAX_NESTING and text.count(b"{") + text.count(b"[") > MAX_NESTING and json_text.too_deep(text):
-            metadata = {"limit": str(MAX_NESTING)}
-            return Rejected(error_pb2.ERROR_REASON_NESTING_TOO_DEEP, f"{field} is nested too deep", metadata=metadata)
+        if raw is not ABSENT and (fault := depth_fault(field, bytes(raw))) is not None:
+            return fault
     return None
+
+
+def depth_fault(field: str, text: bytes) -> Fault | None:
+    """Why the checked JSON of a field is refused for being nested too deep, or ``None``."""
+    if json_text.is_shallow(text) or not json_text.too_deep(text):
+        return None
+    metadata = {"limit": str(MAX_NESTING)}
+    return Rejected(error_pb2.ERROR_REASON_NESTING_TOO_DEEP, f"{field} is nested too deep", metadata=metadata)
 
 
 def wrong_type(error: msgspec.ValidationError) -> Fault:

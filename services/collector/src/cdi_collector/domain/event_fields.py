@@ -14,7 +14,7 @@ import msgspec
 from cdi.error.v1 import error_pb2
 from cdi.event.v1 import event_pb2
 from cdi_collector.domain import wire
-from cdi_collector.domain.client_event import ABSENT, ClientEvent, Identifier
+from cdi_collector.domain.client_event import ABSENT, ClientEvent, Identifier, Instant
 from cdi_collector.domain.limits import MAX_BATCH_EVENTS, MAX_EVENT_BYTES, MAX_ID_LENGTH, MAX_NAME_LENGTH
 from cdi_kernel.clock import correct_skew, parse_instant
 from cdi_kernel.faults import Fault, InvalidArgument, Rejected, TooLarge
@@ -123,13 +123,16 @@ def append_times(parts: list[bytes], item: ClientEvent, received_us: int, sent_u
         original_us = given_us
         event_us = correct_skew(received_us, original_us, sent_us)
     else:
-        if (original_us := parse_instant(item.original_timestamp)) is None:
+        given = item.original_timestamp
+        if (original_us := given if given.__class__ is Instant else parse_instant(given)) is None:
             raise _no_time("originalTimestamp")
         event_us = correct_skew(received_us, original_us, sent_us) if given_us is None else given_us
+    event_time = wire.timestamp(event_us)
     if original_us is None:
-        parts += (wire.EVENT_TIME, wire.timestamp(event_us))
+        parts += (wire.EVENT_TIME, event_time)
     else:
-        parts += (wire.ORIGINAL_TIME, wire.timestamp(original_us), wire.EVENT_TIME, wire.timestamp(event_us))
+        original_time = event_time if original_us == event_us else wire.timestamp(original_us)
+        parts += (wire.ORIGINAL_TIME, original_time, wire.EVENT_TIME, event_time)
 
 
 def append_objects(parts: list[bytes], item: ClientEvent) -> None:

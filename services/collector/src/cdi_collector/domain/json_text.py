@@ -55,6 +55,22 @@ def is_sound(text: bytes, levels: int) -> bool:
     return True
 
 
+def is_plain_object(text: bytes) -> bool:
+    """Whether ``text`` is one object without space around it, ``check`` passes and it ``is_shallow``: nearly all are. A no is not final."""
+    if text[:1] != b"{" or text[-1:] != b"}":
+        return False
+    try:
+        _parser.parse(text)
+    except (ValueError, RuntimeError):
+        return False
+    return is_shallow(text)
+
+
+def is_shallow(text: bytes) -> bool:
+    """Whether ``text`` has so few brackets that it cannot be nested too deep. Counting is cheap and settles nearly all."""
+    return len(text) <= 2 * MAX_NESTING or text.count(b"{") + text.count(b"[") <= MAX_NESTING
+
+
 def checked(text: bytes) -> tuple[bytes, Fault | None]:
     """``text``, repaired by ``well_formed`` if that is all it needs, and what ``check`` still says about it."""
     fault = check(text)
