@@ -44,6 +44,22 @@ def test_the_original_time_keeps_its_microseconds(seconds: int, nanos: int, micr
     assert item.original_timestamp == Instant(micros)
 
 
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([b"\x08", b"\x10"]), st.integers(0, 2**31) | st.sampled_from([1_795_262_400, 1_000_000, 999_000_000])),
+        max_size=3,
+    )
+)
+def test_times_are_read_as_protobuf_reads_them_however_they_are_written(fields: list[tuple[bytes, int]]) -> None:
+    raw = b"".join(tag + varint(number) for tag, number in fields)
+    event = varint(9 << 3 | 2) + varint(len(raw)) + raw
+    time = Timestamp.FromString(raw)
+    for _ in range(2):
+        (item,) = ingest.items_of(ingest.batch_of(b"\x12" + varint(len(event)) + event))
+        assert isinstance(item, ClientEvent)
+        assert item.original_timestamp == time.seconds * 1_000_000 + time.nanos // 1_000
+
+
 def test_a_time_outside_the_range_of_timestamps_refuses_its_event() -> None:
     item = item_of(original_time=Timestamp(seconds=MAX_INSTANT_US // 1_000_000 + 1))
     assert isinstance(item, Fault)

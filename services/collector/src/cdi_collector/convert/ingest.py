@@ -6,6 +6,7 @@ test holds both against the generated code.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol, cast
 
@@ -99,6 +100,14 @@ _STORED: Final = b"\x1a\x00"
 RESULTS_TAG: Final = varint(pb.IngestEventsResponse.DESCRIPTOR.fields_by_name["results"].number << 3 | 2)
 STREAM_RESULTS_TAG: Final = varint(pb.StreamEventsResponse.DESCRIPTOR.fields_by_name["results"].number << 3 | 2)
 
+# The seconds of a Timestamp between 1978 and 3058 with their tag, and all fractions of whole milliseconds that may follow them.
+_SECONDS_LENGTH: Final = 6
+_SECONDS: Final = re.compile(rb"\x08[\x80-\xff]{4}[\x00-\x7f]")
+_FRACTIONS: Final = {b"": 0} | {b"\x10" + varint(millis * 1_000_000): millis * 1_000 for millis in range(1, 1_000)}
+_CACHED_SECONDS: Final = 10_000
+_seconds: dict[bytes, int] = {}
+"""Microseconds since 1970 by what ``_SECONDS_LENGTH`` bytes say."""
+
 
 def batch_of(wire: bytes) -> BatchView:
     """A serialized ``IngestEventsRequest``; raises ``InvalidArgument`` if it is none."""
@@ -164,7 +173,7 @@ def _item(event: EventView) -> Item:
             event.previous_id,
             event.schema_uri,
             None,
-            _instant(event.original_time) if event.HasField("original_time") else None,
+            _instant(raw) if (raw := event.original_time) or event.HasField("original_time") else None,
             None,
             _object("properties", raw) if (raw := event.properties) else ABSENT,
             _object("traits", raw) if (raw := event.traits) else ABSENT,
@@ -205,12 +214,20 @@ def _checked(field: str, text: bytes) -> msgspec.Raw:
 
 
 def _instant(raw: bytes) -> Instant:
+    """A serialized ``Timestamp``."""
+    # Events of one time share their seconds, and SDKs write milliseconds.
+    if (second := _seconds.get(raw[:_SECONDS_LENGTH])) is not None and (fraction := _FRACTIONS.get(raw[_SECONDS_LENGTH:])) is not None:
+        return Instant(second + fraction)
     try:
-        micros = _micros(Timestamp.FromString(raw))
+        time = Timestamp.FromString(raw)
     except DecodeError as error:
         raise invalid("original_time", "a Timestamp is expected") from error
-    if micros is None:
+    if (micros := _micros(time)) is None:
         raise invalid("original_time", "a time between the years 1 and 9999 is expected")
+    if _SECONDS.match(raw) and raw[_SECONDS_LENGTH:] in _FRACTIONS:
+        if len(_seconds) >= _CACHED_SECONDS:
+            _seconds.clear()
+        _seconds[raw[:_SECONDS_LENGTH]] = time.seconds * 1_000_000
     return Instant(micros)
 
 

@@ -24,6 +24,7 @@ _AS_BRACES: Final = bytes.maketrans(b"[]", b"{}")
 # Every escape is consumed from left to right, so that the second half of an escaped backslash is never taken for the start of one.
 _ESCAPE: Final = re.compile(rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[dD][89a-fA-F][0-9a-fA-F]{2}|.)", re.DOTALL)
 _LONE_SURROGATE_LENGTH: Final = len(rb"\ud800")
+_SHALLOW_LENGTH: Final = 2 * MAX_NESTING
 _PARSER_LEVELS: Final = 1_024
 _parser: Final = simdjson.Parser()
 _decode_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -63,12 +64,12 @@ def is_plain_object(text: bytes) -> bool:
         _parser.parse(text)
     except (ValueError, RuntimeError):
         return False
-    return is_shallow(text)
+    return len(text) <= _SHALLOW_LENGTH or text.count(b"{") + text.count(b"[") <= MAX_NESTING
 
 
 def is_shallow(text: bytes) -> bool:
     """Whether ``text`` has so few brackets that it cannot be nested too deep. Counting is cheap and settles nearly all."""
-    return len(text) <= 2 * MAX_NESTING or text.count(b"{") + text.count(b"[") <= MAX_NESTING
+    return len(text) <= _SHALLOW_LENGTH or text.count(b"{") + text.count(b"[") <= MAX_NESTING
 
 
 def checked(text: bytes) -> tuple[bytes, Fault | None]:
