@@ -1,7 +1,6 @@
-"""The reference of ``bench.collector``: uvicorn as the collector has it, around an application that reads the body and answers 200.
+"""The reference of ``bench.collector``: uvicorn around an application that reads the body and answers 200.
 
-``python -m bench.empty_app`` listens on a free port of 127.0.0.1 and prints ``host:port``. What a request costs here is what it costs
-before the collector's first line.
+``python -m bench.empty_app`` listens on a free port of 127.0.0.1 and prints ``host:port``. It is what one would build a collector on otherwise.
 """
 
 from __future__ import annotations

@@ -6,8 +6,10 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import replace
+from typing import Any, Final
+
+import msgspec
 
 from cdi_collector.admission import Pace
 from cdi_collector.domain.client_event import ClientEvent, Item
@@ -30,8 +32,7 @@ _DAY_SECONDS: Final = 86_400.0
 _MAX_GRACE_DAYS: Final = 90
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
+class Submission(msgspec.Struct, frozen=True, gc=False):
     """The events of one request and what came with them.
 
     Attributes:
@@ -85,9 +86,21 @@ class Collector:
         return self._directory.snapshot.authenticate(write_key or "")
 
     async def collect(self, source: Source, submission: Submission) -> Intake:
-        """Applies the rules and stores what passes, and what does not if nobody is told about single items.
+        """Applies the rules and returns when what passes is durable, and what does not if nobody is told about single items.
 
-        Everything up to the hand-over runs before the first await, so calls keep their order.
+        Raises:
+            Unavailable: nothing of the request is promised.
+        """
+        intake, stored = self.hand_over(source, submission)
+        await stored
+        self.tally.stored(intake, submission.protocol)
+        return intake
+
+    def hand_over(self, source: Source, submission: Submission) -> tuple[Intake, asyncio.Future[Any]]:
+        """The first half of ``collect``, which runs at once, so that calls keep their order.
+
+        Returns:
+            What the request came to, and what is done when that is durable; fails with ``Unavailable``. The caller tallies.
 
         Raises:
             Unavailable: nothing of the request is promised.
@@ -109,21 +122,29 @@ class Collector:
             submission.signals,
         )
         traced = self._sampler.pick(len(submission.items), submission.traceparent)
-        with CollectSpans(traced, submission.traceparent, received_us) as spans:
-            traceparents = spans.traceparents if traced else {}
-            intake = admit(submission.items, arrival, traceparents)
+        if not traced:
+            intake = admit(submission.items, arrival, {})
+            return intake, self._store(intake, submission, arrival)
+        spans = CollectSpans(traced, submission.traceparent, received_us)
+        try:
+            intake = admit(submission.items, arrival, spans.traceparents)
             spans.describe(intake.message_ids)
-            stored = self._events.store(intake.frames, intake.links)
-            if intake.refusals and submission.payloads is not None:
-                payloads = submission.payloads()
-                if handling != "keep":
-                    payloads = [hidden_in_payload(handling, payload) for payload in payloads]
-                refused = rejected_events(intake, payloads, source, received_us, VERSION, new_id)
-                await asyncio.gather(stored, self._rejections.reject(source.workspace_id, refused))
-            else:
-                await stored
-        self.tally.stored(intake, submission.protocol)
-        return intake
+            stored = self._store(intake, submission, arrival)
+        except BaseException:
+            spans.end(failed=True)
+            raise
+        stored.add_done_callback(lambda outcome: spans.end(failed=outcome.cancelled() or outcome.exception() is not None))
+        return intake, stored
+
+    def _store(self, intake: Intake, submission: Submission, arrival: Arrival) -> asyncio.Future[Any]:
+        stored = self._events.store(intake.frames, intake.links)
+        if not intake.refusals or submission.payloads is None:
+            return stored
+        source, payloads = arrival.source, submission.payloads()
+        if (handling := source.protection.ip_handling) != "keep":
+            payloads = [hidden_in_payload(handling, payload) for payload in payloads]
+        refused = rejected_events(intake, payloads, source, arrival.received_us, VERSION, new_id)
+        return asyncio.gather(stored, self._rejections.reject(source.workspace_id, refused))
 
 
 class Sources:

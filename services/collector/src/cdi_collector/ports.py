@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from cdi.event.v1.rejected_event_pb2 import RejectedEvent
@@ -12,7 +13,7 @@ from cdi_collector.domain.sources import Source, SourceSnapshot
 class EventLog(Protocol):
     """Where accepted events go."""
 
-    def store(self, frames: Mapping[int, Sequence[bytes]], links: Mapping[int, Sequence[str]]) -> Awaitable[None]:
+    def store(self, frames: Mapping[int, Sequence[bytes]], links: Mapping[int, Sequence[str]]) -> asyncio.Future[None]:
         """Takes framed events over at once, so that those of a partition are stored in the order of the calls.
 
         Args:

@@ -9,7 +9,7 @@ Deliberately absent: retries. What the outlet did not take is the client's to se
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from opentelemetry.trace import SpanKind
@@ -93,7 +93,7 @@ class GroupCommit:
         self._timer: asyncio.Handle | None = None
         self._commit: asyncio.Task[None] | None = None
 
-    def store(self, frames: Mapping[int, Sequence[bytes]], links: Mapping[int, Sequence[str]]) -> Awaitable[None]:
+    def store(self, frames: Mapping[int, Sequence[bytes]], links: Mapping[int, Sequence[str]]) -> asyncio.Future[None]:
         """See ``EventLog``."""
         receipt: asyncio.Future[None] = self._loop.create_future()
         if not frames:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Self
 
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
@@ -52,7 +50,7 @@ class Sampler:
 
 
 class CollectSpans:
-    """The ``collect`` spans of the traced events of one request; ended, with the outcome, at the end of the block."""
+    """The ``collect`` spans of the traced events of one request, until ``end`` is called."""
 
     def __init__(self, indexes: Sequence[int], caller: str, received_us: int) -> None:
         self._spans: Mapping[int, Span] = {
@@ -69,11 +67,9 @@ class CollectSpans:
         for index, span in self._spans.items():
             span.set_attribute("cdi.message_id", message_ids[index])
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+    def end(self, *, failed: bool) -> None:
+        """Ends the spans with the outcome of their request."""
         for span in self._spans.values():
-            if kind is not None:
+            if failed:
                 span.set_status(Status(StatusCode.ERROR))
             span.end()

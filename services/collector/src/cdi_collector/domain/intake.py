@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
@@ -26,8 +26,7 @@ from cdi_kernel.topology import partition_of
 _partition_of: Final = lru_cache(8_192)(partition_of)
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(msgspec.Struct, frozen=True, gc=False):
     """What holds for all events of one request.
 
     Attributes:
@@ -52,14 +51,17 @@ class Arrival:
 
     def constant_fields(self) -> bytes:
         """The fields that every event of the request shares, serialized once."""
-        event = event_pb2.Event(
-            workspace_id=self.source.workspace_id,
-            source_id=self.source.source_id,
-            client_ip=self.client_ip,
-            user_agent=self.user_agent,
-            signals=self.signals.field(self.user_agent),
+        signals = self.signals.field(self.user_agent)
+        return b"".join(
+            (
+                _source_fields(self.source.workspace_id, self.source.source_id),
+                *wire.CLIENT_IP.of(self.client_ip.encode()),
+                *wire.USER_AGENT.of(self.user_agent.encode()),
+                b"" if signals is None else event_pb2.Event(signals=signals).SerializeToString(),
+                wire.RECEIVED_TIME,
+                wire.timestamp(self.received_us),
+            )
         )
-        return event.SerializeToString() + wire.RECEIVED_TIME + wire.timestamp(self.received_us)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +72,7 @@ class Refusal:
     fault: Fault
 
 
-@dataclass(slots=True)
-class Intake:
+class Intake(msgspec.Struct, gc=False):
     """What a request comes to.
 
     Attributes:
@@ -81,10 +82,10 @@ class Intake:
         refusals: the items that are no events, by rising index.
     """
 
-    frames: dict[int, list[bytes]] = field(default_factory=dict)
-    links: dict[int, list[str]] = field(default_factory=dict)
-    message_ids: list[str] = field(default_factory=list)
-    refusals: list[Refusal] = field(default_factory=list)
+    frames: dict[int, list[bytes]] = msgspec.field(default_factory=dict)
+    links: dict[int, list[str]] = msgspec.field(default_factory=dict)
+    message_ids: list[str] = msgspec.field(default_factory=list)
+    refusals: list[Refusal] = msgspec.field(default_factory=list)
 
     @property
     def accepted(self) -> int:
@@ -130,6 +131,11 @@ def admit(items: Sequence[Item], arrival: Arrival, traceparents: Mapping[int, st
             intake.refusals.append(Refusal(index, fault))
         intake.message_ids.append(message_id)
     return intake
+
+
+@lru_cache(1_024)
+def _source_fields(workspace_id: str, source_id: str) -> bytes:
+    return event_pb2.Event(workspace_id=workspace_id, source_id=source_id).SerializeToString()
 
 
 def with_defaults(items: Sequence[Item], context: bytes, integrations: bytes) -> list[Item]:

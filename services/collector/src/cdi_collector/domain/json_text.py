@@ -25,6 +25,7 @@ _AS_BRACES: Final = bytes.maketrans(b"[]", b"{}")
 _ESCAPE: Final = re.compile(rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[dD][89a-fA-F][0-9a-fA-F]{2}|.)", re.DOTALL)
 _LONE_SURROGATE_LENGTH: Final = len(rb"\ud800")
 _SHALLOW_LENGTH: Final = 2 * MAX_NESTING
+_COUNTED_LENGTH: Final = 4_096
 _PARSER_LEVELS: Final = 1_024
 _parser: Final = simdjson.Parser()
 _decode_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -44,13 +45,16 @@ def check(text: bytes) -> Fault | None:
 def is_sound(text: bytes, levels: int) -> bool:
     """Whether ``check`` passes and no more than ``levels`` are nested, for the price of ``check`` alone.
 
-    simdjson refuses what is nested deeper than its own limit; brackets in front of the text use up what is not allowed of it. They
-    could hide that the text is several values, so whoever asks decodes the text afterwards, which finds that. A no is not final: it is
-    also said to what reaches ``levels`` exactly, since simdjson counts an innermost object or array only if it is not empty.
+    A short text seldom has so many brackets at all. For the others: simdjson refuses what is nested deeper than its own limit; brackets
+    in front of the text use up what is not allowed of it. They could hide that the text is several values, so whoever asks decodes the
+    text afterwards, which finds that. A no is not final: it is also said to what reaches ``levels`` exactly, since simdjson counts an
+    innermost object or array only if it is not empty.
     """
-    padding = _PARSER_LEVELS - levels
+    if len(text) > _COUNTED_LENGTH or text.count(b"{") + text.count(b"[") > levels:
+        padding = _PARSER_LEVELS - levels
+        text = b"".join((b"[" * padding, text, b"]" * padding))
     try:
-        _parser.parse(b"".join((b"[" * padding, text, b"]" * padding)))
+        _parser.parse(text)
     except (ValueError, RuntimeError):
         return False
     return True

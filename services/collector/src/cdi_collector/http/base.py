@@ -11,6 +11,7 @@ import base64
 import binascii
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, TypeAlias
 from urllib.parse import parse_qsl
 
@@ -27,6 +28,7 @@ GET_OR_POST: Final = GET | POST
 
 _MAX_HEADER_TEXT: Final = 1_024
 _BASIC: Final = b"basic "
+_REMEMBERED: Final = 1_024
 
 
 class Query:
@@ -186,8 +188,12 @@ class RouteTable:
         return (("/".join(pattern), handler) for pattern, handler in self._patterns)
 
 
+@lru_cache(_REMEMBERED)
 def basic_user(authorization: bytes) -> str | None:
-    """The user name of Basic credentials, which is the write key; ``None`` if there are none, empty if they cannot be read."""
+    """The user name of Basic credentials, which is the write key; ``None`` if there are none, empty if they cannot be read.
+
+    Remembered: a server sends the same header with every request.
+    """
     if authorization[:6].lower() != _BASIC:
         return None
     try:
