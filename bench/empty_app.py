@@ -1,6 +1,7 @@
 """The reference of ``bench.collector``: uvicorn around an application that reads the body and answers 200.
 
-``python -m bench.empty_app`` listens on a free port of 127.0.0.1 and prints ``host:port``. It is what one would build a collector on otherwise.
+``python -m bench.empty_app`` listens on a free port of 127.0.0.1 and prints ``host:port``. It is what one
+would build a collector on otherwise.
 """
 
 from __future__ import annotations
