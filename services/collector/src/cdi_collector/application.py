@@ -32,7 +32,7 @@ _DAY_SECONDS: Final = 86_400.0
 _MAX_GRACE_DAYS: Final = 90
 
 
-class Submission(msgspec.Struct, frozen=True, gc=False):
+class Submission(msgspec.Struct, frozen=True):
     """The events of one request and what came with them.
 
     Attributes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -76,22 +76,26 @@ class Bus:
         earlier message and keep a later one, and publishing again would change the order. What stands behind a fault on its subject
         was not sent and has the same fault; the message that met it may be stored after all.
         """
-        by_subject: dict[str, list[int]] = defaultdict(list)
+        by_subject: dict[str, deque[int]] = defaultdict(deque)
         for index, message in enumerate(messages):
             by_subject[message.subject].append(index)
         outcomes: dict[int, PubAck | Fault] = {}
-
-        async def one_subject(indexes: Sequence[int]) -> None:
-            for position, index in enumerate(indexes):
+        # Round after round, one message of every subject that goes on: without a task for each subject.
+        while by_subject:
+            sent: list[tuple[str, int, asyncio.Future[PubAck] | Fault]] = []
+            for subject, indexes in by_subject.items():
+                index = indexes.popleft()
                 try:
-                    outcomes[index] = await (await self._publisher.send(messages[index]))
+                    sent.append((subject, index, await self._publisher.send(messages[index])))
                 except Fault as fault:
-                    outcomes.update(dict.fromkeys(indexes[position:], fault))
-                    return
-
-        for unforeseen in await asyncio.gather(*map(one_subject, by_subject.values()), return_exceptions=True):
-            if unforeseen is not None:
-                raise unforeseen
+                    sent.append((subject, index, fault))
+            for subject, index, acknowledgement in sent:
+                outcomes[index] = outcome = await _outcome(acknowledgement)
+                left = by_subject[subject]
+                if isinstance(outcome, Fault):
+                    outcomes.update(dict.fromkeys(left, outcome))
+                if isinstance(outcome, Fault) or not left:
+                    del by_subject[subject]
         return [outcomes[index] for index in range(len(messages))]
 
     async def message(self, name: StreamName, sequence: int) -> Message[bytes]:
@@ -273,6 +277,13 @@ async def dial(url: str, name: str, *, replicas: int = 1) -> AsyncIterator[tuple
         yield bus, opening
     finally:
         await client.close()
+
+
+async def _outcome(acknowledgement: asyncio.Future[PubAck] | Fault) -> PubAck | Fault:
+    try:
+        return acknowledgement if isinstance(acknowledgement, Fault) else await acknowledgement
+    except Fault as fault:
+        return fault
 
 
 def partition_in(subject: str) -> int:

@@ -7,6 +7,7 @@ costs one dictionary entry and one timer.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -69,7 +70,7 @@ class Publisher:
         future: asyncio.Future[PubAck] = loop.create_future()
         self._pending[token] = future
         timer = loop.call_later(ACK_DEADLINE_SECONDS, self._expire, token)
-        future.add_done_callback(lambda _: timer.cancel())
+        future.add_done_callback(partial(_settled, timer))
         headers = {**message.headers, MESSAGE_ID: message.message_id}
         try:
             await self._client.publish(message.subject, message.payload, reply=f"{self._prefix}.{token}", headers=headers)
@@ -111,6 +112,13 @@ class Publisher:
         future = self._pending.pop(token, None)
         if future is not None:
             future.cancel()
+
+
+def _settled(timer: asyncio.TimerHandle, future: asyncio.Future[PubAck]) -> None:
+    timer.cancel()
+    # Whoever waited for it may have been cancelled: then nobody else asks.
+    if not future.cancelled():
+        future.exception()
 
 
 def _away(detail: str) -> Unavailable:

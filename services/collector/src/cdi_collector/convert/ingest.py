@@ -77,7 +77,7 @@ class StreamView(Protocol):
 
 _Batch: Final = shallow(pb.IngestEventsRequest, 2)
 _Stream: Final = shallow(pb.StreamEventsRequest, 3)
-_NAMES: Final[Mapping[int, str]] = {number: name for name, number in TYPES.items()} | {event_pb2.EVENT_TYPE_UNSPECIFIED: ""}
+_NAMES: Final[Mapping[int, str]] = {number: name for name, number in TYPES.items()}
 _JSON_TAG: Final = varint(pb.JsonObject.DESCRIPTOR.fields_by_name["json"].number << 3 | 2)
 
 
@@ -159,10 +159,10 @@ def _status(status: status_pb2.Status) -> bytes:
 
 def _item(event: EventView) -> Item:
     try:
-        name, kind = event.name, event.type
+        name = event.name
         # In the order of the fields: naming seventeen of them costs as much as reading them.
         return ClientEvent(
-            _NAMES[kind] if kind in _NAMES else str(kind),
+            _NAMES.get(event.type) or _unnamed(event.type),
             event.message_id,
             name,
             name,
@@ -182,6 +182,10 @@ def _item(event: EventView) -> Item:
         )
     except Fault as fault:
         return fault
+
+
+def _unnamed(kind: int) -> str:
+    return "" if kind == event_pb2.EVENT_TYPE_UNSPECIFIED else str(kind)
 
 
 def _object(field: str, raw: bytes) -> msgspec.Raw:

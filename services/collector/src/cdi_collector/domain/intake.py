@@ -26,7 +26,7 @@ from cdi_kernel.topology import partition_of
 _partition_of: Final = lru_cache(8_192)(partition_of)
 
 
-class Arrival(msgspec.Struct, frozen=True, gc=False):
+class Arrival(msgspec.Struct, frozen=True):
     """What holds for all events of one request.
 
     Attributes:
@@ -72,7 +72,7 @@ class Refusal:
     fault: Fault
 
 
-class Intake(msgspec.Struct, gc=False):
+class Intake(msgspec.Struct):
     """What a request comes to.
 
     Attributes:

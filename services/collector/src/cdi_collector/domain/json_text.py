@@ -17,6 +17,8 @@ from cdi_collector.domain.limits import MAX_NESTING
 from cdi_collector.faults import malformed
 from cdi_kernel.faults import Fault, InvalidArgument
 
+_OPENING_BRACE: Final = ord("{")
+_CLOSING_BRACE: Final = ord("}")
 _NUMBERS: Final = ("NUMBER_ERROR", "BIGINT_ERROR")
 _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _NO_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"{}[]")
@@ -27,14 +29,14 @@ _LONE_SURROGATE_LENGTH: Final = len(rb"\ud800")
 _SHALLOW_LENGTH: Final = 2 * MAX_NESTING
 _COUNTED_LENGTH: Final = 4_096
 _PARSER_LEVELS: Final = 1_024
-_parser: Final = simdjson.Parser()
+_parse: Final = simdjson.Parser().parse
 _decode_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def check(text: bytes) -> Fault | None:
     """Why ``text`` is not JSON that every stage can read, or ``None`` if it is."""
     try:
-        _parser.parse(text)
+        _parse(text)
     except UnicodeDecodeError:
         return InvalidArgument("the body is not valid UTF-8", reason=error_pb2.ERROR_REASON_INVALID_ENCODING)
     except (ValueError, RuntimeError) as error:
@@ -54,7 +56,7 @@ def is_sound(text: bytes, levels: int) -> bool:
         padding = _PARSER_LEVELS - levels
         text = b"".join((b"[" * padding, text, b"]" * padding))
     try:
-        _parser.parse(text)
+        _parse(text)
     except (ValueError, RuntimeError):
         return False
     return True
@@ -62,11 +64,11 @@ def is_sound(text: bytes, levels: int) -> bool:
 
 def is_plain_object(text: bytes) -> bool:
     """Whether ``text`` is one object without space around it, ``check`` passes and it ``is_shallow``: nearly all are. A no is not final."""
-    if text[:1] != b"{" or text[-1:] != b"}":
-        return False
     try:
-        _parser.parse(text)
+        _parse(text)
     except (ValueError, RuntimeError):
+        return False
+    if text[0] != _OPENING_BRACE or text[-1] != _CLOSING_BRACE:
         return False
     return len(text) <= _SHALLOW_LENGTH or text.count(b"{") + text.count(b"[") <= MAX_NESTING
 
