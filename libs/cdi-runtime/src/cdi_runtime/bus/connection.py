@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ from cdi.error.v1 import error_pb2
 from cdi_kernel.envelope import EVENTS
 from cdi_kernel.faults import Fault, NotFound, Unavailable
 from cdi_kernel.topology import DUPLICATE_WINDOW_SECONDS, STREAMS, StreamName, StreamSpec, durable
-from cdi_runtime.bus.message import Message, Outgoing, PubAck, StreamCount
+from cdi_runtime.bus.message import Message, Outgoing, PubAck, StreamCount, partition_in
 from cdi_runtime.bus.publisher import Publisher
 from cdi_runtime.telemetry import logger
 
@@ -27,6 +28,7 @@ _NANOSECONDS: Final = 1_000_000_000
 _PENDING_BYTES: Final = 32 * 1024 * 1024
 _RECONNECT_SECONDS: Any = 0.1  # nats-py types it as int and takes a float
 _STREAM_EXISTS: Final = 10058
+_ERROR_LOG_SECONDS: Final = 30.0  # between two lines of one outage: every attempt to reconnect is an error, ten a second
 _log = logger(__name__)
 
 
@@ -230,17 +232,25 @@ async def dial(url: str, name: str, *, replicas: int = 1) -> AsyncIterator[tuple
     client = Client()
     publisher = Publisher(client)
     bus = Bus(client, publisher)
+    logged, suppressed = -math.inf, 0
 
     async def reconnected() -> None:
+        nonlocal logged, suppressed
         bus.connections += 1
-        _log.info("bus.reconnected")
+        _log.info("bus.reconnected", errors_suppressed=suppressed)
+        logged, suppressed = -math.inf, 0
 
     async def disconnected() -> None:
         publisher.disconnected()
         _log.warning("bus.disconnected")
 
     async def failed(error: Exception) -> None:
-        _log.warning("bus.error", error=type(error).__name__)
+        nonlocal logged, suppressed
+        if (now := asyncio.get_running_loop().time()) - logged < _ERROR_LOG_SECONDS:
+            suppressed += 1
+            return
+        _log.warning("bus.error", error=type(error).__name__, suppressed=suppressed)
+        logged, suppressed = now, 0
 
     async def opening() -> None:
         wait = 0.05
@@ -273,12 +283,6 @@ async def dial(url: str, name: str, *, replicas: int = 1) -> AsyncIterator[tuple
         yield bus, opening
     finally:
         await client.close()
-
-
-def partition_in(subject: str) -> int:
-    """The partition in a subject's last token; 0 on a stream without partitions."""
-    last = subject.rpartition(".")[2]
-    return int(last) if last.isdigit() else 0
 
 
 def _stream_config(spec: StreamSpec, replicas: int) -> dict[str, Any]:
