@@ -76,6 +76,23 @@ async def test_every_call_of_the_python_sdk(collector: ServiceProcess, stored: S
     assert found["alias"]["previous_id"] == "anon-1"
 
 
+@pytest.mark.parametrize(("flush_at", "taken", "answers"), [(100, 0, [413]), (15, 30, [])])
+async def test_what_the_python_sdk_makes_of_the_limit(
+    collector: ServiceProcess, stored: Stored, flush_at: int, taken: int, answers: list[int]
+) -> None:
+    """As docs/compatibility.md says: it gives a batch that is too large up, and ``flush_at`` keeps batches within the limit."""
+    failures: list[Any] = []
+
+    def failed(error: Any, _: object) -> None:
+        failures.append(error.status)
+
+    client = Posthog(WRITE_KEY, host=f"http://{collector.addresses['http']}", flush_at=flush_at, on_error=failed)
+    for _ in range(30):
+        client.capture("seen", distinct_id="u1", properties={"text": "x" * 30_000})
+    await asyncio.to_thread(client.shutdown)
+    assert (len(await stored.collected()), failures) == (taken, answers)
+
+
 async def test_the_python_sdk_finds_no_flags(collector: ServiceProcess) -> None:
     client = Posthog(WRITE_KEY, host=f"http://{collector.addresses['http']}")
     flags = await asyncio.to_thread(client.get_all_flags, "u1")
