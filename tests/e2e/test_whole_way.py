@@ -64,6 +64,23 @@ async def test_every_call_of_the_sdk_becomes_its_row(
     assert first_arrivals(endpoint, person)[:5] == [f"{prefix}{number}" for number in range(1, 6)]
 
 
+async def test_what_the_sender_says_of_itself_is_in_the_warehouse(shop: Peers, prefix: str, suite: Suite) -> None:
+    crawler = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"
+    senders = [{"Sec-GPC": "1"}, {"DNT": "1", "User-Agent": crawler}, {"DNT": "0"}]
+    async with aiohttp.ClientSession(headers=KEY) as session:
+        for number, headers in enumerate(senders):
+            event = {"event": "Asked", "messageId": f"{prefix}{number}", "anonymousId": f"{prefix}a", "context": {"bot": "none"}}
+            async with session.post(f"{suite.http_url}/v1/track", json=event, headers=headers) as answer:
+                assert answer.status == 200
+    await loaded(shop, "asked", prefix, len(senders))
+    columns = "context_do_not_track, context_global_privacy_control, context_bot, ua_bot, context__bot"
+    assert await rows(shop, f"SELECT {columns} FROM asked WHERE id LIKE '{prefix}%' ORDER BY id") == [
+        [None, True, None, None, "none"],
+        [True, None, True, True, "none"],
+        [None, None, None, None, "none"],
+    ]
+
+
 async def test_duplicates_invalid_events_and_consent_are_accounted_for(shop: Peers, endpoint: Endpoint, prefix: str, suite: Suite) -> None:
     def order(number: int, person: str, **properties: object) -> dict[str, object]:
         consent = {"consent": {"categoryPreferences": {"advertising": person.endswith("yes")}}}

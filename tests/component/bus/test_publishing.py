@@ -1,11 +1,16 @@
 """Publishing on a real NATS server: what is told of messages that are not stored, and connecting later."""
 
 import asyncio
+from collections.abc import MutableMapping
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
 
 from cdi_cli.embedded import NatsServer
 from cdi_kernel.faults import TooLarge, Unavailable
 from cdi_kernel.topology import StreamName, collected
-from cdi_runtime.bus import Bus, Outgoing, PubAck, connect, dial
+from cdi_runtime.bus import Bus, Outgoing, PubAck, connect, connection, dial
 from cdi_testing import eventually
 
 
@@ -26,6 +31,29 @@ async def test_behind_a_message_that_is_not_stored_nothing_of_its_subject_leaves
         fresh_nats.stop()
         outcomes = await bus.attempt_all(messages(0, b"x", b"y"))
         assert [type(outcome) for outcome in outcomes] == [Unavailable] * 2
+
+
+async def test_errors_of_an_outage_are_counted_and_not_all_logged(fresh_nats: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lines(event: str) -> list[MutableMapping[str, Any]]:
+        return [line for line in logged if line["event"] == event]
+
+    with capture_logs() as logged:
+        async with connect(fresh_nats.url, "test"):
+            with monkeypatch.context() as patch:
+                patch.setattr(connection, "_ERROR_LOG_SECONDS", 0.5)
+                fresh_nats.stop()
+                await eventually(lambda: len(lines("bus.error")) > 1)
+            first, second = lines("bus.error")[:2]
+            assert first["suppressed"] == 0
+            assert second["suppressed"] > 1
+            fresh_nats.start()
+            await eventually(lambda: lines("bus.reconnected"))
+            before = len(lines("bus.error"))
+            fresh_nats.stop()
+            await eventually(lambda: len(lines("bus.error")) > before)
+            fresh_nats.start()
+            await eventually(lambda: len(lines("bus.reconnected")) == 2)
+    assert len(lines("bus.error")) == before + 1, "an outage begins with a line of its own"
 
 
 async def test_a_bus_may_connect_later(fresh_nats: NatsServer) -> None:

@@ -76,6 +76,16 @@ async def test_every_call_of_the_python_sdk(collector: ServiceProcess, stored: S
     assert found["alias"]["previous_id"] == "anon-1"
 
 
+async def test_the_python_sdk_may_fill_its_batches_with_the_largest_events(collector: ServiceProcess, stored: Stored) -> None:
+    """It sends 100 events at a time, and would give a refused batch up for good."""
+    failures: list[Any] = []
+    client = Posthog(WRITE_KEY, host=f"http://{collector.addresses['http']}", on_error=lambda error, _: failures.append(error))
+    for _ in range(100):
+        client.capture("seen", distinct_id="u1", properties={"text": "x" * 30_000})
+    await asyncio.to_thread(client.shutdown)
+    assert (len(await stored.collected()), failures) == (100, [])
+
+
 async def test_the_python_sdk_finds_no_flags(collector: ServiceProcess) -> None:
     client = Posthog(WRITE_KEY, host=f"http://{collector.addresses['http']}")
     flags = await asyncio.to_thread(client.get_all_flags, "u1")

@@ -20,10 +20,10 @@ from cdi_cli.embedded import NatsServer, ProcessFailed, ServiceProcess
 from cdi_testing import eventually
 
 from .conftest import ADMITTING, WRITE_KEY, Answer, Stored, apply_source, post
+from .spooling import MEGABYTE, disk_of
 
 PEOPLE = 6
 CUT_OFF = (OSError, http.client.HTTPException)
-MEGABYTE = 1024 * 1024
 
 
 def process(name: str, nats: NatsServer, database_url: str, directory: Path, **settings: str) -> ServiceProcess:
@@ -273,6 +273,32 @@ async def test_a_disk_that_takes_no_more_means_503(small: ServiceProcess, stored
     module_nats.start()
     await eventually(lambda: drained(small))
     assert await in_order(stored) == {"u1": ["000010", "000011"]}
+
+
+async def test_a_full_file_system_means_503_until_there_is_room(
+    collector: ServiceProcess, stored: Stored, module_nats: NatsServer, module_database_url: str, directory: Path
+) -> None:
+    with disk_of(2 * MEGABYTE, directory / "disk") as disk:
+        ballast = disk / "ballast"
+        ballast.write_bytes(bytes(MEGABYTE))
+        with process("cramped", module_nats, module_database_url, directory, CDI_SPOOL_DIRECTORY=str(disk / "spool")) as cramped:
+            module_nats.stop()
+            async with Traffic(cramped, size=5_000) as traffic:
+                refusal = await eventually(lambda: (answer := post(cramped, "/v1/track", track(9, 0, 30_000))).status != 200 and answer)
+                assert (refusal.status, refusal.headers["retry-after"]) == (503, "1")
+                assert ready(cramped) == 503
+                await eventually(lambda: traffic.refused > PEOPLE)
+                ballast.unlink()
+                await traffic.more(50)
+                module_nats.start()
+                await eventually(lambda: drained(cramped), within=30)
+                await traffic.more(50)
+                answered = await traffic.end()
+            await eventually(lambda: ready(cramped) == 200)
+    in_streams = await in_order(stored)
+    in_streams.pop("u9", None)
+    assert in_streams == answered
+    assert "spool.disk_error" in cramped.log_file.read_text()
 
 
 async def test_two_collectors_do_not_share_a_spool(collector: ServiceProcess, tmp_path: Path) -> None:

@@ -2,44 +2,15 @@
 
 import asyncio
 import os
-import resource
-from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 
-from cdi_collector.spool.log import Spool, spooled
-from cdi_kernel.envelope import EVENTS
 from cdi_kernel.faults import Unavailable
 from cdi_runtime.bus import Outgoing
 from cdi_testing import eventually
 
-MEGABYTE = 1024 * 1024
-
-
-def message(number: int, size: int = 100) -> Outgoing:
-    return Outgoing(f"cdi.collected.{number % 8}", bytes([number % 256]) * size, f"id-{number}", {EVENTS: "2"})
-
-
-def opened(directory: Path, max_bytes: int = 64 * MEGABYTE, segment_bytes: int = 10_000) -> AbstractAsyncContextManager[Spool]:
-    return spooled(directory, max_bytes, segment_bytes)
-
-
-async def drained(spool: Spool) -> list[Outgoing]:
-    found: list[Outgoing] = []
-    while not spool.empty:
-        found += await spool.oldest()
-        await spool.forget()
-    return found
-
-
-def files(directory: Path) -> list[Path]:
-    return sorted(directory.glob("*.spool"))
-
-
-def aside(directory: Path) -> list[Path]:
-    return sorted(directory.glob("*.spool.damaged"))
+from .spooling import MEGABYTE, aside, drained, files, message, opened
 
 
 async def test_what_was_appended_comes_out_in_order_also_after_a_restart(tmp_path: Path) -> None:
@@ -163,47 +134,6 @@ async def test_beyond_its_bound_it_refuses_and_takes_again_when_there_is_room(tm
         await eventually(lambda: spool.refusal() is None)
         await spool.append([message(99)])
         assert await drained(spool) == [*stored[2:], message(99)]
-
-
-@contextmanager
-def files_at_most(size: int) -> Iterator[None]:
-    """A disk that takes no more: in this process, writing beyond ``size`` bytes of a file fails within the write."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-async def test_what_the_disk_takes_in_part_is_taken_back(tmp_path: Path) -> None:
-    async with opened(tmp_path, segment_bytes=200_000) as spool:
-        await spool.append([message(1)])
-        with files_at_most(50_000):
-            with pytest.raises(Unavailable, match="the disk of the spool does not append"):
-                await spool.append([message(2, 100_000), message(3)])
-            assert spool.refusal() is not None
-            await spool.append([message(4)])
-            with pytest.raises(Unavailable):
-                await spool.append([message(5, 100_000)])
-        await spool.append([message(6, 100_000)])
-        assert spool.events == 6
-    async with opened(tmp_path) as spool:
-        assert await drained(spool) == [message(1), message(4), message(6, 100_000)]
-    assert not aside(tmp_path)
-
-
-async def test_a_directory_that_went_away(tmp_path: Path) -> None:
-    directory = tmp_path / "spool"
-    async with opened(directory) as spool:
-        (directory / "lock").unlink()
-        directory.rmdir()
-        with pytest.raises(Unavailable):
-            await spool.append([message(1)])
-        assert spool.empty
-        directory.mkdir()
-        await spool.append([message(2)])
-        assert await drained(spool) == [message(2)]
 
 
 async def test_a_directory_belongs_to_one(tmp_path: Path) -> None:

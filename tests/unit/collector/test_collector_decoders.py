@@ -1,5 +1,6 @@
 """Every decoder of the collector with made-up input, near to what SDKs send and far from it; ``make fuzz`` goes deeper."""
 
+import gc
 import gzip
 from pathlib import Path
 
@@ -54,6 +55,26 @@ def test_only_faults_escape_and_what_is_taken_is_an_event(name: str) -> None:
             decode(gzip.compress(text, compresslevel=1))
 
     hold()
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("batch", b'{"batch":[%s]}' % b",".join([b"5"] * 100)),
+        ("cloudevents", b"[%s]" % b",".join([b"5"] * 100)),
+        ("posthog", b"[%s]" % b",".join([b'{"event":5}'] * 100)),
+        ("webhook", b"[[[]"),
+    ],
+)
+def test_what_is_refused_is_not_kept_in_memory(name: str, body: bytes) -> None:
+    decode = DECODERS[name]
+    decode(body)
+    gc.collect()
+    before = len(gc.get_objects())
+    for _ in range(20):
+        decode(body)
+    gc.collect()
+    assert len(gc.get_objects()) < before + 20
 
 
 def test_the_seeds_are_taken() -> None:

@@ -1,11 +1,11 @@
 """Names of tables and columns: Segment's rules, and that nothing ever lands in a table or column of another kind."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cdi_warehouse_loader.domain import naming
-from cdi_warehouse_loader.domain.layout import CONTEXT_NAMES, PROPERTY_NAMES, STARTING_TABLES, VIEW_NAMES
+from cdi_warehouse_loader.domain.layout import CONTEXT_NAMES, PROPERTY_NAMES, SIGNAL_COLUMNS, STARTING_TABLES, VIEW_NAMES
 
 
 @pytest.mark.parametrize(
@@ -80,6 +80,17 @@ def test_every_property_name_gives_a_column_beside_the_tables_own(path: str) -> 
     assert column
     assert column not in STARTING_TABLES[naming.TRACKS]
     assert not column.startswith("context_")
+    assert len(column.encode()) <= naming.MAX_NAME_BYTES
+
+
+@given(st.text(max_size=200))
+@example("bot")
+@example("do.not.track")
+@example("_globalPrivacyControl")
+def test_every_context_value_gives_a_column_beside_those_of_signals(path: str) -> None:
+    column = CONTEXT_NAMES[path]
+    assert column.startswith("context_")
+    assert column not in SIGNAL_COLUMNS
     assert len(column.encode()) <= naming.MAX_NAME_BYTES
 
 

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from cdi.event.v1.event_pb2 import Event, EventBatch
+from cdi.event.v1.event_pb2 import ClientSignals, Event, EventBatch
 from cdi_kernel.faults import Rejected
 from cdi_testing import builders
 from cdi_warehouse_loader.domain.batches import Batch, fresh
+from cdi_warehouse_loader.domain.columns import ColumnType
 from cdi_warehouse_loader.domain.event_view import read_batch
 from cdi_warehouse_loader.domain.layout import MAX_COLUMNS, STARTING_TABLES
 from cdi_warehouse_loader.domain.load import Position, StreamPartition, TableLoad
@@ -180,6 +181,47 @@ def test_enrichments_and_consent_are_columns() -> None:
     names = ("profile_id", "consent_purposes", "geo_country", "ua_browser", "ua_bot")
     assert shown(first, *names) == dict(zip(names, ("p1", '["ads","stats"]', "DE", "Firefox", False), strict=True))
     assert shown(second, *names) == dict(zip(names, (None, "[]", None, None, None), strict=True))
+
+
+SIGNALS = ("context_do_not_track", "context_global_privacy_control", "context_bot")
+
+
+@pytest.mark.parametrize("count", [1, 50])  # as values and as a dictionary
+def test_signals_are_columns_where_something_was_said(count: int) -> None:
+    schema = Schema()
+    for _ in range(count):
+        schema.load(
+            builders.track("Asked", signals=ClientSignals(global_privacy_control=True)),
+            builders.track("Asked", signals=ClientSignals(do_not_track=True, bot=True), context={"zoom": 1}),
+            builders.track("Asked", signals=ClientSignals()),
+            *(builders.page() for _ in range(count)),
+        )
+    for table in ("tracks", "asked"):
+        assert [tuple(row.get(name) for name in SIGNALS) for row in schema.rows[table]] == [
+            (None, True, None), (True, None, True), (None, None, None),
+        ] * count  # fmt: skip
+        assert [row["context_zoom"] for row in schema.rows[table]] == [None, 1, None] * count
+        assert {schema.columns[table][name] for name in SIGNALS} == {"BOOLEAN"}
+    assert not schema.columns["pages"].keys() & set(SIGNALS)
+
+
+def test_a_clients_own_bot_stands_beside_the_signal() -> None:
+    schema = Schema()
+    said = {"bot": "Marvin", "do": {"not": {"track": 3}}, "globalPrivacyControl": [1]}
+    schema.load(builders.track("Seen", context=said, signals=ClientSignals(bot=True)), builders.track("Seen", context=said))
+    theirs = {"context__bot": "Marvin", "context__do_not_track": 3, "context__global_privacy_control": "[1]"}
+    for row, bot in zip(schema.rows["seen"], (True, None), strict=True):
+        assert shown(row, *theirs) == theirs
+        assert row["context_bot"] is bot
+    assert not schema.discards()
+
+
+def test_a_column_that_clients_filled_before_takes_the_signals_that_fit() -> None:
+    schema = Schema()
+    schema.columns["tracks"] |= {"context_bot": ColumnType.TEXT, "context_do_not_track": ColumnType.BIGINT}
+    schema.load(builders.track("Seen", message_id="m1", signals=ClientSignals(bot=True, do_not_track=True)))
+    assert shown(schema.rows["tracks"][0], *SIGNALS) == dict(zip(SIGNALS, (None, None, "true"), strict=True))
+    assert ("m1", "tracks", "context_do_not_track", "true", "type_conflict") in schema.discards()
 
 
 def test_an_unknown_type_is_a_fault_of_the_event() -> None:

@@ -99,8 +99,7 @@ class GroupCommit:
         if not frames:
             receipt.set_result(None)
             return receipt
-        if (reason := self._outlet.ready()) is not None:
-            raise Unavailable("nats", reason, retry_after=1.0)
+        self._check_outlet()
         if self._gathered is None:
             self._gathered = _Gathered(self._loop.time())
         self._gathered.add(frames, links, receipt)
@@ -111,6 +110,7 @@ class GroupCommit:
 
     async def reject(self, workspace_id: str, events: Sequence[RejectedEvent]) -> None:
         """See ``RejectionLog``."""
+        self._check_outlet()
         subject = topology.rejected(workspace_id)
         # Field 1 of RejectedBatch is ``events`` too, so that the same framing serves.
         messages = [
@@ -131,6 +131,11 @@ class GroupCommit:
                 self._start()
             else:
                 await asyncio.wait([self._commit])
+
+    def _check_outlet(self) -> None:
+        """Refuses at once what would be refused later: a disk that is full is not tried for every request."""
+        if (reason := self._outlet.ready()) is not None:
+            raise Unavailable("nats", reason, retry_after=1.0)
 
     def _start(self) -> None:
         if self._timer is not None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import defaultdict, deque
+import math
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -16,7 +17,7 @@ from cdi.error.v1 import error_pb2
 from cdi_kernel.envelope import EVENTS
 from cdi_kernel.faults import Fault, NotFound, Unavailable
 from cdi_kernel.topology import DUPLICATE_WINDOW_SECONDS, STREAMS, StreamName, StreamSpec, durable
-from cdi_runtime.bus.message import Message, Outgoing, PubAck, StreamCount
+from cdi_runtime.bus.message import Message, Outgoing, PubAck, StreamCount, partition_in
 from cdi_runtime.bus.publisher import Publisher
 from cdi_runtime.telemetry import logger
 
@@ -27,6 +28,7 @@ _NANOSECONDS: Final = 1_000_000_000
 _PENDING_BYTES: Final = 32 * 1024 * 1024
 _RECONNECT_SECONDS: Any = 0.1  # nats-py types it as int and takes a float
 _STREAM_EXISTS: Final = 10058
+_ERROR_LOG_SECONDS: Final = 30.0  # between two lines of one outage: every attempt to reconnect is an error, ten a second
 _log = logger(__name__)
 
 
@@ -69,34 +71,8 @@ class Bus:
         return acknowledged
 
     async def attempt_all(self, messages: Sequence[Outgoing]) -> list[PubAck | Fault]:
-        """Publishes messages, in order for each subject, and says what came of each, in the order given.
-
-        A message leaves when the one before it on its subject is acknowledged; subjects go side by side. So whatever fails, what is
-        stored on a subject is a beginning of what was given: were they sent ahead, a lost connection or a new stream leader could cost an
-        earlier message and keep a later one, and publishing again would change the order. What stands behind a fault on its subject
-        was not sent and has the same fault; the message that met it may be stored after all.
-        """
-        by_subject: dict[str, deque[int]] = defaultdict(deque)
-        for index, message in enumerate(messages):
-            by_subject[message.subject].append(index)
-        outcomes: dict[int, PubAck | Fault] = {}
-        # Round after round, one message of every subject that goes on: without a task for each subject.
-        while by_subject:
-            sent: list[tuple[str, int, asyncio.Future[PubAck] | Fault]] = []
-            for subject, indexes in by_subject.items():
-                index = indexes.popleft()
-                try:
-                    sent.append((subject, index, await self._publisher.send(messages[index])))
-                except Fault as fault:
-                    sent.append((subject, index, fault))
-            for subject, index, acknowledgement in sent:
-                outcomes[index] = outcome = await _outcome(acknowledgement)
-                left = by_subject[subject]
-                if isinstance(outcome, Fault):
-                    outcomes.update(dict.fromkeys(left, outcome))
-                if isinstance(outcome, Fault) or not left:
-                    del by_subject[subject]
-        return [outcomes[index] for index in range(len(messages))]
+        """See ``Publisher.attempt_all``."""
+        return await self._publisher.attempt_all(messages)
 
     async def message(self, name: StreamName, sequence: int) -> Message[bytes]:
         """One stored message.
@@ -234,17 +210,25 @@ async def dial(url: str, name: str, *, replicas: int = 1) -> AsyncIterator[tuple
     client = Client()
     publisher = Publisher(client)
     bus = Bus(client, publisher)
+    logged, suppressed = -math.inf, 0
 
     async def reconnected() -> None:
+        nonlocal logged, suppressed
         bus.connections += 1
-        _log.info("bus.reconnected")
+        _log.info("bus.reconnected", errors_suppressed=suppressed)
+        logged, suppressed = -math.inf, 0
 
     async def disconnected() -> None:
         publisher.disconnected()
         _log.warning("bus.disconnected")
 
     async def failed(error: Exception) -> None:
-        _log.warning("bus.error", error=type(error).__name__)
+        nonlocal logged, suppressed
+        if (now := asyncio.get_running_loop().time()) - logged < _ERROR_LOG_SECONDS:
+            suppressed += 1
+            return
+        _log.warning("bus.error", error=type(error).__name__, suppressed=suppressed)
+        logged, suppressed = now, 0
 
     async def opening() -> None:
         wait = 0.05
@@ -277,19 +261,6 @@ async def dial(url: str, name: str, *, replicas: int = 1) -> AsyncIterator[tuple
         yield bus, opening
     finally:
         await client.close()
-
-
-async def _outcome(acknowledgement: asyncio.Future[PubAck] | Fault) -> PubAck | Fault:
-    try:
-        return acknowledgement if isinstance(acknowledgement, Fault) else await acknowledgement
-    except Fault as fault:
-        return fault
-
-
-def partition_in(subject: str) -> int:
-    """The partition in a subject's last token; 0 on a stream without partitions."""
-    last = subject.rpartition(".")[2]
-    return int(last) if last.isdigit() else 0
 
 
 def _stream_config(spec: StreamSpec, replicas: int) -> dict[str, Any]:

@@ -112,3 +112,9 @@ class Halt(Exception):
         super().__init__(f"{rejected} of {handled} rejected: stopped instead of draining the stream into dead letters")
         self.rejected = rejected
         self.handled = handled
+
+
+def partition_in(subject: str) -> int:
+    """The partition in a subject's last token; 0 on a stream without partitions."""
+    last = subject.rpartition(".")[2]
+    return int(last) if last.isdigit() else 0

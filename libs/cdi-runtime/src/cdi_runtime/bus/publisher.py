@@ -7,6 +7,8 @@ costs one dictionary entry and one timer.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict, deque
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
@@ -18,7 +20,7 @@ from nats.errors import MaxPayloadError
 
 from cdi.error.v1 import error_pb2
 from cdi_kernel.envelope import MESSAGE_ID
-from cdi_kernel.faults import TooLarge, Unavailable
+from cdi_kernel.faults import Fault, TooLarge, Unavailable
 from cdi_runtime.bus.message import Outgoing, PubAck
 
 ACK_DEADLINE_SECONDS: Final = 5.0
@@ -83,6 +85,36 @@ class Publisher:
             raise _away(type(error).__name__) from error
         return future
 
+    async def attempt_all(self, messages: Sequence[Outgoing]) -> list[PubAck | Fault]:
+        """Publishes messages, in order for each subject, and says what came of each, in the order given.
+
+        A message leaves when the one before it on its subject is acknowledged; subjects go side by side. So whatever fails, what is
+        stored on a subject is a beginning of what was given: were they sent ahead, a lost connection or a new stream leader could cost an
+        earlier message and keep a later one, and publishing again would change the order. What stands behind a fault on its subject
+        was not sent and has the same fault; the message that met it may be stored after all.
+        """
+        by_subject: dict[str, deque[int]] = defaultdict(deque)
+        for index, message in enumerate(messages):
+            by_subject[message.subject].append(index)
+        outcomes: dict[int, PubAck | Fault] = {}
+        # Round after round, one message of every subject that goes on: without a task for each subject.
+        while by_subject:
+            sent: list[tuple[str, int, asyncio.Future[PubAck] | Fault]] = []
+            for subject, indexes in by_subject.items():
+                index = indexes.popleft()
+                try:
+                    sent.append((subject, index, await self.send(messages[index])))
+                except Fault as fault:
+                    sent.append((subject, index, fault))
+            for subject, index, acknowledgement in sent:
+                outcomes[index] = outcome = await _outcome(acknowledgement)
+                left = by_subject[subject]
+                if isinstance(outcome, Fault):
+                    outcomes.update(dict.fromkeys(left, outcome))
+                if isinstance(outcome, Fault) or not left:
+                    del by_subject[subject]
+        return [outcomes[index] for index in range(len(messages))]
+
     def disconnected(self) -> None:
         """Nothing that was sent will be acknowledged over this connection."""
         pending, self._pending = self._pending, {}
@@ -112,6 +144,13 @@ class Publisher:
         future = self._pending.pop(token, None)
         if future is not None:
             future.cancel()
+
+
+async def _outcome(acknowledgement: asyncio.Future[PubAck] | Fault) -> PubAck | Fault:
+    try:
+        return acknowledgement if isinstance(acknowledgement, Fault) else await acknowledgement
+    except Fault as fault:
+        return fault
 
 
 def _settled(timer: asyncio.TimerHandle, future: asyncio.Future[PubAck]) -> None:

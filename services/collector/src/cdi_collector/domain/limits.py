@@ -11,7 +11,7 @@ MAX_BATCH_BYTES: Final = 500 * 1024
 """The body of a batch, after decompression."""
 
 MAX_LARGE_BATCH_BYTES: Final = 4 * 1024 * 1024
-"""The same for clients that know no lower limit: RudderStack's."""
+"""The same for clients that know no lower limit: RudderStack's, and PostHog's, which send 100 events of any size at once."""
 
 MAX_RPC_BYTES: Final = 4 * 1024 * 1024
 """One gRPC request."""

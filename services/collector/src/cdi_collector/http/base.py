@@ -85,8 +85,10 @@ class Request(msgspec.Struct, frozen=True, gc=False):
         return header_text(self.headers.get(name, b""))
 
 
-class Parcel(msgspec.Struct, gc=False):
+class Parcel(msgspec.Struct):
     """The events of a request.
+
+    The garbage collector has to see it: a fault among the items knows the frames that it came through, and one of these holds the parcel.
 
     Attributes:
         items: the events, or why what stands in the place of one is none.

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from cdi_collector.domain import posthog, posthog_body
-from cdi_collector.domain.limits import MAX_BATCH_BYTES
+from cdi_collector.domain.limits import MAX_LARGE_BATCH_BYTES
 from cdi_collector.http.base import GET_OR_POST, Page, Parcel, Query, Request, Route, Routes
 from cdi_collector.http.responses import Header, Response, as_json
 from cdi_kernel.clock import parse_instant
@@ -95,8 +95,8 @@ def _slashed(*paths: str) -> list[str]:
 
 
 ROUTES: Final[Routes] = {
-    **dict.fromkeys(_slashed(*_CAPTURE), Route(MAX_BATCH_BYTES, partial(read, None), GET_OR_POST)),
-    **dict.fromkeys(_slashed(*_PEOPLE), Route(MAX_BATCH_BYTES, partial(read, posthog.IDENTIFY), GET_OR_POST)),
+    **dict.fromkeys(_slashed(*_CAPTURE), Route(MAX_LARGE_BATCH_BYTES, partial(read, None), GET_OR_POST)),
+    **dict.fromkeys(_slashed(*_PEOPLE), Route(MAX_LARGE_BATCH_BYTES, partial(read, posthog.IDENTIFY), GET_OR_POST)),
     **dict.fromkeys(_slashed(*_FLAGS), Page(flags, GET_OR_POST)),
 }
 

@@ -6,7 +6,10 @@ run are never appended to.
 
 After a crash only the newest file can end within a record, and nobody was told that this one is stored: it is cut off. Anything else that
 cannot be read is damage by the disk. Then every good record before and behind it is used, since giving up on them would lose accepted
-events, and the whole file stays aside as ``<name>.damaged`` for people to look at.
+events, and when they are read, the whole file stays aside as ``<name>.damaged`` for people to look at.
+
+A disk may refuse at any step: no room, no file, a flush that fails. What was to be written then is in the spool in no part, and its file is
+never appended to again: a flush that is tried again after a failed one reports success for pages that the kernel has given up on.
 """
 
 from __future__ import annotations
@@ -39,7 +42,7 @@ class Segment:
         marker: of its records.
         end: bytes that are durable and belong to the spool.
         read: bytes of these that were read and forgotten.
-        aside: whether a copy was kept because of damage.
+        aside: whether it is damaged, so that it is kept when all of it was read.
         descriptor: of a file that is appended to.
     """
 
@@ -103,7 +106,7 @@ class Segments:
             Unavailable: another collector has the directory.
             OSError: it cannot be used.
         """
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._make_directory()
         self._lock = os.open(self._directory / "lock", os.O_CREAT | os.O_RDWR, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -114,7 +117,7 @@ class Segments:
             ) from None
         paths = sorted(path for path in self._directory.iterdir() if _NAME.fullmatch(path.name))
         recovered = [self._recover(path, newest=path is paths[-1]) for path in paths]
-        self._sync_directory()
+        _sync_directory(self._directory)
         return [found for found in recovered if found is not None]
 
     def append(self, records: Sequence[bytes]) -> None:
@@ -145,7 +148,7 @@ class Segments:
             self._reading = oldest.end
             found = _scan_file(oldest, oldest.read, oldest.end)
             if (found.unreadable or found.end < oldest.end - oldest.read) and not oldest.aside:
-                self._keep_aside(oldest, found, oldest.end - oldest.read - found.end)
+                _mark_damaged(oldest, found, oldest.end - oldest.read - found.end)
             if found.records:
                 return found.records
             self.forget()
@@ -160,8 +163,8 @@ class Segments:
             self.unread -= self._reading - oldest.read
             oldest.read = self._reading
         else:
-            oldest.path.unlink(missing_ok=True)
-            self._sync_directory()
+            _remove(oldest)
+            _sync_directory(self._directory)
             oldest.release()
             self._segments.remove(oldest)
             self.size -= oldest.end
@@ -186,7 +189,7 @@ class Segments:
         self._next_number += 1
         self._segments.append(made)
         try:
-            self._sync_directory()
+            _sync_directory(self._directory)
         except OSError:
             self._retract(made)
             raise
@@ -202,6 +205,7 @@ class Segments:
                 self._segments.remove(segment)
             elif segment.descriptor is not None:
                 os.ftruncate(segment.descriptor, segment.end)
+                os.fsync(segment.descriptor)
         with contextlib.suppress(OSError):
             segment.release()
 
@@ -212,11 +216,11 @@ class Segments:
         found = _scan_file(segment, 0, segment.end)
         torn = segment.end - found.end
         if found.unreadable or (torn and not newest):
-            self._keep_aside(segment, found, torn)
+            _mark_damaged(segment, found, torn)
         elif torn:
             _log.warning("spool.torn_tail_cut", file=path.name, records=len(found.records), cut_bytes=torn)
         if not found.records:
-            path.unlink()
+            _remove(segment)
             return None
         segment.end = found.end
         if torn and not segment.aside:
@@ -226,20 +230,12 @@ class Segments:
         self.unread += segment.end
         return Recovered(len(found.records), sum(map(events_of, found.records)), found.records[0].spooled_us)
 
-    def _keep_aside(self, segment: Segment, found: Scan, behind: int) -> None:
-        segment.aside = True
-        name = segment.path.name
-        _log.error("spool.damaged", file=name, records=len(found.records), unreadable_bytes=found.unreadable + behind, kept=name + _ASIDE)
-        with contextlib.suppress(FileExistsError):
-            os.link(segment.path, segment.path.with_name(name + _ASIDE))
-
-    def _sync_directory(self) -> None:
-        """Makes the making and removing of files durable."""
-        descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    def _make_directory(self) -> None:
+        """Makes what is missing of the path. Each part has to be durable in the one above, or a power cut takes the spool with it."""
+        missing = [path for path in (self._directory, *self._directory.parents) if not path.exists()]
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in missing:
+            _sync_directory(path.parent)
 
 
 def _scan_file(segment: Segment, start: int, end: int) -> Scan:
@@ -252,6 +248,29 @@ def _cut(path: Path, end: int) -> None:
     descriptor = os.open(path, os.O_WRONLY)
     try:
         os.ftruncate(descriptor, end)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _mark_damaged(segment: Segment, found: Scan, behind: int) -> None:
+    segment.aside = True
+    _log.error("spool.damaged", file=segment.path.name, records=len(found.records), unreadable_bytes=found.unreadable + behind)
+
+
+def _remove(segment: Segment) -> None:
+    """Takes a file out of the spool. Of a damaged one people may save more than a scan does."""
+    with contextlib.suppress(FileNotFoundError):
+        if segment.aside:
+            segment.path.rename(segment.path.with_name(segment.path.name + _ASIDE))
+        else:
+            segment.path.unlink()
+
+
+def _sync_directory(path: Path) -> None:
+    """Makes the making and removing of what is in it durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

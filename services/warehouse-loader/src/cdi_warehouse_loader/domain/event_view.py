@@ -31,6 +31,7 @@ class EventView(Protocol):
     context: bytes
     traceparent: str
     schema_uri: str
+    signals: bytes
     consent: bytes
     identity: bytes
     enrichments: bytes

@@ -69,6 +69,13 @@ ENRICHMENT_COLUMNS: Final[Columns] = {
     "email_free_provider": BOOLEAN,
 }
 
+SIGNAL_COLUMNS: Final[Mapping[str, str]] = {
+    "context_do_not_track": "do_not_track",
+    "context_global_privacy_control": "global_privacy_control",
+    "context_bot": "bot",
+}
+"""Columns of what the collector says of a request's sender, with the field of ``ClientSignals`` that each comes from."""
+
 _NAMED: Final[Columns] = {"event": TEXT, "event_text": TEXT}
 _VIEW: Final[Columns] = {"name": TEXT, "category": TEXT}
 _WHO: Final[Columns] = {
@@ -157,5 +164,5 @@ _RESERVED: Final = frozenset(EVENT_COLUMNS) | frozenset(ENRICHMENT_COLUMNS) | fr
 PROPERTY_NAMES: Final = naming.ColumnNames(_RESERVED)
 VIEW_NAMES: Final = naming.ColumnNames(_RESERVED | frozenset(_VIEW))
 GROUP_NAMES: Final = naming.ColumnNames(_RESERVED | {"group_id"})
-CONTEXT_NAMES: Final = naming.ContextNames()
-"""Column names per kind of table: a property that would be one of the table's own columns gets one more ``_`` in front."""
+CONTEXT_NAMES: Final = naming.ContextNames(frozenset(SIGNAL_COLUMNS))
+"""Column names per kind of table: a value that would be in one of the table's own columns gets one more ``_`` in front."""

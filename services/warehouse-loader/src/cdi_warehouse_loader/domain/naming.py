@@ -118,9 +118,14 @@ class ColumnNames:
 
 
 class ContextNames:
-    """Column names of the context: ``context_`` and the path, remembered."""
+    """Column names of the context: ``context_`` and the path, remembered.
 
-    def __init__(self) -> None:
+    Args:
+        reserved: columns that are not the client's. A value that would get one of them has one more ``_`` before its path.
+    """
+
+    def __init__(self, reserved: frozenset[str]) -> None:
+        self._reserved = reserved
         self._known: dict[str, str] = {}
 
     def __getitem__(self, path: str) -> str:
@@ -130,7 +135,10 @@ class ContextNames:
             if len(self._known) >= _CACHE_NAMES:
                 self._known.clear()
             bare = snake(path).strip("_")
-            name = self._known[path] = _fit(f"context_{bare or _hash(path)}", path)
+            name = f"context_{bare or _hash(path)}"
+            if name in self._reserved:
+                name = f"context__{bare}"
+            name = self._known[path] = _fit(name, path)
         return name
 
 

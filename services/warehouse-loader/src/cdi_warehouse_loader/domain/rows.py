@@ -21,6 +21,7 @@ from cdi_warehouse_loader.domain.enrichment_columns import enrichment_columns
 from cdi_warehouse_loader.domain.event_view import EventView
 from cdi_warehouse_loader.domain.instants import microseconds
 from cdi_warehouse_loader.domain.naming import snake
+from cdi_warehouse_loader.domain.signal_columns import read_signals
 
 Item = tuple[EventView, int, int]
 """An event, its partition, its ``event_seq``."""
@@ -44,7 +45,7 @@ class EventColumns:
         received_us: when each was received.
         happened_us: when each happened, corrected.
         shared: the columns that every event table has.
-        context: the contexts, in parts.
+        context: the contexts and signals, in parts; no column is in two of them.
         named: the columns ``event`` and ``event_text``.
         enriched: the enrichment columns for which an event of the batch has a value.
     """
@@ -108,7 +109,7 @@ def event_columns(items: Sequence[Item], now_us: int) -> EventColumns:
         received,
         [happened[i] or received[i] for i in range(len(events))],
         shared,
-        read_contexts([event.context for event in events]),
+        [*read_contexts([event.context for event in events]), *read_signals([event.signals for event in events])],
         {"event": coded(names, _event_column), "event_text": coded(names, _none_if_empty)},
         enrichment_columns([event.enrichments for event in events]),
     )
