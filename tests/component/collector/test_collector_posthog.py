@@ -187,6 +187,8 @@ async def test_the_configuration_of_the_browser_sdk(collector: ServiceProcess) -
     answer = request(collector, "GET", f"/array/{WRITE_KEY}/config?ip=0", None, {"Origin": "https://shop.example"})
     assert (answer.status, answer.body["token"], answer.body["hasFeatureFlags"]) == (200, WRITE_KEY, False)
     assert "gzip-js" in answer.body["supportedCompression"]
+    # Whatever is said of surveys, posthog-js loads their script.
+    assert "surveys" not in answer.body
     script = request(collector, "GET", f"/array/{quote('a</script>')}/config.js", None, {})
     assert script.status == 404
     script = request(collector, "GET", f"/array/{quote('a<b')}/config.js", None, {})

@@ -21,7 +21,8 @@ _STORED: Final = as_json({"status": "Ok"})
 _SCRIPT: Final[Header] = (b"content-type", b"application/javascript; charset=utf-8")
 
 _NO_FLAGS: Final = {"flags": {}, "featureFlags": {}, "featureFlagPayloads": {}, "errorsWhileComputingFlags": False}
-# Everything of posthog-js that needs a PostHog server is off; what only sends events is left to the page.
+# Everything of posthog-js that needs a PostHog server is off; what only sends events is left to the page. Surveys are off because nothing
+# is said of them: at "false" the SDK would load their script all the same.
 _CONFIGURATION: Final = {
     "supportedCompression": ["gzip", "gzip-js", "base64"],
     "hasFeatureFlags": False,
@@ -33,7 +34,6 @@ _CONFIGURATION: Final = {
     "captureDeadClicks": False,
     "sessionRecording": False,
     "heatmaps": False,
-    "surveys": False,
     "productTours": False,
     "conversations": False,
     "logs": {"captureConsoleLogs": False},
