@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from typing import Any, NoReturn, TypeAlias
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from types import TracebackType
+from typing import Any, NoReturn, Self, TypeAlias
 
 import grpc
 from opentelemetry import context as otel_context
@@ -76,7 +76,7 @@ def _wrap(handler: Handler, method: str, guard: Guard) -> Handler:
 
 def _answering(behaviour: Behaviour, method: str, guard: Guard) -> Behaviour:
     async def answer(request: Any, context: Context) -> Any:
-        with _observed(method, context) as observed:
+        with _Observed(method, context) as observed:
             try:
                 guard(context)
                 return await behaviour(request, context)
@@ -91,7 +91,7 @@ def _streaming(behaviour: Behaviour, method: str, guard: Guard) -> Behaviour:
         return _answering(behaviour, method, guard)
 
     async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
-        with _observed(method, context) as observed:
+        with _Observed(method, context) as observed:
             try:
                 guard(context)
                 async for response in behaviour(request, context):
@@ -103,35 +103,33 @@ def _streaming(behaviour: Behaviour, method: str, guard: Guard) -> Behaviour:
 
 
 class _Observed:
-    """What is known of a running RPC: its span and, at the end, its code."""
+    """A running RPC: its span, and at the end of the block its duration and its code.
 
-    __slots__ = ("code", "method", "span")
+    A class, because a generator as a context manager costs as much as the rest of it.
+    """
 
-    def __init__(self, method: str, span: Span) -> None:
+    __slots__ = ("_started", "_token", "code", "method", "span")
+
+    def __init__(self, method: str, context: Context) -> None:
         self.method = method
-        self.span = span
         self.code = "OK"
+        self._started = time.perf_counter()
+        self.span = span = _span(method, context)
+        self._token = otel_context.attach(trace.set_span_in_context(span)) if span.is_recording() else None
 
+    def __enter__(self) -> Self:
+        return self
 
-@contextlib.contextmanager
-def _observed(method: str, context: Context) -> Iterator[_Observed]:
-    started = time.perf_counter()
-    span = _span(method, context)
-    observed = _Observed(method, span)
-    token = otel_context.attach(trace.set_span_in_context(span)) if span.is_recording() else None
-    try:
-        yield observed
-    except GeneratorExit:
-        observed.code = "CANCELLED"
-        raise
-    finally:
-        instruments.RPC_SERVER_DURATION.record(time.perf_counter() - started, method=method, code=observed.code)
-        if token is not None:
-            otel_context.detach(token)
-            span.set_attribute("rpc.response.status_code", observed.code)
-            if observed.code in _SERVER_FAULTS:
-                span.set_status(Status(StatusCode.ERROR))
-            span.end()
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+        if kind is not None and issubclass(kind, GeneratorExit):
+            self.code = "CANCELLED"
+        instruments.RPC_SERVER_DURATION.record(time.perf_counter() - self._started, method=self.method, code=self.code)
+        if self._token is not None:
+            otel_context.detach(self._token)
+            self.span.set_attribute("rpc.response.status_code", self.code)
+            if self.code in _SERVER_FAULTS:
+                self.span.set_status(Status(StatusCode.ERROR))
+            self.span.end()
 
 
 def _span(method: str, context: Context) -> Span:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
 
 import msgspec
 
@@ -21,9 +20,6 @@ from cdi_collector.domain.signals import NO_SIGNALS, Signals
 from cdi_collector.domain.sources import Source
 from cdi_kernel.faults import Fault
 from cdi_kernel.topology import partition_of
-
-# People send again and again; a look into the cache is a fifth of the hash.
-_partition_of: Final = lru_cache(8_192)(partition_of)
 
 
 class Arrival(msgspec.Struct, frozen=True):
@@ -102,6 +98,7 @@ def admit(items: Sequence[Item], arrival: Arrival, traceparents: Mapping[int, st
         traceparents: of the sampled ones, by index.
     """
     intake = Intake()
+    frames, message_ids = intake.frames, intake.message_ids
     bare = arrival.constant_fields()
     constant = bare if arrival.sent_us is None else bare + wire.SENT_TIME + wire.timestamp(arrival.sent_us)
     workspace_id, partitions = arrival.source.workspace_id, arrival.partitions
@@ -116,21 +113,29 @@ def admit(items: Sequence[Item], arrival: Arrival, traceparents: Mapping[int, st
             person = append_subject(parts, item, message_id)
             append_times(parts, item, received_us, sent_us)
             append_objects(parts, item)
-            partition = _partition_of(workspace_id, person, partitions)
-            parts += (wire.PARTITION, wire.size(partition))
-            if index in traceparents:
+            partition, partition_field = _partition_of(workspace_id, person, partitions)
+            parts.append(partition_field)
+            if traceparents and index in traceparents:
                 parts += wire.TRACEPARENT.of(traceparents[index].encode())
                 intake.links.setdefault(partition, []).append(traceparents[index])
             framed = wire.framed(parts)
             if len(framed) > MAX_EVENT_BYTES:
                 raise too_large(len(framed))
-            if (frames := intake.frames.get(partition)) is None:
-                frames = intake.frames[partition] = []
-            frames.append(framed)
+            if partition in frames:
+                frames[partition].append(framed)
+            else:
+                frames[partition] = [framed]
         except Fault as fault:
             intake.refusals.append(Refusal(index, fault))
-        intake.message_ids.append(message_id)
+        message_ids.append(message_id)
     return intake
+
+
+@lru_cache(8_192)
+def _partition_of(workspace_id: str, person: str, partitions: int) -> tuple[int, bytes]:
+    """The partition of a person, and as a field. People send again and again; a look into the cache is a fifth of the hash."""
+    partition = partition_of(workspace_id, person, partitions)
+    return partition, wire.PARTITION + wire.size(partition)
 
 
 @lru_cache(1_024)
