@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from cdi_identity.application import Identities
-from cdi_identity.servicer import registration
+from cdi_identity.servicer.identity import registration
 from cdi_identity.settings import Settings
-from cdi_identity.store import PostgresGraph, indexed_only
+from cdi_identity.store.graph import PostgresGraph, indexed_only
 from cdi_runtime import bus, rpc
 from cdi_runtime.service import ServiceContext
 from cdi_runtime.store import Database, OutboxRelay
