@@ -120,8 +120,8 @@ Global___Profile: _TypeAlias = Profile  # noqa: Y015
 
 @_typing.final
 class GraphChanged(_message.Message):
-    """Everything that one transaction changed in the graph of a workspace. On the IDENTITY stream, subject kind "changed", in the order of the
-    commits of the workspace. Doing the lists of all messages in their order, from the first one, makes the graph as it is.
+    """Everything that one transaction changed in the graph of a workspace, in several messages where it is large. On the IDENTITY stream,
+    subject kind "changed", in the order of the commits of the workspace. Doing the lists of all messages in their order, from the first one, makes the graph as it is.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -168,7 +168,7 @@ Global___GraphChanged: _TypeAlias = GraphChanged  # noqa: Y015
 
 @_typing.final
 class CanonicalChange(_message.Message):
-    """Which profile a profile is part of."""
+    """Which profile a profile is part of. When a profile is merged or split off, those that are part of it are entered again."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -202,7 +202,7 @@ Global___CanonicalChange: _TypeAlias = CanonicalChange  # noqa: Y015
 
 @_typing.final
 class MappingChange(_message.Message):
-    """An identifier given to a profile or taken from it."""
+    """An identifier given to a profile or taken from it. A merge and its undoing move none: whose they are then, the canonicals say."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -211,7 +211,7 @@ class MappingChange(_message.Message):
     OPERATION_FIELD_NUMBER: _builtins.int
     TRIGGERING_EVENT_ID_FIELD_NUMBER: _builtins.int
     profile_id: _builtins.str
-    """Canonical at this time."""
+    """The profile that it was given to or taken from; which person that is at any time, the canonicals say."""
     operation: Global___MappingOperation.ValueType
     """Given or taken. An identifier that moves from one profile to another is taken first."""
     triggering_event_id: _builtins.str
@@ -275,43 +275,3 @@ class TraitChange(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TraitChange: _TypeAlias = TraitChange  # noqa: Y015
-
-@_typing.final
-class ProfilesMerged(_message.Message):
-    """Two profiles became one. On the IDENTITY stream, subject kind "merged"."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
-    CANONICAL_PROFILE_ID_FIELD_NUMBER: _builtins.int
-    MERGED_PROFILE_ID_FIELD_NUMBER: _builtins.int
-    MESSAGE_ID_FIELD_NUMBER: _builtins.int
-    MERGE_TIME_FIELD_NUMBER: _builtins.int
-    workspace_id: _builtins.str
-    """The workspace."""
-    canonical_profile_id: _builtins.str
-    """The profile that goes on: the older one."""
-    merged_profile_id: _builtins.str
-    """The profile that became part of it."""
-    message_id: _builtins.str
-    """The event that showed that they are one person."""
-    @_builtins.property
-    def merge_time(self) -> _timestamp_pb2.Timestamp:
-        """When the graph was changed."""
-
-    def __init__(
-        self,
-        *,
-        workspace_id: _builtins.str = ...,
-        canonical_profile_id: _builtins.str = ...,
-        merged_profile_id: _builtins.str = ...,
-        message_id: _builtins.str = ...,
-        merge_time: _timestamp_pb2.Timestamp | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["merge_time", b"merge_time"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["canonical_profile_id", b"canonical_profile_id", "merge_time", b"merge_time", "merged_profile_id", b"merged_profile_id", "message_id", b"message_id", "workspace_id", b"workspace_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ProfilesMerged: _TypeAlias = ProfilesMerged  # noqa: Y015

@@ -149,9 +149,9 @@ class IdentifierRule(_message.Message):
     window: Global___LimitWindow.ValueType
     """The window."""
     priority: _builtins.int
-    """Lower is stronger, from 1; 0: after all that have one, in alphabetical order. Without any rule: user_id 1, email 2."""
+    """Lower is stronger, from 1; 0 stands for 1 for user_id, 2 for email, and after all of these, in alphabetical order, for any other."""
     unique: _builtins.bool
-    """Two profiles with different values of it are never merged. At most one type is unique."""
+    """Two profiles with different values of it are never merged, and no profile gets a second one. At most one type is unique."""
     disabled: _builtins.bool
     """It never links."""
     @_builtins.property
