@@ -198,6 +198,7 @@ class GraphAsTold:
 
     def separation(self, separation: Separation) -> None:
         self.canonical |= dict.fromkeys(separation.part_ids, separation.separated_id)
+        self.traits.pop(separation.separated_id, None)
         if separation.fresh:
             self.mappings |= dict.fromkeys(separation.identifiers, separation.separated_id)
         self._tell(separation.traits)

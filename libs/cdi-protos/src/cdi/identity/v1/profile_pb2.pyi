@@ -168,7 +168,9 @@ Global___GraphChanged: _TypeAlias = GraphChanged  # noqa: Y015
 
 @_typing.final
 class CanonicalChange(_message.Message):
-    """Which profile a profile is part of. When a profile is merged or split off, those that are part of it are entered again."""
+    """Which profile a profile is part of. When a profile is merged or split off, those that are part of it are entered again. A profile that
+    stands alone again has exactly the traits that are sent with this entry or after it.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
