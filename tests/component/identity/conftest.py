@@ -36,7 +36,7 @@ def module_identity(
 async def shared_identity(module_identity: ServiceProcess, module_database_url: str) -> ServiceProcess:
     """The module's replica with an empty graph; its stream keeps what earlier tests merged."""
     connection = await asyncpg.connect(module_database_url)
-    await connection.execute("TRUNCATE profiles, identifiers, merges")
+    await connection.execute("TRUNCATE profiles, identifiers, merges, decisions, separations, rules, workspaces")
     await connection.close()
     return module_identity
 

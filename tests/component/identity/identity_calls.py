@@ -12,7 +12,7 @@ from cdi.identity.v1.identity_service_pb2 import (
     ResolveIdentitiesRequest,
 )
 from cdi.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
-from cdi.identity.v1.profile_pb2 import Identifier, Profile, ProfilesMerged
+from cdi.identity.v1.profile_pb2 import MAPPING_OPERATION_REMOVED, CanonicalChange, GraphChanged, Identifier, Profile
 from cdi_kernel.faults import NotFound
 from cdi_kernel.topology import StreamName, identity
 from cdi_runtime.bus import Bus
@@ -59,29 +59,59 @@ def names(profile: Profile) -> frozenset[str]:
     return frozenset(f"{item.type}:{item.value}" for item in profile.identifiers)
 
 
-async def published(bus: Bus, count: int) -> list[ProfilesMerged]:
-    """All merges on IDENTITY once there are at least so many; before that nothing."""
-    found: list[ProfilesMerged] = []
+async def told(bus: Bus) -> list[GraphChanged]:
+    """All changes of the graph on IDENTITY."""
+    found: list[GraphChanged] = []
     with contextlib.suppress(NotFound):
         while True:
             message = await bus.message(StreamName.IDENTITY, len(found) + 1)
-            assert message.subject == identity("merged")
-            found.append(ProfilesMerged.FromString(message.payload))
-    return found if len(found) >= count else []
+            assert message.subject == identity("changed")
+            found.append(GraphChanged.FromString(message.payload))
+    return found
 
 
-def followed(merges: Iterable[ProfilesMerged]) -> dict[str, str]:
-    """The canonical profile of every merged one, told in the order of the stream.
+async def published(bus: Bus, count: int) -> list[CanonicalChange]:
+    """All merges on IDENTITY, each told once, once there are at least so many; before that nothing."""
+    merges: list[CanonicalChange] = []
+    merged: set[str] = set()
+    for entry in (entry for change in await told(bus) for entry in change.canonicals):
+        if entry.profile_id != entry.canonical_profile_id and entry.profile_id not in merged:
+            merged.add(entry.profile_id)
+            merges.append(entry)
+    return merges if len(merges) >= count else []
 
-    Raises:
-        AssertionError: a profile was merged twice, or went on after it had become part of another.
-    """
-    canonical: dict[str, str] = {}
-    for merge in merges:
-        assert merge.merged_profile_id not in canonical, "merged twice"
-        assert merge.canonical_profile_id not in canonical, "out of order"
-        canonical = {
-            merged: merge.canonical_profile_id if owner == merge.merged_profile_id else owner for merged, owner in canonical.items()
-        }
-        canonical[merge.merged_profile_id] = merge.canonical_profile_id
-    return canonical
+
+class GraphAsTold:
+    """What a reader of IDENTITY knows: the graph of each workspace made of nothing but the messages, in order."""
+
+    def __init__(self, changes: Iterable[GraphChanged]) -> None:
+        self.canonical: dict[str, str] = {}
+        self.mappings: dict[tuple[str, str], str] = {}
+        self.traits: dict[str, dict[str, bytes]] = {}
+        for change in changes:
+            self._take(change)
+
+    def people(self, workspace: str = WORKSPACE) -> dict[str, frozenset[str]]:
+        """The identifiers by canonical profile."""
+        result: dict[str, frozenset[str]] = {}
+        for (named, name), profile_id in self.mappings.items():
+            if named == workspace:
+                canonical = self.canonical[profile_id]
+                result[canonical] = result.get(canonical, frozenset()) | {name}
+        return result
+
+    def _take(self, change: GraphChanged) -> None:
+        for entry in change.canonicals:
+            self.canonical[entry.profile_id] = entry.canonical_profile_id
+            if entry.profile_id == entry.canonical_profile_id:
+                self.traits.pop(entry.profile_id, None)
+        for mapping in change.mappings:
+            key = (change.workspace_id, f"{mapping.identifier.type}:{mapping.identifier.value}")
+            if mapping.operation == MAPPING_OPERATION_REMOVED:
+                del self.mappings[key]
+            else:
+                self.mappings[key] = mapping.profile_id
+        for trait in change.traits:
+            self.traits.setdefault(trait.profile_id, {})[trait.name] = trait.value
+            if not trait.value:
+                del self.traits[trait.profile_id][trait.name]

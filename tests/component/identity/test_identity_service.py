@@ -24,7 +24,7 @@ async def test_a_visitor_becomes_known(identity: ServiceProcess, client: Client,
     visit, login = await resolve(stub, seen("anonymous_id:a"), seen("user_id:u", "email:e", traits=b'{"name":"Ada"}'))
     assert visit.created
     assert login.created
-    merging = seen("user_id:u", "anonymous_id:a")
+    merging = seen("user_id:u", "anonymous_id:a", event_type="identify")
     [identified] = await resolve(stub, merging)
     assert identified.profile_id == visit.profile_id
     assert list(identified.merged_profile_ids) == [login.profile_id]
@@ -38,8 +38,9 @@ async def test_a_visitor_becomes_known(identity: ServiceProcess, client: Client,
         assert profile.create_time.seconds > 1_700_000_000
     [merge] = await eventually(lambda: published(bus, 1))
     assert merge.canonical_profile_id == visit.profile_id
-    assert merge.merged_profile_id == login.profile_id
-    assert merge.message_id == merging.message_id
+    assert merge.profile_id == login.profile_id
+    assert merge.triggering_event_id == merging.message_id
+    assert merge.triggering_event_type == "identify"
 
 
 async def test_merges_of_merges_and_fresh_profiles_keep_every_id(identity: ServiceProcess, client: Client, bus: Bus) -> None:

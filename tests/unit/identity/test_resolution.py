@@ -3,12 +3,13 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdi_identity.domain.identifiers import Rules
+from cdi_identity.domain.decisions import Kind, Reason
+from cdi_identity.domain.rules import Rules, TypeRule, Window
 
 from .identity_model import WORKSPACE, GraphInMemory, components, seen
 
-UNLIMITED = Rules(limits={}, default_limit=1_000)
-TIGHT = Rules(limits={"user_id": 1}, default_limit=2, max_merges=3, max_identifiers=5)
+UNLIMITED = Rules(types=[TypeRule("user_id", 1_000)], default_limit=1_000)
+TIGHT = Rules(default_limit=2, max_merges=3, max_identifiers=5)
 
 texts = st.builds(lambda kind, number: f"{kind}:{number}", st.sampled_from(["user_id", "email", "anonymous_id"]), st.integers(1, 5))
 events = st.lists(st.lists(texts, min_size=1, max_size=4), max_size=14)
@@ -42,6 +43,9 @@ def test_the_protection_example_of_the_rules() -> None:
     assert other.created
     assert other.profile_id != jane.profile_id
     assert other.demoted == [(WORKSPACE, "email", "jane@example1.com")]
+    [decision] = graph.last.decisions
+    assert decision.kind is Kind.CREATED
+    assert [(demotion.reason, demotion.limited_type) for demotion in decision.demotions] == [(Reason.LIMIT, "user_id")]
     assert graph.people() == {frozenset({"user_id:abc123", "email:jane@example1.com"}), frozenset({"user_id:abc456"})}
 
 
@@ -87,7 +91,7 @@ def test_merges_within_a_batch_are_seen_by_all_of_it() -> None:
 
 
 def test_hard_caps_stop_growth_and_events_still_resolve() -> None:
-    rules = Rules(limits={}, default_limit=1_000, max_merges=2, max_identifiers=4)
+    rules = Rules(default_limit=1_000, max_merges=2, max_identifiers=4)
     graph = GraphInMemory(rules)
     graph.resolve(*(seen(f"email:{name}") for name in "abcd"))
     first, second, third = (graph.resolve(seen("email:a", f"email:{name}"))[0] for name in "bcd")
@@ -117,7 +121,43 @@ def test_traits_of_merged_profiles_go_on_the_newest_first() -> None:
         seen("user_id:u", traits=b'{"plan":"new"}', time_us=9),
     )
     [merged] = graph.resolve(seen("anonymous_id:a", "user_id:u", traits=b'{"city":"Oslo"}', time_us=4))
-    assert graph.profiles[merged.profile_id].document == b'{"plan":[9,"new"],"city":[5,"Rome"]}'
+    assert graph.traits(merged.profile_id) == {"plan": b'"new"', "city": b'"Rome"'}
+
+
+def reasons(graph: GraphInMemory) -> list[tuple[str, Reason, str]]:
+    """Type, reason and limited type of what was left out in the last batch."""
+    return [(d.identifier[1], d.reason, d.limited_type) for decision in graph.last.decisions for d in decision.demotions]
+
+
+def test_every_demotion_says_which_rule_it_was() -> None:
+    graph = GraphInMemory(Rules(types=[TypeRule("passport", unique=True)], max_merges=1, max_identifiers=4))
+    graph.resolve(seen("passport:1", "email:a"), seen("passport:2", "email:b"), seen("email:c"), seen("ios.id:1"))
+    graph.resolve(seen("email:a", "email:b"))
+    assert reasons(graph) == [("email", Reason.UNIQUE, "passport")]
+    graph.resolve(seen("passport:3", "email:a"))
+    assert reasons(graph) == [("passport", Reason.UNIQUE, "passport")]
+    graph.resolve(seen("email:a", "email:c"), seen("email:a", "ios.id:1"))
+    assert reasons(graph) == [("ios.id", Reason.MAX_MERGES, "")]
+    graph.resolve(seen("email:a", "x:1"), seen("email:a", "x:2"))
+    assert reasons(graph) == [("x", Reason.MAX_IDENTIFIERS, "")]
+    assert [decision.kind for decision in graph.last.decisions] == [Kind.EXTENDED, Kind.MATCHED]
+
+
+def test_a_limit_counts_only_what_was_added_within_its_window() -> None:
+    day = 86_400_000_000
+    graph = GraphInMemory(Rules(types=[TypeRule("email", 2, Window.WEEKLY)]), now_us=100 * day)
+    graph.resolve(seen("user_id:u", "email:a"), seen("user_id:u", "email:b"), seen("user_id:u", "email:c"))
+    assert reasons(graph) == [("email", Reason.LIMIT, "email")]
+    graph.now_us += 8 * day
+    graph.resolve(seen("user_id:u", "email:c"), seen("user_id:u", "email:d"), seen("user_id:u", "email:e"))
+    assert reasons(graph) == [("email", Reason.LIMIT, "email")]
+    assert graph.people() == {frozenset({"user_id:u", "email:a", "email:b", "email:c", "email:d"})}
+
+
+def test_only_what_changes_or_demotes_is_recorded() -> None:
+    graph = GraphInMemory()
+    graph.resolve(seen("email:a"), seen("email:a"), seen("email:a", traits=b'{"n":1}'), seen("email:a", "ios.id:1"))
+    assert [decision.kind for decision in graph.last.decisions] == [Kind.CREATED, Kind.EXTENDED]
 
 
 @given(events.flatmap(lambda batch: st.tuples(st.just(batch), st.permutations(batch))))
@@ -144,9 +184,12 @@ def test_a_batch_done_again_answers_the_same_and_changes_nothing(batch: list[lis
     graph = GraphInMemory(TIGHT)
     observations = [seen(*identifiers, traits=b'{"n":1}', time_us=index) for index, identifiers in enumerate(batch)]
     first = graph.resolve(*observations)
+    before = graph.state()
     again = graph.resolve(*observations)
     assert [resolution.profile_id for resolution in again] == [resolution.profile_id for resolution in first]
-    assert not graph.last
+    assert graph.state() == before
+    assert not graph.last.told
+    assert all(decision.kind is Kind.MATCHED for decision in graph.last.decisions)
 
 
 @given(events)
@@ -158,7 +201,7 @@ def test_no_profile_ever_exceeds_a_limit_and_every_event_finds_its_own(batch: li
         assert kinds.count("user_id") <= 1
         assert max(map(kinds.count, kinds)) <= TIGHT.default_limit
         assert len(identifiers) <= TIGHT.max_identifiers
-        assert graph.profiles[profile_id].merges <= TIGHT.max_merges
+        assert graph.merges(profile_id) <= TIGHT.max_merges
     people = graph.identifiers()
     for identifiers, resolution in zip(batch, resolutions, strict=True):
         demoted = {f"{kind}:{value}" for _, kind, value in resolution.demoted}

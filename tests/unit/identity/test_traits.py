@@ -6,7 +6,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdi_identity.domain.traits import MAX_TRAITS, MAX_VALUE_BYTES, Traits, from_document, learn, observed, to_document, to_object
+from cdi_identity.domain.traits import (
+    MAX_TRAITS,
+    MAX_VALUE_BYTES,
+    Source,
+    Traits,
+    combined,
+    from_document,
+    learn,
+    to_document,
+    to_object,
+)
+from cdi_identity.domain.traits import observed as observed_from
+
+
+def observed(payload: bytes, time_us: int, message_id: str = "") -> Traits:
+    return observed_from(payload, Source(time_us, message_id, 7))
 
 
 def values(known: Traits) -> dict[str, object]:
@@ -21,11 +36,27 @@ def test_newest_wins_whatever_comes_last() -> None:
     assert values(known) == {"plan": "pro", "city": "Rome", "age": 7}
 
 
-def test_of_two_equally_old_values_the_later_stands_and_the_same_changes_nothing() -> None:
-    known = observed(b'{"plan":"free"}', 10)
-    assert learn(known, observed(b'{"plan":"pro"}', 10))
-    assert not learn(known, observed(b'{"plan":"pro"}', 10))
-    assert values(known) == {"plan": "pro"}
+def test_of_two_equally_old_values_the_greater_message_id_stands_and_the_same_changes_nothing() -> None:
+    first, second = observed(b'{"plan":"free"}', 10, "m2"), observed(b'{"plan":"pro"}', 10, "m1")
+    known = dict(first)
+    assert not learn(known, second)
+    assert values(known) == {"plan": "free"}
+    assert learn(known, observed(b'{"plan":"max"}', 10, "m2"))
+    assert not learn(known, observed(b'{"plan":"max"}', 10, "m2"))
+    assert values(known) == {"plan": "max"}
+
+
+def test_documents_of_the_first_form_are_still_read_and_a_source_is_stored_once() -> None:
+    old = from_document(b'{"plan":[9,"pro"],"city":[5,"Rome"]}')
+    assert values(old) == {"plan": "pro", "city": "Rome"}
+    assert to_document(observed(b'{"plan":"pro","city":"Rome"}', 9, "m1")) == b'[[[9,"m1",7]],{"plan":[0,"pro"],"city":[0,"Rome"]}]'
+    assert values(combined([to_document(old), b"", to_document(observed(b'{"city":"Oslo"}', 6))])) == {"plan": "pro", "city": "Oslo"}
+
+
+def test_chosen_traits_are_those_that_are_there() -> None:
+    known = observed(b'{"plan":"pro","city":"Rome"}', 9)
+    assert to_object(known, ["city", "age"]) == b'{"city":"Rome"}'
+    assert to_object(known, ["age"]) == b""
 
 
 @pytest.mark.parametrize(
@@ -40,7 +71,7 @@ def test_values_that_databases_refuse_survive() -> None:
     payload = b'{"huge":' + b"9" * 400 + b',"nul":"a\\u0000b","k\\u0000":1e999,"deep":{"a":[null,"\\ud83d\\ude00"]}}'
     stored = from_document(to_document(observed(payload, -5)))
     assert sorted(to_object(stored)) == sorted(payload)
-    assert stored["nul"][0] == -5
+    assert stored["nul"].source == Source(-5, "", 7)
 
 
 def test_a_value_too_long_and_a_trait_too_many_are_not_kept() -> None:

@@ -1,25 +1,47 @@
-"""The use cases: resolve a batch, read a profile.
+"""The use cases of the data path: resolve a batch, read a profile.
 
 Why resolving is right with any number of replicas (docs/adr/0005-identity-concurrency.md):
 
 - Whoever changes the graph of a workspace holds that workspace's lock from before its first read until after its commit. So all
   changes of a workspace happen one after the other, each decided on what the one before left.
-- An event whose identifiers are all known and belong to one profile changes nothing whatever else happens, because identifiers
-  never leave their person. It is answered from one snapshot, without a lock. Its traits are the exception: they are written.
+- An event whose identifiers are all known and belong to one profile changes nothing. It is answered from one snapshot, without a lock:
+  it comes before every change that the snapshot does not see. Its traits are the exception: they are written.
+- If a profile was split, or the rules changed, between that snapshot and the lock, all of the batch is decided under the lock.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
 
 from cdi.error.v1 import error_pb2
+from cdi_identity.domain import traits
+from cdi_identity.domain.changes import Changes
 from cdi_identity.domain.graph import Graph
-from cdi_identity.domain.identifiers import DEFAULT_RULES, Identifier, Named, Rules, usable
+from cdi_identity.domain.identifiers import Identifier, Named, usable
 from cdi_identity.domain.resolution import Observation, Resolution, resolve
-from cdi_identity.ports import GraphStore, StoredProfile
+from cdi_identity.domain.rules import Rules
+from cdi_identity.ports import GraphStore, GraphWriter, Lookup, StoredProfile
+from cdi_identity.ruling import RuleBook
 from cdi_kernel.faults import NotFound
 from cdi_kernel.ids import fallback_profile_id, uuid7
+
+Answers = dict[int, Resolution]
+"""Resolutions by the place of their event in the batch."""
+
+
+class Batch(Protocol):
+    """Events whose profile is asked for."""
+
+    @property
+    def workspace_ids(self) -> Sequence[str]:
+        """The distinct workspaces of the events."""
+        ...
+
+    def observations(self, rules: Mapping[str, Rules]) -> list[Observation]:
+        """What the events say, in order, by the rules of their workspaces."""
+        ...
 
 
 class Identities:
@@ -27,39 +49,33 @@ class Identities:
 
     Args:
         store: the graph.
+        book: the rules of the workspaces.
         now_us: the clock, microseconds since 1970: the time of changes.
-        merged: called after a commit that put merges into the outbox.
-        rules: the identity rules of all workspaces.
+        changed: called after a commit that put something into the outbox.
     """
 
-    def __init__(self, store: GraphStore, now_us: Callable[[], int], merged: Callable[[], None], rules: Rules = DEFAULT_RULES) -> None:
+    def __init__(self, store: GraphStore, book: RuleBook, now_us: Callable[[], int], changed: Callable[[], None]) -> None:
         self._store = store
+        self._book = book
         self._now_us = now_us
-        self._merged = merged
-        self._rules = rules
+        self._changed = changed
         # Batches of this replica wait for each other here, not inside Postgres, where each would hold a connection of the pool.
         self._turn = asyncio.Lock()
 
-    async def resolve(self, observations: Sequence[Observation]) -> list[Resolution]:
+    async def resolve(self, batch: Batch) -> list[Resolution]:
         """The profile of each event, as if the events had come one by one in this order. Redone, it answers the same.
 
         Raises:
             Transient: the store does not answer; nothing of the batch is promised.
         """
-        # What brings traits is written in any case, so its identifiers are read only once, under the lock.
-        identifiers = list(
-            {identifier: None for observation in observations if not observation.traits for identifier in observation.identifiers}
-        )
-        owners = dict(zip(identifiers, await self._store.owners(identifiers), strict=True)) if identifiers else {}
-        resolutions: list[Resolution | None] = [_unchanged(observation, owners) for observation in observations]
-        open_ones = [index for index, resolution in enumerate(resolutions) if resolution is None]
-        if open_ones:
-            changed, successors = await self._change([observations[index] for index in open_ones])
-            if successors:
-                resolutions = [resolution and _followed(resolution, successors) for resolution in resolutions]
-            for index, resolution in zip(open_ones, changed, strict=True):
-                resolutions[index] = resolution
-        return [resolution for resolution in resolutions if resolution is not None]
+        rules, observations, lookup = await self._look(batch)
+        answers = _unchanged(observations, lookup.owners)
+        if len(answers) < len(observations):
+            answers |= await self._change(batch, observations, rules, lookup, answers)
+        resolutions = [answers[index] for index in range(len(observations))]
+        if any(rules[workspace_id].event_traits for workspace_id in batch.workspace_ids):
+            await self._choose_traits(observations, resolutions, rules)
+        return resolutions
 
     async def profile_by_id(self, workspace_id: str, profile_id: str) -> StoredProfile:
         """The profile of an id, also of a merged one.
@@ -67,56 +83,143 @@ class Identities:
         Raises:
             NotFound: there is none.
         """
-        return _found(await self._store.profile_by_id(workspace_id, profile_id), "profile_id")
+        return found(await self._store.profile_by_id(workspace_id, profile_id), "profile_id")
 
     async def profile_by_identifier(self, workspace_id: str, identifier: Named) -> StoredProfile:
         """The profile that has an identifier.
 
         Raises:
-            NotFound: nobody has it, or it is one that never links.
+            NotFound: nobody has it, or it is one that never links by the default rules.
         """
-        identifiers = usable(workspace_id, [identifier], self._rules)
-        return _found(await self._store.profile_by_identifier(identifiers[0]) if identifiers else None, "identifier")
+        identifiers = usable(workspace_id, [identifier])
+        return found(await self._store.profile_by_identifier(identifiers[0]) if identifiers else None, "identifier")
 
-    async def _change(self, observations: Sequence[Observation]) -> tuple[list[Resolution], dict[str, str]]:
-        """Resolves the events that may change the graph. Returns also the canonical id of every profile that was merged."""
-        identifiers = list({identifier: None for observation in observations for identifier in observation.identifiers})
-        workspaces = {observation.workspace_id for observation in observations}
+    async def _look(self, batch: Batch) -> tuple[Mapping[str, Rules], list[Observation], Lookup]:
+        """The events by the newest rules, and the owners of the identifiers of those that may change nothing."""
+        rules = self._book.known(batch.workspace_ids)
+        while True:
+            observations = batch.observations(rules)
+            # What brings traits is written in any case, so its identifiers are read only once, under the lock.
+            identifiers = _identifiers(observation for observation in observations if not observation.traits)
+            if not identifiers:
+                return rules, observations, Lookup({}, {})
+            lookup = await self._store.look_up(identifiers, batch.workspace_ids)
+            outdated = _outdated(rules, lookup)
+            if not outdated:
+                return rules, observations, lookup
+            rules = {**rules, **await self._book.read(outdated, self._store)}
+
+    async def _change(
+        self, batch: Batch, observations: Sequence[Observation], rules: Mapping[str, Rules], seen: Lookup, answered: Answers
+    ) -> Answers:
+        """Resolves the events that may change the graph. Returns also new answers to others, where theirs are out of date."""
+        indexes = [index for index in range(len(observations)) if index not in answered]
+        workspaces = list({observations[index].workspace_id: None for index in indexes})
         async with self._turn, self._store.changing(workspaces) as writer:
-            graph = Graph(await writer.load(identifiers), _fresh_ids())
-            resolutions = resolve(graph, observations, self._rules)
-            changes = graph.changes()
-            if changes:
-                await writer.save(changes, self._now_us())
-        if changes.merges:
-            self._merged()
-        return resolutions, {profile.profile_id: profile.canonical.profile_id for profile in changes.moved}
+            lookup = await writer.look_up(_identifiers(observations[index] for index in indexes), workspaces)
+            outdated = _outdated(rules, lookup)
+            if outdated or _split_since(seen, lookup):
+                rules = {**rules, **await self._book.read(outdated, writer)}
+                observations = batch.observations(rules)
+                indexes = [index for index, observation in enumerate(observations) if observation.workspace_id in lookup.standings]
+                lookup = await writer.look_up(_identifiers(observations[index] for index in indexes), workspaces)
+            answers, changes = await self._decide(writer, [(index, observations[index]) for index in indexes], rules, lookup)
+        if changes:
+            self._changed()
+        successors = {profile.profile_id: profile.canonical.profile_id for profile in changes.moved}
+        for index, resolution in answered.items():
+            successor = successors.get(resolution.profile_id)
+            if successor is not None and index not in answers:
+                answers[index] = Resolution(successor)
+        return answers
+
+    async def _decide(
+        self, writer: GraphWriter, events: Sequence[tuple[int, Observation]], rules: Mapping[str, Rules], lookup: Lookup
+    ) -> tuple[Answers, Changes]:
+        """Decides events under the lock and saves what they change."""
+        now_us = self._now_us()
+        answers = {index: _unlinked(observation) for index, observation in events if not observation.identifiers}
+        linked = [(index, observation) for index, observation in events if observation.identifiers]
+        graph = await loaded(writer, lookup, rules, now_us)
+        for (index, _), resolution in zip(linked, resolve(graph, [observation for _, observation in linked], rules), strict=True):
+            answers[index] = resolution
+        changes = graph.changes()
+        if changes:
+            await writer.save(changes, now_us)
+        return answers, changes
+
+    async def _choose_traits(
+        self, observations: Sequence[Observation], resolutions: Sequence[Resolution], rules: Mapping[str, Rules]
+    ) -> None:
+        """Adds the traits that the rules choose for events: one read for the profiles of these workspaces."""
+        names = {workspace_id: given.event_traits for workspace_id, given in rules.items() if given.event_traits}
+        wanted = [
+            (resolution, names[observation.workspace_id])
+            for observation, resolution in zip(observations, resolutions, strict=True)
+            if observation.workspace_id in names and observation.identifiers
+        ]
+        documents = await self._store.documents(list({resolution.profile_id: None for resolution, _ in wanted}))
+        chosen: dict[tuple[str, Sequence[str]], bytes] = {}
+        for resolution, wanted_names in wanted:
+            key = (resolution.profile_id, wanted_names)
+            if key not in chosen:
+                chosen[key] = traits.to_object(traits.combined(documents.get(resolution.profile_id, ())), wanted_names)
+            resolution.chosen_traits = chosen[key]
 
 
-def _unchanged(observation: Observation, owners: dict[Identifier, str | None]) -> Resolution | None:
-    """The answer to an event that changes nothing; ``None`` if it may change something."""
-    identifiers = observation.identifiers
-    if not identifiers:
-        return Resolution(fallback_profile_id(observation.workspace_id, "", "", observation.message_id))
-    if observation.traits or (owner := owners[identifiers[0]]) is None:
-        return None
-    for identifier in identifiers:
-        if owners[identifier] != owner:
-            return None
-    return Resolution(owner)
+async def loaded(writer: GraphWriter, lookup: Lookup, rules: Mapping[str, Rules], now_us: int) -> Graph:
+    """The working copy of the profiles that have one of the identifiers."""
+    windows = {workspace_id: rules[workspace_id].windows(now_us) for workspace_id in lookup.standings}
+    owners = {identifier: owner for identifier, owner in lookup.owners.items() if owner is not None}
+    profiles = await writer.load(owners.values(), {workspace_id: since for workspace_id, since in windows.items() if since})
+    return Graph({identifier: profiles[owner] for identifier, owner in owners.items()}, fresh_ids())
 
 
-def _followed(resolution: Resolution, successors: dict[str, str]) -> Resolution:
-    successor = successors.get(resolution.profile_id)
-    return resolution if successor is None else Resolution(successor)
-
-
-def _fresh_ids() -> Iterator[str]:
+def fresh_ids() -> Iterator[str]:
+    """Ids for new profiles, in the order of time."""
     while True:
         yield str(uuid7())
 
 
-def _found(profile: StoredProfile | None, name: str) -> StoredProfile:
+def found(profile: StoredProfile | None, name: str) -> StoredProfile:
+    """The profile.
+
+    Raises:
+        NotFound: there is none; ``name`` is what was asked by.
+    """
     if profile is None:
         raise NotFound(error_pb2.ERROR_REASON_NOT_FOUND, "no such profile", metadata={"resource": "profile", "name": name})
     return profile
+
+
+def _identifiers(observations: Iterable[Observation]) -> list[Identifier]:
+    return list({identifier: None for observation in observations for identifier in observation.identifiers})
+
+
+def _outdated(rules: Mapping[str, Rules], lookup: Lookup) -> list[str]:
+    return [workspace_id for workspace_id, standing in lookup.standings.items() if rules[workspace_id].version != standing.rules_version]
+
+
+def _split_since(seen: Lookup, lookup: Lookup) -> bool:
+    """Whether a profile was separated between two reads. What was not read the first time has no answer to go out of date."""
+    return any(seen.standings.get(workspace_id, standing) != standing for workspace_id, standing in lookup.standings.items())
+
+
+def _unlinked(observation: Observation) -> Resolution:
+    return Resolution(fallback_profile_id(observation.workspace_id, "", "", observation.message_id))
+
+
+def _unchanged(observations: Sequence[Observation], owners: Mapping[Identifier, str | None]) -> Answers:
+    """The answers to the events that change nothing."""
+    answers: Answers = {}
+    for index, observation in enumerate(observations):
+        identifiers = observation.identifiers
+        if not identifiers:
+            answers[index] = _unlinked(observation)
+        elif not observation.traits and (owner := owners[identifiers[0]]) is not None:
+            for identifier in identifiers:
+                if owners[identifier] != owner:
+                    break
+            else:
+                answers[index] = Resolution(owner)
+    return answers

@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from cdi_identity.application import Identities
-from cdi_identity.servicer import registration
+from cdi_identity.operating import Operations
+from cdi_identity.ruling import RuleBook, Ruling
+from cdi_identity.servicer.identity import registration
 from cdi_identity.settings import Settings
-from cdi_identity.store import PostgresGraph, indexed_only
+from cdi_identity.store.graph import PostgresGraph, indexed_only
 from cdi_runtime import bus, rpc
 from cdi_runtime.service import ServiceContext
 from cdi_runtime.store import Database, OutboxRelay
@@ -27,8 +29,10 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
         relay = OutboxRelay(database, connection, service=context.name)
         context.readiness.add("outbox", relay.check)
         await stack.enter_async_context(context.background(relay.run(), "outbox-relay"))
-        identities = Identities(PostgresGraph(database), now_us, relay.wake)
-        await stack.enter_async_context(rpc.serve(context, settings.grpc_address, registration(identities)))
+        graph = PostgresGraph(database)
+        identities = Identities(graph, RuleBook(), now_us, relay.wake)
+        served = registration(identities, Ruling(graph, now_us), Operations(graph, now_us, relay.wake))
+        await stack.enter_async_context(rpc.serve(context, settings.grpc_address, served))
         yield
 
 

@@ -7,8 +7,12 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from cdi_identity.domain.graph import Changes, Profile
+from cdi_identity.domain.changes import Changes
+from cdi_identity.domain.decisions import Decision
+from cdi_identity.domain.graph import Profile
 from cdi_identity.domain.identifiers import Identifier
+from cdi_identity.domain.rules import Rules
+from cdi_identity.domain.separation import Separation, Whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +23,7 @@ class StoredProfile:
         profile_id: the canonical id.
         workspace_id: its workspace.
         identifiers: by type and value.
-        document: its traits as stored (``domain.traits``).
+        documents: the traits that it and the profiles merged into it brought, as stored (``domain.traits.combined``).
         merged_profile_ids: profiles that became part of it, oldest first.
         create_us: when it was made, microseconds since 1970.
     """
@@ -27,32 +31,99 @@ class StoredProfile:
     profile_id: str
     workspace_id: str
     identifiers: Sequence[Identifier]
-    document: bytes
+    documents: Sequence[bytes]
     merged_profile_ids: Sequence[str]
     create_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a workspace stands.
+
+    Attributes:
+        rules_version: of its newest rules; 0: the defaults.
+        splits: how many profiles were ever separated in it. While it stays, identifiers have only ever come together.
+    """
+
+    rules_version: int = 0
+    splits: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """What is known of some identifiers, all as of one moment.
+
+    Attributes:
+        owners: the canonical profile id of each, ``None`` if nobody has it.
+        standings: of each workspace asked for.
+    """
+
+    owners: Mapping[Identifier, str | None]
+    standings: Mapping[str, Standing]
 
 
 class GraphWriter(Protocol):
     """The graph of some workspaces inside one transaction: nobody else changes it until the transaction is over."""
 
-    async def load(self, identifiers: Sequence[Identifier]) -> Mapping[Identifier, Profile]:
-        """The canonical profile of each identifier that has one; one object per profile."""
+    async def look_up(self, identifiers: Sequence[Identifier], workspace_ids: Sequence[str]) -> Lookup:
+        """Owners and standings, which nobody else changes any more."""
+        ...
+
+    async def rules(self, workspace_id: str) -> Rules:
+        """The newest rules of a workspace."""
+        ...
+
+    async def apply_rules(self, workspace_id: str, rules: Rules, now_us: int) -> None:
+        """Stores a version of the rules, one above the newest."""
+        ...
+
+    async def load(self, profile_ids: Iterable[str], windows: Mapping[str, Mapping[str, int]]) -> Mapping[str, Profile]:
+        """The profiles of some canonical ids.
+
+        Args:
+            profile_ids: what is not there is left out.
+            windows: by workspace and type, from when on identifiers count (``Rules.windows``).
+        """
+        ...
+
+    async def canonical_id(self, workspace_id: str, profile_id: str) -> str | None:
+        """The canonical profile of an id, which may be that of a merged profile; ``None``: there is none."""
         ...
 
     async def save(self, changes: Changes, now_us: int) -> None:
-        """Writes the changes and one message per merge into the outbox."""
+        """Writes the changes with their decisions, and what is to be told of them into the outbox."""
+        ...
+
+    async def whole(self, workspace_id: str, profile_id: str) -> Whole:
+        """A person with all that it is made of, by its canonical id."""
+        ...
+
+    async def separate(self, separation: Separation, decision: Decision, now_us: int) -> None:
+        """Writes a separation with its decision, and what is to be told of it into the outbox."""
+        ...
+
+    async def decision_of_request(self, workspace_id: str, request_id: str, kind: str) -> Decision | None:
+        """What an operator's request led to, if it was done before."""
         ...
 
 
 class GraphStore(Protocol):
     """The identity graph. Every method raises a ``Transient`` fault when the store does not answer."""
 
-    async def owners(self, identifiers: Sequence[Identifier]) -> Sequence[str | None]:
-        """The canonical profile id of each identifier, ``None`` if nobody has it: all as of one moment, which may be over already."""
+    async def look_up(self, identifiers: Sequence[Identifier], workspace_ids: Sequence[str]) -> Lookup:
+        """Owners and standings: all as of one moment, which may be over already."""
         ...
 
     def changing(self, workspace_ids: Iterable[str]) -> AbstractAsyncContextManager[GraphWriter]:
         """A transaction that has these workspaces for itself; committed at the end of the block."""
+        ...
+
+    async def rules(self, workspace_id: str) -> Rules:
+        """The newest rules of a workspace."""
+        ...
+
+    async def documents(self, profile_ids: Sequence[str]) -> Mapping[str, Sequence[bytes]]:
+        """The traits of canonical profiles as stored (``StoredProfile.documents``); what is not there is left out."""
         ...
 
     async def profile_by_id(self, workspace_id: str, profile_id: str) -> StoredProfile | None:
@@ -61,4 +132,12 @@ class GraphStore(Protocol):
 
     async def profile_by_identifier(self, identifier: Identifier) -> StoredProfile | None:
         """The canonical profile that has a (usable) identifier."""
+        ...
+
+    async def decisions(self, profile: StoredProfile, before_id: int | None, limit: int) -> Sequence[tuple[int, Decision]]:
+        """Decisions about a profile and its parts, with their numbers, newest first, those below ``before_id``."""
+        ...
+
+    async def decision_of_message(self, workspace_id: str, message_id: str) -> Decision | None:
+        """The last decision that was recorded for an event or a request."""
         ...

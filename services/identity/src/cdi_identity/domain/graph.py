@@ -1,12 +1,14 @@
-"""The working copy of the piece of graph that a batch touches, and what has to be written of it afterwards."""
+"""The working copy of the piece of graph that a batch touches, changed in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from cdi_identity.domain import traits
+from cdi_identity.domain.changes import CanonicalEntry, Changes, Merge, TraitEntry
+from cdi_identity.domain.decisions import Cause, Decision
 from cdi_identity.domain.identifiers import Identifier
 from cdi_identity.domain.traits import Traits
 
@@ -22,9 +24,12 @@ class Profile:
         profile_id: its id.
         workspace_id: its workspace.
         ordinal: rises with every profile made; the lower, the older. Not a time: replicas' clocks differ.
-        counts: number of identifiers by type.
-        merges: profiles that became part of it.
-        document: its traits as stored.
+        counts: number of identifiers by type, of those that count for the type's limit now.
+        size: number of identifiers in all.
+        document: the traits that its own events brought, as stored.
+        parts: ids of the profiles that became part of it.
+        part_documents: their traits, as stored.
+        foes: canonical ids of profiles that an operator separated from it.
         into: the profile that it became part of.
     """
 
@@ -32,10 +37,14 @@ class Profile:
     workspace_id: str
     ordinal: int
     counts: dict[str, int] = field(default_factory=dict)
-    merges: int = 0
+    size: int = 0
     document: bytes = b""
+    parts: list[str] = field(default_factory=list)
+    part_documents: list[bytes] = field(default_factory=list)
+    foes: frozenset[str] = frozenset()
     into: Profile | None = None
-    _traits: Traits | None = None
+    _own: Traits | None = None
+    _all: Traits | None = None
 
     @property
     def fresh(self) -> bool:
@@ -50,56 +59,50 @@ class Profile:
             profile = profile.into
         return profile
 
-    def learn(self, news: Traits) -> bool:
-        """Takes over newer traits; returns whether anything changed."""
-        if self._traits is None:
-            self._traits = traits.from_document(self.document)
-        if not traits.learn(self._traits, news):
-            return False
-        self.document = b""
-        return True
+    @property
+    def own(self) -> Traits:
+        """The traits that its own events brought."""
+        if self._own is None:
+            self._own = traits.from_document(self.document)
+        return self._own
 
-    def known_traits(self) -> Traits:
-        """Its traits."""
-        if self._traits is None:
-            self._traits = traits.from_document(self.document)
-        return self._traits
+    @property
+    def traits(self) -> Traits:
+        """The traits of the person: its own and those of its parts."""
+        if self._all is None:
+            self._all = self.own if not self.parts else traits.combined((self.rendered(), *self.part_documents))
+        return self._all
+
+    def learn(self, news: Traits) -> tuple[bool, list[str]]:
+        """Takes newer traits over as its own. Returns whether its document changed, and which traits of the person did."""
+        before = self.traits
+        changed = traits.learn(self.own, news)
+        if changed:
+            self.document = b""
+        if before is self.own:
+            return bool(changed), changed
+        return bool(changed), traits.learn(before, {name: self.own[name] for name in changed})
+
+    def absorb(self, other: Profile) -> list[str]:
+        """Makes the other a part of this one; returns the names of the traits that the person has another value of now."""
+        changed: list[str] = []
+        if other.traits:
+            merged = dict(self.traits)
+            changed = traits.learn(merged, other.traits)
+            self._all = merged
+        elif self._all is not None and self._all is self._own:
+            self._all = dict(self.traits)
+        for kind, count in other.counts.items():
+            self.counts[kind] = self.counts.get(kind, 0) + count
+        self.size += other.size
+        self.parts += (other.profile_id, *other.parts)
+        self.foes |= other.foes
+        other.into = self
+        return changed
 
     def rendered(self) -> bytes:
-        """Its traits as they have to be stored."""
-        return self.document or traits.to_document(self._traits or {})
-
-
-@dataclass(frozen=True, slots=True)
-class Merge:
-    """Two profiles became one because of an event."""
-
-    workspace_id: str
-    canonical_profile_id: str
-    merged_profile_id: str
-    message_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """What a batch changed, in the order in which it has to become visible.
-
-    Attributes:
-        created: fresh profiles, oldest first; some may have been merged within the batch.
-        identifiers: new identifiers with the profile they were first seen on.
-        merges: all merges, in order.
-        moved: stored profiles that were merged.
-        updated: stored profiles that go on with other traits or more merges.
-    """
-
-    created: Sequence[Profile]
-    identifiers: Sequence[tuple[Identifier, Profile]]
-    merges: Sequence[Merge]
-    moved: Sequence[Profile]
-    updated: Sequence[Profile]
-
-    def __bool__(self) -> bool:
-        return bool(self.created or self.identifiers or self.merges or self.updated)
+        """Its own traits as they have to be stored."""
+        return self.document or traits.to_document(self._own or {})
 
 
 class Graph:
@@ -113,48 +116,64 @@ class Graph:
     def __init__(self, owners: Mapping[Identifier, Profile], fresh_ids: Iterator[str]) -> None:
         self._owners = dict(owners)
         self._fresh_ids = fresh_ids
-        self._created: list[Profile] = []
-        self._identifiers: list[tuple[Identifier, Profile]] = []
-        self._merges: list[Merge] = []
-        self._moved: list[Profile] = []
-        self._touched: dict[Profile, None] = {}
+        self._changes = Changes()
+        self._updated: dict[Profile, None] = {}
+        self._traits: dict[tuple[Profile, str], None] = {}
 
     def owner(self, identifier: Identifier) -> Profile | None:
         """The canonical profile of an identifier."""
         profile = self._owners.get(identifier)
         return None if profile is None else profile.canonical
 
-    def create(self, workspace_id: str) -> Profile:
+    def create(self, workspace_id: str, cause: Cause) -> Profile:
         """Makes a profile without identifiers, younger than all others."""
-        profile = Profile(next(self._fresh_ids), workspace_id, _FRESH_ORDINAL + len(self._created))
-        self._created.append(profile)
+        created = self._changes.created
+        profile = Profile(next(self._fresh_ids), workspace_id, _FRESH_ORDINAL + len(created))
+        created.append(profile)
+        self._changes.canonicals.append(CanonicalEntry(workspace_id, profile.profile_id, profile.profile_id, cause))
         return profile
 
     def add(self, profile: Profile, identifiers: Iterable[Identifier]) -> None:
-        """Gives identifiers that nobody has to a profile."""
+        """Gives identifiers that nobody has to a profile. The decision that is recorded next is the one that did it."""
+        decision = len(self._changes.decisions)
         for identifier in identifiers:
             self._owners[identifier] = profile
-            self._identifiers.append((identifier, profile))
+            self._changes.identifiers.append((identifier, profile, decision))
             profile.counts[identifier[1]] = profile.counts.get(identifier[1], 0) + 1
+            profile.size += 1
 
-    def merge(self, into: Profile, merged: Profile, message_id: str) -> None:
-        """Makes ``merged`` a part of ``into``: identifiers, earlier merges and newer traits go over."""
-        for kind, count in merged.counts.items():
-            into.counts[kind] = into.counts.get(kind, 0) + count
-        into.merges += merged.merges + 1
-        into.learn(merged.known_traits())
-        merged.into = into
-        self._merges.append(Merge(into.workspace_id, into.profile_id, merged.profile_id, message_id))
+    def merge(self, into: Profile, merged: Profile, cause: Cause) -> None:
+        """Makes ``merged`` a part of ``into``, with all its parts. The decision that is recorded next is the one that did it."""
+        changes = self._changes
+        changes.canonicals += [
+            CanonicalEntry(into.workspace_id, part, into.profile_id, cause) for part in (merged.profile_id, *merged.parts)
+        ]
+        if merged.profile_id in into.foes or merged.foes & {into.profile_id, *into.parts}:
+            changes.reconciled.append(((into.profile_id, *into.parts), (merged.profile_id, *merged.parts)))
+        self._traits.update(((into, name), None) for name in into.absorb(merged))
+        changes.merges.append(Merge(into.workspace_id, into.profile_id, merged.profile_id, cause.message_id, len(changes.decisions)))
         if not merged.fresh:
-            self._moved.append(merged)
-        self._touched[into] = None
+            changes.moved.append(merged)
+        self._updated[into] = None
 
-    def learn(self, profile: Profile, news: Traits) -> None:
-        """Gives newer traits to a profile."""
-        if profile.learn(news):
-            self._touched[profile] = None
+    def learn(self, profile: Profile, news: Traits) -> bool:
+        """Gives newer traits to a profile; returns whether that changed anything that is stored."""
+        stored, names = profile.learn(news)
+        if stored:
+            self._updated[profile] = None
+            self._traits.update(((profile, name), None) for name in names)
+        return stored
+
+    def record(self, decision: Decision) -> None:
+        """Records a decision, after the changes that it made."""
+        self._changes.decisions.append(decision)
 
     def changes(self) -> Changes:
         """All changes since the graph was loaded."""
-        updated = [profile for profile in self._touched if not profile.fresh and profile.into is None]
-        return Changes(self._created, self._identifiers, self._merges, self._moved, updated)
+        self._changes.updated = [profile for profile in self._updated if not profile.fresh]
+        self._changes.traits = [
+            TraitEntry(profile.workspace_id, profile.profile_id, name, profile.traits[name])
+            for profile, name in self._traits
+            if profile.into is None
+        ]
+        return self._changes

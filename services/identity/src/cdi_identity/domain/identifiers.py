@@ -1,11 +1,13 @@
-"""Identifiers: which of them may link events, in which priority, and how many of each a profile may have."""
+"""Identifiers: which of them may link events, and which of them give way first."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from collections.abc import Iterable
 from typing import Final, Protocol, TypeAlias
+
+import xxhash
+
+from cdi_identity.domain.rules import DEFAULT_RULES, Rules
 
 Identifier: TypeAlias = tuple[str, str, str]
 """Workspace id, type, value. A plain tuple, because one is made per identifier of every event."""
@@ -19,38 +21,8 @@ MAX_TYPE_LENGTH: Final = 100
 MAX_PER_EVENT: Final = 50
 """Identifiers of one event that are looked at (contract of ``IdentityInput.identifiers``)."""
 
-BLOCKED_VALUES: Final = frozenset(
-    {"-1", "null", "anonymous", "undefined", "none", "None", "nil", "NULL", "NaN", "nan", "true", "false", "[object Object]"}
-)
-"""What programs send when they know nobody. The first three are Segment's defaults; each of the others has glued strangers together
-in somebody's installation."""
-
-
+_FINGERPRINT_MASK: Final = (1 << 48) - 1
 _COMMON_TYPES: Final = frozenset({"user_id", "anonymous_id", "email"})
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """The identity rules of a workspace. All windows are "ever".
-
-    Attributes:
-        limits: identifiers of a type that one profile may have.
-        default_limit: the limit of every other type; at least 1, as all limits.
-        leading: types of the highest priorities, highest first; the rest follow in alphabetical order.
-        blocked: values that never link; those of only ``0`` and ``-`` (``^[0-]*$``, the empty one included) are always blocked.
-        max_merges: profiles that may become part of one profile.
-        max_identifiers: identifiers that one profile may have in all.
-    """
-
-    limits: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({"user_id": 1}))
-    default_limit: int = 5
-    leading: Sequence[str] = ("user_id", "email")
-    blocked: frozenset[str] = BLOCKED_VALUES
-    max_merges: int = 100
-    max_identifiers: int = 1_000
-
-
-DEFAULT_RULES: Final = Rules()
 
 
 class Named(Protocol):
@@ -70,7 +42,7 @@ def usable(workspace_id: str, brought: Iterable[Named], rules: Rules = DEFAULT_R
         brought: those with a NUL character or over a length are ignored like blocked ones.
         rules: the rules of the workspace.
     """
-    blocked = rules.blocked
+    blocked, special = rules.blocked, rules.special
     found: list[Identifier] = []
     for named in brought:
         value, kind = named.value, named.type
@@ -80,6 +52,7 @@ def usable(workspace_id: str, brought: Iterable[Named], rules: Rules = DEFAULT_R
             and len(value) <= MAX_VALUE_LENGTH
             and "\0" not in value
             and (kind in _COMMON_TYPES or _is_name(kind))
+            and not (special and (kind in rules.disabled or rules.matches_pattern(value)))
         ):
             found.append((workspace_id, kind, value))
     return tuple(found) if len(found) <= MAX_PER_EVENT else tuple(found[:MAX_PER_EVENT])
@@ -91,6 +64,14 @@ def _is_name(kind: str) -> bool:
 
 def by_priority(identifiers: Iterable[Identifier], rules: Rules) -> list[Identifier]:
     """Distinct identifiers, highest priority first; of one type, in the event's order."""
-    leading = list(rules.leading)
-    ranks = {kind: rank for rank, kind in enumerate(leading)}
-    return sorted(dict.fromkeys(identifiers), key=lambda identifier: (ranks.get(identifier[1], len(leading)), identifier[1]))
+    return sorted(dict.fromkeys(identifiers), key=lambda identifier: rules.rank(identifier[1]))
+
+
+def strongest(identifiers: Iterable[Identifier], rules: Rules) -> Identifier:
+    """The identifier of the highest priority; of one type, the event's first. There is at least one."""
+    return min(identifiers, key=lambda identifier: rules.rank(identifier[1]))
+
+
+def fingerprint(identifier: Identifier) -> int:
+    """48 bits that stand for an identifier where the whole of it would take too much space."""
+    return xxhash.xxh3_64_intdigest(f"{identifier[1]}\0{identifier[2]}".encode()) & _FINGERPRINT_MASK

@@ -1,21 +1,24 @@
 """Which profile an event belongs to: Segment's algorithm.
 
 1. No profile has one of the event's identifiers: make one. One has: extend it. Several have: merge them, the oldest goes on.
-2. If the result would exceed a limit, leave out the event's lowest-priority identifier and try again, until it fits.
+2. If the result would break a rule, leave out the event's lowest-priority identifier and try again, until it fits.
 
-The hard caps (merges, identifiers) are limits like the others, so that one rule explains every demotion. Doing an event again changes
-nothing: the identifiers that were kept have one profile from then on, and what was left out would still exceed the same limit,
-because profiles only grow.
+The hard caps (merges, identifiers), the unique type and the separations of operators are rules like the limits, so that one loop explains
+every demotion. Doing an event again changes nothing: the identifiers that were kept have one profile from then on, and what was left out
+would still break the same rule, as long as no time window has passed, no rule has changed and no operator has split the profile.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cdi_identity.domain import traits
+from cdi_identity.domain.decisions import Cause, Decision, Demotion, Kind, Reason
 from cdi_identity.domain.graph import Graph, Profile
-from cdi_identity.domain.identifiers import Identifier, Rules, by_priority
+from cdi_identity.domain.identifiers import Identifier, by_priority, fingerprint, strongest
+from cdi_identity.domain.rules import Rules
+from cdi_identity.domain.traits import Source
 
 
 @dataclass(slots=True)
@@ -28,6 +31,7 @@ class Observation:
         identifiers: its usable identifiers.
         traits: JSON object of the traits that it brings; empty for none.
         time_us: when it happened; only read with traits.
+        event_type: "track", "identify", ….
     """
 
     workspace_id: str
@@ -35,6 +39,7 @@ class Observation:
     identifiers: tuple[Identifier, ...]
     traits: bytes = b""
     time_us: int = 0
+    event_type: str = ""
 
 
 @dataclass(slots=True)
@@ -46,12 +51,14 @@ class Resolution:
         created: the event made this profile.
         merged: ids of profiles that the event made part of another, in order.
         demoted: identifiers left out to protect a profile, lowest priority first.
+        chosen_traits: JSON object of the traits that the rules choose for events; empty for none.
     """
 
     profile_id: str
     created: bool = False
     merged: Sequence[str] = ()
     demoted: Sequence[Identifier] = ()
+    chosen_traits: bytes = b""
 
 
 @dataclass(slots=True)
@@ -59,44 +66,62 @@ class _Decided:
     profile: Profile
     made: bool
     merged: list[str]
-    demoted: list[Identifier]
+    demotions: list[Demotion]
 
     def resolution(self) -> Resolution:
         canonical = self.profile.canonical
-        return Resolution(canonical.profile_id, self.made and canonical is self.profile, self.merged, self.demoted)
+        demoted = [demotion.identifier for demotion in self.demotions]
+        return Resolution(canonical.profile_id, self.made and canonical is self.profile, self.merged, demoted)
 
 
-def resolve(graph: Graph, observations: Iterable[Observation], rules: Rules) -> list[Resolution]:
+def resolve(graph: Graph, observations: Iterable[Observation], rules: Mapping[str, Rules]) -> list[Resolution]:
     """Resolves events in order against the working copy, which is changed.
 
     Args:
         graph: holds every stored owner of the observations' identifiers.
         observations: each with at least one identifier.
-        rules: the identity rules.
+        rules: the identity rules by workspace.
     """
-    decided = [_decide(graph, observation, rules) for observation in observations]
+    decided = [_decide(graph, observation, rules[observation.workspace_id]) for observation in observations]
     return [decision.resolution() for decision in decided]
 
 
 def _decide(graph: Graph, observation: Observation, rules: Rules) -> _Decided:
-    demoted: list[Identifier] = []
-    profiles, unknown = _match(graph, observation.identifiers)
-    if not _fits(profiles, unknown, rules):
-        kept = by_priority(observation.identifiers, rules)
-        while not _fits(profiles, unknown, rules):
-            demoted.append(kept.pop())
-            profiles, unknown = _match(graph, kept)
+    kept, profiles, unknown, demotions = _fitting(graph, observation.identifiers, rules)
+    cause = Cause(observation.message_id, observation.event_type)
     made = not profiles
     if made:
-        profiles = [graph.create(observation.workspace_id)]
+        profiles = [graph.create(observation.workspace_id, cause)]
     profiles.sort(key=lambda profile: profile.ordinal)
     profile, *younger = profiles
     for other in younger:
-        graph.merge(profile, other, observation.message_id)
+        graph.merge(profile, other, cause)
     graph.add(profile, unknown)
+    merged = [other.profile_id for other in younger]
+    if made or younger or unknown or demotions:
+        kind = Kind.CREATED if made else Kind.MERGED if younger else Kind.EXTENDED if unknown else Kind.MATCHED
+        graph.record(Decision(kind, profile.profile_id, cause, rules.version, merged, unknown, demotions))
     if observation.traits:
-        graph.learn(profile, traits.observed(observation.traits, observation.time_us))
-    return _Decided(profile, made, [other.profile_id for other in younger], demoted)
+        source = Source(observation.time_us, observation.message_id, fingerprint(strongest(kept, rules)))
+        graph.learn(profile, traits.observed(observation.traits, source))
+    return _Decided(profile, made, merged, demotions)
+
+
+def _fitting(
+    graph: Graph, identifiers: Sequence[Identifier], rules: Rules
+) -> tuple[Sequence[Identifier], list[Profile], list[Identifier], list[Demotion]]:
+    """The strongest identifiers of an event whose profiles may be one, these profiles, those that nobody has, and what was left out."""
+    profiles, unknown = _match(graph, identifiers)
+    obstacle = _obstacle(profiles, unknown, rules)
+    if obstacle is None:
+        return identifiers, profiles, unknown, []
+    demotions: list[Demotion] = []
+    kept = by_priority(identifiers, rules)
+    while obstacle is not None:
+        demotions.append(Demotion(kept.pop(), *obstacle))
+        profiles, unknown = _match(graph, kept)
+        obstacle = _obstacle(profiles, unknown, rules)
+    return kept, profiles, unknown, demotions
 
 
 def _match(graph: Graph, identifiers: Iterable[Identifier]) -> tuple[list[Profile], list[Identifier]]:
@@ -112,21 +137,41 @@ def _match(graph: Graph, identifiers: Iterable[Identifier]) -> tuple[list[Profil
     return list(profiles), list(unknown)
 
 
-def _fits(profiles: Sequence[Profile], unknown: Sequence[Identifier], rules: Rules) -> bool:
-    """Whether one profile of all these stays within the limits. What changes nothing fits, even where a limit was lowered."""
+def _obstacle(profiles: Sequence[Profile], unknown: Sequence[Identifier], rules: Rules) -> tuple[Reason, str] | None:
+    """The rule that forbids one profile of all these, and the type that it is about; ``None`` if there is none.
+
+    What changes nothing fits, even where a limit was lowered.
+    """
     if len(profiles) + len(unknown) <= 1:
-        return True
-    if len(profiles) > 1 and sum(profile.merges + 1 for profile in profiles) - 1 > rules.max_merges:
-        return False
+        return None
+    if len(profiles) > 1:
+        if _separated(profiles):
+            return Reason.SEPARATED, ""
+        if sum(len(profile.parts) + 1 for profile in profiles) - 1 > rules.max_merges:
+            return Reason.MAX_MERGES, ""
     totals: dict[str, int] = {}
     for profile in profiles:
         for kind, count in profile.counts.items():
             totals[kind] = totals.get(kind, 0) + count
     for _, kind, _ in unknown:
         totals[kind] = totals.get(kind, 0) + 1
-    if sum(totals.values()) > rules.max_identifiers:
+    size = sum(profile.size for profile in profiles) + len(unknown)
+    if size > rules.max_identifiers:
+        return Reason.MAX_IDENTIFIERS, ""
+    for kind, total in totals.items():
+        unique = kind == rules.unique_type
+        if total > (1 if unique else rules.limit(kind)) and all(profile.counts.get(kind) != total for profile in profiles):
+            return (Reason.UNIQUE if unique else Reason.LIMIT), kind
+    return None
+
+
+def _separated(profiles: Sequence[Profile]) -> bool:
+    """Whether an operator separated two of them. Foes are canonical ids when they are loaded; later ones are among the parts."""
+    foes = frozenset().union(*(profile.foes for profile in profiles))
+    if not foes:
         return False
-    return all(
-        total <= rules.limits.get(kind, rules.default_limit) or any(profile.counts.get(kind) == total for profile in profiles)
-        for kind, total in totals.items()
-    )
+    for profile in profiles:
+        others = {part for other in profiles if other is not profile for part in (other.profile_id, *other.parts)}
+        if profile.foes & others:
+            return True
+    return False

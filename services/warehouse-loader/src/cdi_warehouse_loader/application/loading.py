@@ -85,7 +85,7 @@ class Loading:
         """
         await self._access.write(partial(self._load_rejected, batches))
 
-    async def merges(self, batches: Sequence[Batch[profile_pb2.ProfilesMerged]]) -> None:
+    async def merges(self, batches: Sequence[Batch[profile_pb2.GraphChanged]]) -> None:
         """Loads merges of the identity graph.
 
         Raises:
@@ -145,11 +145,11 @@ class Loading:
                 found.setdefault(target.schema, []).append(event)
         return found
 
-    def _load_merges(self, batches: Sequence[Batch[profile_pb2.ProfilesMerged]], held: Warehouse) -> None:
+    def _load_merges(self, batches: Sequence[Batch[profile_pb2.GraphChanged]], held: Warehouse) -> None:
         new = fresh(StreamName.IDENTITY, batches, held.positions)
         if not new.positions:
             return
-        merges: dict[str, list[tuple[int, profile_pb2.ProfilesMerged]]] = {}
+        merges: dict[str, list[tuple[int, profile_pb2.GraphChanged]]] = {}
         for batch in new.batches:
             for merge in batch.events:
                 for target in targets_of(self._access.targets, merge.workspace_id):

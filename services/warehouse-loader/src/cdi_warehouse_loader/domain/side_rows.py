@@ -1,4 +1,4 @@
-"""Rows of the tables beside the events': rejected events and merges of the identity graph."""
+"""Rows of the tables beside the events': rejected events and changes of the identity graph."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ def rejected_rows(events: Sequence[rejected_event_pb2.RejectedEvent], now_us: in
     return _batch(REJECTED_COLUMNS, [_rejected_row(event, now_us) for event in events])
 
 
-def merged_rows(merges: Sequence[tuple[int, profile_pb2.ProfilesMerged]], now_us: int) -> Any:
-    """Rows of ``id_graph_updates``, from merges with their stream sequence."""
+def merged_rows(changes: Sequence[tuple[int, profile_pb2.GraphChanged]], now_us: int) -> Any:
+    """Rows of ``id_graph_updates``, from changes of the graph with their stream sequence."""
     rows = [
         (
-            merge.workspace_id,
-            merge.merged_profile_id,
-            merge.canonical_profile_id,
-            None,
-            merge.message_id or None,
-            _micros(merge.merge_time),
+            change.workspace_id,
+            entry.profile_id,
+            entry.canonical_profile_id,
+            entry.triggering_event_type or None,
+            entry.triggering_event_id or None,
+            _micros(change.change_time),
             sequence,
             now_us,
         )
-        for sequence, merge in merges
+        for sequence, change in changes
+        for entry in change.canonicals
     ]
     return _batch(ID_GRAPH_COLUMNS, rows)
 

@@ -23,10 +23,11 @@ _sym_db = _symbol_database.Default()
 
 
 from cdi.identity.v1 import profile_pb2 as cdi_dot_identity_dot_v1_dot_profile__pb2
+from cdi.identity.v1 import rules_pb2 as cdi_dot_identity_dot_v1_dot_rules__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&cdi/identity/v1/identity_service.proto\x12\x0f\x63\x64i.identity.v1\x1a\x1d\x63\x64i/identity/v1/profile.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc5\x01\n\rIdentityInput\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x12\n\nmessage_id\x18\x02 \x01(\t\x12\x30\n\x0bidentifiers\x18\x03 \x03(\x0b\x32\x1b.cdi.identity.v1.Identifier\x12\x13\n\x06traits\x18\x04 \x01(\x0c\x42\x03\x80\x01\x01\x12.\n\nevent_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0btraceparent\x18\x06 \x01(\t\"J\n\x18ResolveIdentitiesRequest\x12.\n\x06inputs\x18\x01 \x03(\x0b\x32\x1e.cdi.identity.v1.IdentityInput\"\x8d\x01\n\x10ResolvedIdentity\x12\x12\n\nprofile_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\x12\x1a\n\x12merged_profile_ids\x18\x03 \x03(\t\x12\x38\n\x13\x64\x65moted_identifiers\x18\x04 \x03(\x0b\x32\x1b.cdi.identity.v1.Identifier\"R\n\x19ResolveIdentitiesResponse\x12\x35\n\nidentities\x18\x01 \x03(\x0b\x32!.cdi.identity.v1.ResolvedIdentity\"y\n\x11GetProfileRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x14\n\nprofile_id\x18\x02 \x01(\tH\x00\x12\x31\n\nidentifier\x18\x03 \x01(\x0b\x32\x1b.cdi.identity.v1.IdentifierH\x00\x42\x05\n\x03key\"?\n\x12GetProfileResponse\x12)\n\x07profile\x18\x01 \x01(\x0b\x32\x18.cdi.identity.v1.Profile2\xd4\x01\n\x0fIdentityService\x12j\n\x11ResolveIdentities\x12).cdi.identity.v1.ResolveIdentitiesRequest\x1a*.cdi.identity.v1.ResolveIdentitiesResponse\x12U\n\nGetProfile\x12\".cdi.identity.v1.GetProfileRequest\x1a#.cdi.identity.v1.GetProfileResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&cdi/identity/v1/identity_service.proto\x12\x0f\x63\x64i.identity.v1\x1a\x1d\x63\x64i/identity/v1/profile.proto\x1a\x1b\x63\x64i/identity/v1/rules.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd9\x01\n\rIdentityInput\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x12\n\nmessage_id\x18\x02 \x01(\t\x12\x30\n\x0bidentifiers\x18\x03 \x03(\x0b\x32\x1b.cdi.identity.v1.Identifier\x12\x13\n\x06traits\x18\x04 \x01(\x0c\x42\x03\x80\x01\x01\x12.\n\nevent_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0btraceparent\x18\x06 \x01(\t\x12\x12\n\nevent_type\x18\x07 \x01(\t\"J\n\x18ResolveIdentitiesRequest\x12.\n\x06inputs\x18\x01 \x03(\x0b\x32\x1e.cdi.identity.v1.IdentityInput\"\xa9\x01\n\x10ResolvedIdentity\x12\x12\n\nprofile_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\x12\x1a\n\x12merged_profile_ids\x18\x03 \x03(\t\x12\x38\n\x13\x64\x65moted_identifiers\x18\x04 \x03(\x0b\x32\x1b.cdi.identity.v1.Identifier\x12\x1a\n\rchosen_traits\x18\x05 \x01(\x0c\x42\x03\x80\x01\x01\"R\n\x19ResolveIdentitiesResponse\x12\x35\n\nidentities\x18\x01 \x03(\x0b\x32!.cdi.identity.v1.ResolvedIdentity\"y\n\x11GetProfileRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x14\n\nprofile_id\x18\x02 \x01(\tH\x00\x12\x31\n\nidentifier\x18\x03 \x01(\x0b\x32\x1b.cdi.identity.v1.IdentifierH\x00\x42\x05\n\x03key\"?\n\x12GetProfileResponse\x12)\n\x07profile\x18\x01 \x01(\x0b\x32\x18.cdi.identity.v1.Profile\"J\n\x19\x41pplyIdentityRulesRequest\x12-\n\x05rules\x18\x01 \x01(\x0b\x32\x1e.cdi.identity.v1.IdentityRules\"\\\n\x1a\x41pplyIdentityRulesResponse\x12-\n\x05rules\x18\x01 \x01(\x0b\x32\x1e.cdi.identity.v1.IdentityRules\x12\x0f\n\x07\x63hanged\x18\x02 \x01(\x08\"/\n\x17GetIdentityRulesRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\"I\n\x18GetIdentityRulesResponse\x12-\n\x05rules\x18\x01 \x01(\x0b\x32\x1e.cdi.identity.v1.IdentityRules\"~\n\x14MergeProfilesRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x12\n\nprofile_id\x18\x02 \x01(\t\x12\x18\n\x10other_profile_id\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\"B\n\x15MergeProfilesResponse\x12)\n\x07profile\x18\x01 \x01(\x0b\x32\x18.cdi.identity.v1.Profile\"\xbf\x01\n\x13SplitProfileRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x12\n\nprofile_id\x18\x02 \x01(\t\x12\x1b\n\x11merged_profile_id\x18\x03 \x01(\tH\x00\x12\x35\n\x0bidentifiers\x18\x04 \x01(\x0b\x32\x1e.cdi.identity.v1.IdentifierSetH\x00\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\tB\x06\n\x04part\"A\n\rIdentifierSet\x12\x30\n\x0bidentifiers\x18\x01 \x03(\x0b\x32\x1b.cdi.identity.v1.Identifier\"p\n\x14SplitProfileResponse\x12+\n\tremaining\x18\x01 \x01(\x0b\x32\x18.cdi.identity.v1.Profile\x12+\n\tseparated\x18\x02 \x01(\x0b\x32\x18.cdi.identity.v1.Profile\"h\n\x15\x45xplainProfileRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x12\n\nprofile_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"\x8a\x01\n\x16\x45xplainProfileResponse\x12)\n\x07profile\x18\x01 \x01(\x0b\x32\x18.cdi.identity.v1.Profile\x12,\n\tdecisions\x18\x02 \x03(\x0b\x32\x19.cdi.identity.v1.Decision\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"\x88\x01\n\x18\x45xplainResolutionRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x14\n\nmessage_id\x18\x02 \x01(\tH\x00\x12\x35\n\x0bidentifiers\x18\x03 \x01(\x0b\x32\x1e.cdi.identity.v1.IdentifierSetH\x00\x42\t\n\x07subject\"H\n\x19\x45xplainResolutionResponse\x12+\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x19.cdi.identity.v1.Decision2\xb8\x06\n\x0fIdentityService\x12j\n\x11ResolveIdentities\x12).cdi.identity.v1.ResolveIdentitiesRequest\x1a*.cdi.identity.v1.ResolveIdentitiesResponse\x12U\n\nGetProfile\x12\".cdi.identity.v1.GetProfileRequest\x1a#.cdi.identity.v1.GetProfileResponse\x12m\n\x12\x41pplyIdentityRules\x12*.cdi.identity.v1.ApplyIdentityRulesRequest\x1a+.cdi.identity.v1.ApplyIdentityRulesResponse\x12g\n\x10GetIdentityRules\x12(.cdi.identity.v1.GetIdentityRulesRequest\x1a).cdi.identity.v1.GetIdentityRulesResponse\x12^\n\rMergeProfiles\x12%.cdi.identity.v1.MergeProfilesRequest\x1a&.cdi.identity.v1.MergeProfilesResponse\x12[\n\x0cSplitProfile\x12$.cdi.identity.v1.SplitProfileRequest\x1a%.cdi.identity.v1.SplitProfileResponse\x12\x61\n\x0e\x45xplainProfile\x12&.cdi.identity.v1.ExplainProfileRequest\x1a\'.cdi.identity.v1.ExplainProfileResponse\x12j\n\x11\x45xplainResolution\x12).cdi.identity.v1.ExplainResolutionRequest\x1a*.cdi.identity.v1.ExplainResolutionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,18 +36,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_IDENTITYINPUT'].fields_by_name['traits']._loaded_options = None
   _globals['_IDENTITYINPUT'].fields_by_name['traits']._serialized_options = b'\200\001\001'
-  _globals['_IDENTITYINPUT']._serialized_start=124
-  _globals['_IDENTITYINPUT']._serialized_end=321
-  _globals['_RESOLVEIDENTITIESREQUEST']._serialized_start=323
-  _globals['_RESOLVEIDENTITIESREQUEST']._serialized_end=397
-  _globals['_RESOLVEDIDENTITY']._serialized_start=400
-  _globals['_RESOLVEDIDENTITY']._serialized_end=541
-  _globals['_RESOLVEIDENTITIESRESPONSE']._serialized_start=543
-  _globals['_RESOLVEIDENTITIESRESPONSE']._serialized_end=625
-  _globals['_GETPROFILEREQUEST']._serialized_start=627
-  _globals['_GETPROFILEREQUEST']._serialized_end=748
-  _globals['_GETPROFILERESPONSE']._serialized_start=750
-  _globals['_GETPROFILERESPONSE']._serialized_end=813
-  _globals['_IDENTITYSERVICE']._serialized_start=816
-  _globals['_IDENTITYSERVICE']._serialized_end=1028
+  _globals['_RESOLVEDIDENTITY'].fields_by_name['chosen_traits']._loaded_options = None
+  _globals['_RESOLVEDIDENTITY'].fields_by_name['chosen_traits']._serialized_options = b'\200\001\001'
+  _globals['_IDENTITYINPUT']._serialized_start=153
+  _globals['_IDENTITYINPUT']._serialized_end=370
+  _globals['_RESOLVEIDENTITIESREQUEST']._serialized_start=372
+  _globals['_RESOLVEIDENTITIESREQUEST']._serialized_end=446
+  _globals['_RESOLVEDIDENTITY']._serialized_start=449
+  _globals['_RESOLVEDIDENTITY']._serialized_end=618
+  _globals['_RESOLVEIDENTITIESRESPONSE']._serialized_start=620
+  _globals['_RESOLVEIDENTITIESRESPONSE']._serialized_end=702
+  _globals['_GETPROFILEREQUEST']._serialized_start=704
+  _globals['_GETPROFILEREQUEST']._serialized_end=825
+  _globals['_GETPROFILERESPONSE']._serialized_start=827
+  _globals['_GETPROFILERESPONSE']._serialized_end=890
+  _globals['_APPLYIDENTITYRULESREQUEST']._serialized_start=892
+  _globals['_APPLYIDENTITYRULESREQUEST']._serialized_end=966
+  _globals['_APPLYIDENTITYRULESRESPONSE']._serialized_start=968
+  _globals['_APPLYIDENTITYRULESRESPONSE']._serialized_end=1060
+  _globals['_GETIDENTITYRULESREQUEST']._serialized_start=1062
+  _globals['_GETIDENTITYRULESREQUEST']._serialized_end=1109
+  _globals['_GETIDENTITYRULESRESPONSE']._serialized_start=1111
+  _globals['_GETIDENTITYRULESRESPONSE']._serialized_end=1184
+  _globals['_MERGEPROFILESREQUEST']._serialized_start=1186
+  _globals['_MERGEPROFILESREQUEST']._serialized_end=1312
+  _globals['_MERGEPROFILESRESPONSE']._serialized_start=1314
+  _globals['_MERGEPROFILESRESPONSE']._serialized_end=1380
+  _globals['_SPLITPROFILEREQUEST']._serialized_start=1383
+  _globals['_SPLITPROFILEREQUEST']._serialized_end=1574
+  _globals['_IDENTIFIERSET']._serialized_start=1576
+  _globals['_IDENTIFIERSET']._serialized_end=1641
+  _globals['_SPLITPROFILERESPONSE']._serialized_start=1643
+  _globals['_SPLITPROFILERESPONSE']._serialized_end=1755
+  _globals['_EXPLAINPROFILEREQUEST']._serialized_start=1757
+  _globals['_EXPLAINPROFILEREQUEST']._serialized_end=1861
+  _globals['_EXPLAINPROFILERESPONSE']._serialized_start=1864
+  _globals['_EXPLAINPROFILERESPONSE']._serialized_end=2002
+  _globals['_EXPLAINRESOLUTIONREQUEST']._serialized_start=2005
+  _globals['_EXPLAINRESOLUTIONREQUEST']._serialized_end=2141
+  _globals['_EXPLAINRESOLUTIONRESPONSE']._serialized_start=2143
+  _globals['_EXPLAINRESOLUTIONRESPONSE']._serialized_end=2215
+  _globals['_IDENTITYSERVICE']._serialized_start=2218
+  _globals['_IDENTITYSERVICE']._serialized_end=3042
 # @@protoc_insertion_point(module_scope)

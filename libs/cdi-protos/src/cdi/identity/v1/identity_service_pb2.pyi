@@ -4,6 +4,7 @@ isort:skip_file
 The identity graph."""
 
 from cdi.identity.v1 import profile_pb2 as _profile_pb2
+from cdi.identity.v1 import rules_pb2 as _rules_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -32,6 +33,7 @@ class IdentityInput(_message.Message):
     TRAITS_FIELD_NUMBER: _builtins.int
     EVENT_TIME_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    EVENT_TYPE_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
     """The workspace."""
     message_id: _builtins.str
@@ -40,6 +42,8 @@ class IdentityInput(_message.Message):
     """JSON object of traits to keep on the profile; empty when the event brings none."""
     traceparent: _builtins.str
     """W3C traceparent of the event's enrich span; only on sampled events."""
+    event_type: _builtins.str
+    """"track", "identify", … as Segment spells it; kept as the type of what caused a change."""
     @_builtins.property
     def identifiers(self) -> _containers.RepeatedCompositeFieldContainer[_profile_pb2.Identifier]:
         """Its identifiers, at most 50; blocked values are ignored."""
@@ -57,10 +61,11 @@ class IdentityInput(_message.Message):
         traits: _builtins.bytes = ...,
         event_time: _timestamp_pb2.Timestamp | None = ...,
         traceparent: _builtins.str = ...,
+        event_type: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time", "identifiers", b"identifiers", "message_id", b"message_id", "traceparent", b"traceparent", "traits", b"traits", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time", "event_type", b"event_type", "identifiers", b"identifiers", "message_id", b"message_id", "traceparent", b"traceparent", "traits", b"traits", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -100,10 +105,13 @@ class ResolvedIdentity(_message.Message):
     CREATED_FIELD_NUMBER: _builtins.int
     MERGED_PROFILE_IDS_FIELD_NUMBER: _builtins.int
     DEMOTED_IDENTIFIERS_FIELD_NUMBER: _builtins.int
+    CHOSEN_TRAITS_FIELD_NUMBER: _builtins.int
     profile_id: _builtins.str
     """Canonical at this time."""
     created: _builtins.bool
     """The event made it."""
+    chosen_traits: _builtins.bytes
+    """JSON object of the profile's traits that the rules choose for events; empty when they choose none."""
     @_builtins.property
     def merged_profile_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Profiles that the event merged into it."""
@@ -119,10 +127,11 @@ class ResolvedIdentity(_message.Message):
         created: _builtins.bool = ...,
         merged_profile_ids: _abc.Iterable[_builtins.str] | None = ...,
         demoted_identifiers: _abc.Iterable[_profile_pb2.Identifier] | None = ...,
+        chosen_traits: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "demoted_identifiers", b"demoted_identifiers", "merged_profile_ids", b"merged_profile_ids", "profile_id", b"profile_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chosen_traits", b"chosen_traits", "created", b"created", "demoted_identifiers", b"demoted_identifiers", "merged_profile_ids", b"merged_profile_ids", "profile_id", b"profile_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -209,3 +218,389 @@ class GetProfileResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetProfileResponse: _TypeAlias = GetProfileResponse  # noqa: Y015
+
+@_typing.final
+class ApplyIdentityRulesRequest(_message.Message):
+    """Asks that the rules of a workspace be as given."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rules(self) -> _rules_pb2.IdentityRules:
+        """All of them."""
+
+    def __init__(
+        self,
+        *,
+        rules: _rules_pb2.IdentityRules | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rules", b"rules"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rules", b"rules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApplyIdentityRulesRequest: _TypeAlias = ApplyIdentityRulesRequest  # noqa: Y015
+
+@_typing.final
+class ApplyIdentityRulesResponse(_message.Message):
+    """The rules."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULES_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    changed: _builtins.bool
+    """They were others before."""
+    @_builtins.property
+    def rules(self) -> _rules_pb2.IdentityRules:
+        """With their version."""
+
+    def __init__(
+        self,
+        *,
+        rules: _rules_pb2.IdentityRules | None = ...,
+        changed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rules", b"rules"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "rules", b"rules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApplyIdentityRulesResponse: _TypeAlias = ApplyIdentityRulesResponse  # noqa: Y015
+
+@_typing.final
+class GetIdentityRulesRequest(_message.Message):
+    """Asks for the rules of a workspace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    workspace_id: _builtins.str
+    """The workspace."""
+    def __init__(
+        self,
+        *,
+        workspace_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetIdentityRulesRequest: _TypeAlias = GetIdentityRulesRequest  # noqa: Y015
+
+@_typing.final
+class GetIdentityRulesResponse(_message.Message):
+    """The rules."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rules(self) -> _rules_pb2.IdentityRules:
+        """Version 0: the defaults."""
+
+    def __init__(
+        self,
+        *,
+        rules: _rules_pb2.IdentityRules | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rules", b"rules"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rules", b"rules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetIdentityRulesResponse: _TypeAlias = GetIdentityRulesResponse  # noqa: Y015
+
+@_typing.final
+class MergeProfilesRequest(_message.Message):
+    """Asks to merge two profiles."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    PROFILE_ID_FIELD_NUMBER: _builtins.int
+    OTHER_PROFILE_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    workspace_id: _builtins.str
+    """The workspace."""
+    profile_id: _builtins.str
+    """One of them, by any of its ids."""
+    other_profile_id: _builtins.str
+    """The other one."""
+    request_id: _builtins.str
+    """Chosen by the caller: the same request again does nothing. At most 100 characters."""
+    reason: _builtins.str
+    """Why, for the record. At most 500 characters."""
+    def __init__(
+        self,
+        *,
+        workspace_id: _builtins.str = ...,
+        profile_id: _builtins.str = ...,
+        other_profile_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["other_profile_id", b"other_profile_id", "profile_id", b"profile_id", "reason", b"reason", "request_id", b"request_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MergeProfilesRequest: _TypeAlias = MergeProfilesRequest  # noqa: Y015
+
+@_typing.final
+class MergeProfilesResponse(_message.Message):
+    """What came of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROFILE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def profile(self) -> _profile_pb2.Profile:
+        """The one that goes on."""
+
+    def __init__(
+        self,
+        *,
+        profile: _profile_pb2.Profile | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["profile", b"profile"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["profile", b"profile"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MergeProfilesResponse: _TypeAlias = MergeProfilesResponse  # noqa: Y015
+
+@_typing.final
+class SplitProfileRequest(_message.Message):
+    """Asks to separate a profile."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    PROFILE_ID_FIELD_NUMBER: _builtins.int
+    MERGED_PROFILE_ID_FIELD_NUMBER: _builtins.int
+    IDENTIFIERS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    workspace_id: _builtins.str
+    """The workspace."""
+    profile_id: _builtins.str
+    """The profile, by any of its ids."""
+    merged_profile_id: _builtins.str
+    """The profile of this id, which was merged into it, with everything that was merged into that one before."""
+    request_id: _builtins.str
+    """Chosen by the caller: the same request again does nothing. At most 100 characters."""
+    reason: _builtins.str
+    """Why, for the record. At most 500 characters."""
+    @_builtins.property
+    def identifiers(self) -> Global___IdentifierSet:
+        """These identifiers, as a new profile."""
+
+    def __init__(
+        self,
+        *,
+        workspace_id: _builtins.str = ...,
+        profile_id: _builtins.str = ...,
+        merged_profile_id: _builtins.str = ...,
+        identifiers: Global___IdentifierSet | None = ...,
+        request_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["identifiers", b"identifiers", "merged_profile_id", b"merged_profile_id", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identifiers", b"identifiers", "merged_profile_id", b"merged_profile_id", "part", b"part", "profile_id", b"profile_id", "reason", b"reason", "request_id", b"request_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["merged_profile_id", "identifiers"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___SplitProfileRequest: _TypeAlias = SplitProfileRequest  # noqa: Y015
+
+@_typing.final
+class IdentifierSet(_message.Message):
+    """Some identifiers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDENTIFIERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def identifiers(self) -> _containers.RepeatedCompositeFieldContainer[_profile_pb2.Identifier]:
+        """Each is one of the profile."""
+
+    def __init__(
+        self,
+        *,
+        identifiers: _abc.Iterable[_profile_pb2.Identifier] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identifiers", b"identifiers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IdentifierSet: _TypeAlias = IdentifierSet  # noqa: Y015
+
+@_typing.final
+class SplitProfileResponse(_message.Message):
+    """What came of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REMAINING_FIELD_NUMBER: _builtins.int
+    SEPARATED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def remaining(self) -> _profile_pb2.Profile:
+        """What is left."""
+
+    @_builtins.property
+    def separated(self) -> _profile_pb2.Profile:
+        """What left it."""
+
+    def __init__(
+        self,
+        *,
+        remaining: _profile_pb2.Profile | None = ...,
+        separated: _profile_pb2.Profile | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["remaining", b"remaining", "separated", b"separated"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["remaining", b"remaining", "separated", b"separated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SplitProfileResponse: _TypeAlias = SplitProfileResponse  # noqa: Y015
+
+@_typing.final
+class ExplainProfileRequest(_message.Message):
+    """Asks how a profile came to be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    PROFILE_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    workspace_id: _builtins.str
+    """The workspace."""
+    profile_id: _builtins.str
+    """The profile, by any of its ids."""
+    page_size: _builtins.int
+    """At most 1,000; 0 stands for 100."""
+    page_token: _builtins.str
+    """Of the last answer."""
+    def __init__(
+        self,
+        *,
+        workspace_id: _builtins.str = ...,
+        profile_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "profile_id", b"profile_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainProfileRequest: _TypeAlias = ExplainProfileRequest  # noqa: Y015
+
+@_typing.final
+class ExplainProfileResponse(_message.Message):
+    """Its history."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROFILE_FIELD_NUMBER: _builtins.int
+    DECISIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def profile(self) -> _profile_pb2.Profile:
+        """The profile."""
+
+    @_builtins.property
+    def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_rules_pb2.Decision]:
+        """Newest first."""
+
+    def __init__(
+        self,
+        *,
+        profile: _profile_pb2.Profile | None = ...,
+        decisions: _abc.Iterable[_rules_pb2.Decision] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["profile", b"profile"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "next_page_token", b"next_page_token", "profile", b"profile"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainProfileResponse: _TypeAlias = ExplainProfileResponse  # noqa: Y015
+
+@_typing.final
+class ExplainResolutionRequest(_message.Message):
+    """Asks why an event belongs to whom it belongs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    IDENTIFIERS_FIELD_NUMBER: _builtins.int
+    workspace_id: _builtins.str
+    """The workspace."""
+    message_id: _builtins.str
+    """The decision that was recorded for this event. Only events that changed the graph, or that had identifiers left out, have one."""
+    @_builtins.property
+    def identifiers(self) -> Global___IdentifierSet:
+        """What would be decided now."""
+
+    def __init__(
+        self,
+        *,
+        workspace_id: _builtins.str = ...,
+        message_id: _builtins.str = ...,
+        identifiers: Global___IdentifierSet | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["identifiers", b"identifiers", "message_id", b"message_id", "subject", b"subject"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identifiers", b"identifiers", "message_id", b"message_id", "subject", b"subject", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["message_id", "identifiers"]  # noqa: Y015
+    _WhichOneofArgType_subject: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_subject) -> _WhichOneofReturnType_subject | None: ...
+
+Global___ExplainResolutionRequest: _TypeAlias = ExplainResolutionRequest  # noqa: Y015
+
+@_typing.final
+class ExplainResolutionResponse(_message.Message):
+    """Why."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def decision(self) -> _rules_pb2.Decision:
+        """What was decided, or would be."""
+
+    def __init__(
+        self,
+        *,
+        decision: _rules_pb2.Decision | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainResolutionResponse: _TypeAlias = ExplainResolutionResponse  # noqa: Y015

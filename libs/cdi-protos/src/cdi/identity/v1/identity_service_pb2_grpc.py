@@ -45,6 +45,36 @@ class IdentityServiceStub:
                 request_serializer=cdi_dot_identity_dot_v1_dot_identity__service__pb2.GetProfileRequest.SerializeToString,
                 response_deserializer=cdi_dot_identity_dot_v1_dot_identity__service__pb2.GetProfileResponse.FromString,
                 _registered_method=True)
+        self.ApplyIdentityRules = channel.unary_unary(
+                '/cdi.identity.v1.IdentityService/ApplyIdentityRules',
+                request_serializer=cdi_dot_identity_dot_v1_dot_identity__service__pb2.ApplyIdentityRulesRequest.SerializeToString,
+                response_deserializer=cdi_dot_identity_dot_v1_dot_identity__service__pb2.ApplyIdentityRulesResponse.FromString,
+                _registered_method=True)
+        self.GetIdentityRules = channel.unary_unary(
+                '/cdi.identity.v1.IdentityService/GetIdentityRules',
+                request_serializer=cdi_dot_identity_dot_v1_dot_identity__service__pb2.GetIdentityRulesRequest.SerializeToString,
+                response_deserializer=cdi_dot_identity_dot_v1_dot_identity__service__pb2.GetIdentityRulesResponse.FromString,
+                _registered_method=True)
+        self.MergeProfiles = channel.unary_unary(
+                '/cdi.identity.v1.IdentityService/MergeProfiles',
+                request_serializer=cdi_dot_identity_dot_v1_dot_identity__service__pb2.MergeProfilesRequest.SerializeToString,
+                response_deserializer=cdi_dot_identity_dot_v1_dot_identity__service__pb2.MergeProfilesResponse.FromString,
+                _registered_method=True)
+        self.SplitProfile = channel.unary_unary(
+                '/cdi.identity.v1.IdentityService/SplitProfile',
+                request_serializer=cdi_dot_identity_dot_v1_dot_identity__service__pb2.SplitProfileRequest.SerializeToString,
+                response_deserializer=cdi_dot_identity_dot_v1_dot_identity__service__pb2.SplitProfileResponse.FromString,
+                _registered_method=True)
+        self.ExplainProfile = channel.unary_unary(
+                '/cdi.identity.v1.IdentityService/ExplainProfile',
+                request_serializer=cdi_dot_identity_dot_v1_dot_identity__service__pb2.ExplainProfileRequest.SerializeToString,
+                response_deserializer=cdi_dot_identity_dot_v1_dot_identity__service__pb2.ExplainProfileResponse.FromString,
+                _registered_method=True)
+        self.ExplainResolution = channel.unary_unary(
+                '/cdi.identity.v1.IdentityService/ExplainResolution',
+                request_serializer=cdi_dot_identity_dot_v1_dot_identity__service__pb2.ExplainResolutionRequest.SerializeToString,
+                response_deserializer=cdi_dot_identity_dot_v1_dot_identity__service__pb2.ExplainResolutionResponse.FromString,
+                _registered_method=True)
 
 
 class IdentityServiceServicer:
@@ -66,6 +96,51 @@ class IdentityServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ApplyIdentityRules(self, request, context):
+        """Makes the identity rules of a workspace be as given; the same document twice changes nothing. They hold for events that are resolved
+        afterwards. Errors: INVALID_ARGUMENT with field violations.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetIdentityRules(self, request, context):
+        """The rules of a workspace: those that were applied, or the defaults. Errors: none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MergeProfiles(self, request, context):
+        """Makes two profiles one, whatever the limits say; the older one goes on. Done twice it changes nothing. Errors: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SplitProfile(self, request, context):
+        """Separates a profile: by undoing one of its merges, or by taking a set of identifiers out of it. Identifiers, the traits that their events
+        brought, later events, and the warehouse's view of earlier ones go with it; what was separated is not merged again by the same
+        evidence. Done twice it changes nothing. Errors: NOT_FOUND, FAILED_PRECONDITION (nothing would be left, or nothing to separate).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainProfile(self, request, context):
+        """How a profile came to be what it is: every decision that made, extended, merged or split it, newest first. Errors: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainResolution(self, request, context):
+        """What was decided for an event, and why; or what would be decided now for given identifiers, changing nothing. Errors: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_IdentityServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -78,6 +153,36 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     servicer.GetProfile,
                     request_deserializer=cdi_dot_identity_dot_v1_dot_identity__service__pb2.GetProfileRequest.FromString,
                     response_serializer=cdi_dot_identity_dot_v1_dot_identity__service__pb2.GetProfileResponse.SerializeToString,
+            ),
+            'ApplyIdentityRules': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApplyIdentityRules,
+                    request_deserializer=cdi_dot_identity_dot_v1_dot_identity__service__pb2.ApplyIdentityRulesRequest.FromString,
+                    response_serializer=cdi_dot_identity_dot_v1_dot_identity__service__pb2.ApplyIdentityRulesResponse.SerializeToString,
+            ),
+            'GetIdentityRules': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetIdentityRules,
+                    request_deserializer=cdi_dot_identity_dot_v1_dot_identity__service__pb2.GetIdentityRulesRequest.FromString,
+                    response_serializer=cdi_dot_identity_dot_v1_dot_identity__service__pb2.GetIdentityRulesResponse.SerializeToString,
+            ),
+            'MergeProfiles': grpc.unary_unary_rpc_method_handler(
+                    servicer.MergeProfiles,
+                    request_deserializer=cdi_dot_identity_dot_v1_dot_identity__service__pb2.MergeProfilesRequest.FromString,
+                    response_serializer=cdi_dot_identity_dot_v1_dot_identity__service__pb2.MergeProfilesResponse.SerializeToString,
+            ),
+            'SplitProfile': grpc.unary_unary_rpc_method_handler(
+                    servicer.SplitProfile,
+                    request_deserializer=cdi_dot_identity_dot_v1_dot_identity__service__pb2.SplitProfileRequest.FromString,
+                    response_serializer=cdi_dot_identity_dot_v1_dot_identity__service__pb2.SplitProfileResponse.SerializeToString,
+            ),
+            'ExplainProfile': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainProfile,
+                    request_deserializer=cdi_dot_identity_dot_v1_dot_identity__service__pb2.ExplainProfileRequest.FromString,
+                    response_serializer=cdi_dot_identity_dot_v1_dot_identity__service__pb2.ExplainProfileResponse.SerializeToString,
+            ),
+            'ExplainResolution': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainResolution,
+                    request_deserializer=cdi_dot_identity_dot_v1_dot_identity__service__pb2.ExplainResolutionRequest.FromString,
+                    response_serializer=cdi_dot_identity_dot_v1_dot_identity__service__pb2.ExplainResolutionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -135,6 +240,168 @@ class IdentityService:
             '/cdi.identity.v1.IdentityService/GetProfile',
             cdi_dot_identity_dot_v1_dot_identity__service__pb2.GetProfileRequest.SerializeToString,
             cdi_dot_identity_dot_v1_dot_identity__service__pb2.GetProfileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApplyIdentityRules(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cdi.identity.v1.IdentityService/ApplyIdentityRules',
+            cdi_dot_identity_dot_v1_dot_identity__service__pb2.ApplyIdentityRulesRequest.SerializeToString,
+            cdi_dot_identity_dot_v1_dot_identity__service__pb2.ApplyIdentityRulesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetIdentityRules(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cdi.identity.v1.IdentityService/GetIdentityRules',
+            cdi_dot_identity_dot_v1_dot_identity__service__pb2.GetIdentityRulesRequest.SerializeToString,
+            cdi_dot_identity_dot_v1_dot_identity__service__pb2.GetIdentityRulesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MergeProfiles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cdi.identity.v1.IdentityService/MergeProfiles',
+            cdi_dot_identity_dot_v1_dot_identity__service__pb2.MergeProfilesRequest.SerializeToString,
+            cdi_dot_identity_dot_v1_dot_identity__service__pb2.MergeProfilesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SplitProfile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cdi.identity.v1.IdentityService/SplitProfile',
+            cdi_dot_identity_dot_v1_dot_identity__service__pb2.SplitProfileRequest.SerializeToString,
+            cdi_dot_identity_dot_v1_dot_identity__service__pb2.SplitProfileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainProfile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cdi.identity.v1.IdentityService/ExplainProfile',
+            cdi_dot_identity_dot_v1_dot_identity__service__pb2.ExplainProfileRequest.SerializeToString,
+            cdi_dot_identity_dot_v1_dot_identity__service__pb2.ExplainProfileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainResolution(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cdi.identity.v1.IdentityService/ExplainResolution',
+            cdi_dot_identity_dot_v1_dot_identity__service__pb2.ExplainResolutionRequest.SerializeToString,
+            cdi_dot_identity_dot_v1_dot_identity__service__pb2.ExplainResolutionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,23 @@ class IdentityServiceStub:
     """
     GetProfile: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.GetProfileRequest, _identity_service_pb2.GetProfileResponse]
     """One profile by its id, by the id of a profile merged into it, or by any identifier. Errors: NOT_FOUND."""
+    ApplyIdentityRules: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.ApplyIdentityRulesRequest, _identity_service_pb2.ApplyIdentityRulesResponse]
+    """Makes the identity rules of a workspace be as given; the same document twice changes nothing. They hold for events that are resolved
+    afterwards. Errors: INVALID_ARGUMENT with field violations.
+    """
+    GetIdentityRules: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.GetIdentityRulesRequest, _identity_service_pb2.GetIdentityRulesResponse]
+    """The rules of a workspace: those that were applied, or the defaults. Errors: none."""
+    MergeProfiles: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.MergeProfilesRequest, _identity_service_pb2.MergeProfilesResponse]
+    """Makes two profiles one, whatever the limits say; the older one goes on. Done twice it changes nothing. Errors: NOT_FOUND."""
+    SplitProfile: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.SplitProfileRequest, _identity_service_pb2.SplitProfileResponse]
+    """Separates a profile: by undoing one of its merges, or by taking a set of identifiers out of it. Identifiers, the traits that their events
+    brought, later events, and the warehouse's view of earlier ones go with it; what was separated is not merged again by the same
+    evidence. Done twice it changes nothing. Errors: NOT_FOUND, FAILED_PRECONDITION (nothing would be left, or nothing to separate).
+    """
+    ExplainProfile: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.ExplainProfileRequest, _identity_service_pb2.ExplainProfileResponse]
+    """How a profile came to be what it is: every decision that made, extended, merged or split it, newest first. Errors: NOT_FOUND."""
+    ExplainResolution: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.ExplainResolutionRequest, _identity_service_pb2.ExplainResolutionResponse]
+    """What was decided for an event, and why; or what would be decided now for given identifiers, changing nothing. Errors: NOT_FOUND."""
 
 @_typing.type_check_only
 class IdentityServiceAsyncStub(IdentityServiceStub):
@@ -51,6 +68,23 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     """
     GetProfile: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.GetProfileRequest, _identity_service_pb2.GetProfileResponse]  # type: ignore[assignment]
     """One profile by its id, by the id of a profile merged into it, or by any identifier. Errors: NOT_FOUND."""
+    ApplyIdentityRules: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.ApplyIdentityRulesRequest, _identity_service_pb2.ApplyIdentityRulesResponse]  # type: ignore[assignment]
+    """Makes the identity rules of a workspace be as given; the same document twice changes nothing. They hold for events that are resolved
+    afterwards. Errors: INVALID_ARGUMENT with field violations.
+    """
+    GetIdentityRules: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.GetIdentityRulesRequest, _identity_service_pb2.GetIdentityRulesResponse]  # type: ignore[assignment]
+    """The rules of a workspace: those that were applied, or the defaults. Errors: none."""
+    MergeProfiles: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.MergeProfilesRequest, _identity_service_pb2.MergeProfilesResponse]  # type: ignore[assignment]
+    """Makes two profiles one, whatever the limits say; the older one goes on. Done twice it changes nothing. Errors: NOT_FOUND."""
+    SplitProfile: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.SplitProfileRequest, _identity_service_pb2.SplitProfileResponse]  # type: ignore[assignment]
+    """Separates a profile: by undoing one of its merges, or by taking a set of identifiers out of it. Identifiers, the traits that their events
+    brought, later events, and the warehouse's view of earlier ones go with it; what was separated is not merged again by the same
+    evidence. Done twice it changes nothing. Errors: NOT_FOUND, FAILED_PRECONDITION (nothing would be left, or nothing to separate).
+    """
+    ExplainProfile: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.ExplainProfileRequest, _identity_service_pb2.ExplainProfileResponse]  # type: ignore[assignment]
+    """How a profile came to be what it is: every decision that made, extended, merged or split it, newest first. Errors: NOT_FOUND."""
+    ExplainResolution: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.ExplainResolutionRequest, _identity_service_pb2.ExplainResolutionResponse]  # type: ignore[assignment]
+    """What was decided for an event, and why; or what would be decided now for given identifiers, changing nothing. Errors: NOT_FOUND."""
 
 class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
     """Resolves identifiers to profiles."""
@@ -72,5 +106,58 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_identity_service_pb2.GetProfileResponse, _abc.Awaitable[_identity_service_pb2.GetProfileResponse]]:
         """One profile by its id, by the id of a profile merged into it, or by any identifier. Errors: NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def ApplyIdentityRules(
+        self,
+        request: _identity_service_pb2.ApplyIdentityRulesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.ApplyIdentityRulesResponse, _abc.Awaitable[_identity_service_pb2.ApplyIdentityRulesResponse]]:
+        """Makes the identity rules of a workspace be as given; the same document twice changes nothing. They hold for events that are resolved
+        afterwards. Errors: INVALID_ARGUMENT with field violations.
+        """
+
+    @_abc_1.abstractmethod
+    def GetIdentityRules(
+        self,
+        request: _identity_service_pb2.GetIdentityRulesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.GetIdentityRulesResponse, _abc.Awaitable[_identity_service_pb2.GetIdentityRulesResponse]]:
+        """The rules of a workspace: those that were applied, or the defaults. Errors: none."""
+
+    @_abc_1.abstractmethod
+    def MergeProfiles(
+        self,
+        request: _identity_service_pb2.MergeProfilesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.MergeProfilesResponse, _abc.Awaitable[_identity_service_pb2.MergeProfilesResponse]]:
+        """Makes two profiles one, whatever the limits say; the older one goes on. Done twice it changes nothing. Errors: NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def SplitProfile(
+        self,
+        request: _identity_service_pb2.SplitProfileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.SplitProfileResponse, _abc.Awaitable[_identity_service_pb2.SplitProfileResponse]]:
+        """Separates a profile: by undoing one of its merges, or by taking a set of identifiers out of it. Identifiers, the traits that their events
+        brought, later events, and the warehouse's view of earlier ones go with it; what was separated is not merged again by the same
+        evidence. Done twice it changes nothing. Errors: NOT_FOUND, FAILED_PRECONDITION (nothing would be left, or nothing to separate).
+        """
+
+    @_abc_1.abstractmethod
+    def ExplainProfile(
+        self,
+        request: _identity_service_pb2.ExplainProfileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.ExplainProfileResponse, _abc.Awaitable[_identity_service_pb2.ExplainProfileResponse]]:
+        """How a profile came to be what it is: every decision that made, extended, merged or split it, newest first. Errors: NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def ExplainResolution(
+        self,
+        request: _identity_service_pb2.ExplainResolutionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.ExplainResolutionResponse, _abc.Awaitable[_identity_service_pb2.ExplainResolutionResponse]]:
+        """What was decided for an event, and why; or what would be decided now for given identifiers, changing nothing. Errors: NOT_FOUND."""
 
 def add_IdentityServiceServicer_to_server(servicer: IdentityServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

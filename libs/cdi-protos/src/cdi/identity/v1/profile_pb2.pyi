@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -18,6 +19,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _MappingOperation:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MappingOperationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MappingOperation.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MAPPING_OPERATION_UNSPECIFIED: _MappingOperation.ValueType  # 0
+    """Never sent."""
+    MAPPING_OPERATION_CREATED: _MappingOperation.ValueType  # 1
+    """The profile has the identifier from now on."""
+    MAPPING_OPERATION_REMOVED: _MappingOperation.ValueType  # 2
+    """The profile no longer has it."""
+
+class MappingOperation(_MappingOperation, metaclass=_MappingOperationEnumTypeWrapper):
+    """What happened to a mapping."""
+
+MAPPING_OPERATION_UNSPECIFIED: MappingOperation.ValueType  # 0
+"""Never sent."""
+MAPPING_OPERATION_CREATED: MappingOperation.ValueType  # 1
+"""The profile has the identifier from now on."""
+MAPPING_OPERATION_REMOVED: MappingOperation.ValueType  # 2
+"""The profile no longer has it."""
+Global___MappingOperation: _TypeAlias = MappingOperation  # noqa: Y015
 
 @_typing.final
 class Identifier(_message.Message):
@@ -94,41 +119,161 @@ class Profile(_message.Message):
 Global___Profile: _TypeAlias = Profile  # noqa: Y015
 
 @_typing.final
-class ProfilesMerged(_message.Message):
-    """Two profiles became one. On the IDENTITY stream, subject kind "merged"."""
+class GraphChanged(_message.Message):
+    """Everything that one transaction changed in the graph of a workspace, in several messages where it is large. On the IDENTITY stream,
+    subject kind "changed", in the order of the commits of the workspace. Doing the lists of all messages in their order, from the first one, makes the graph as it is.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     WORKSPACE_ID_FIELD_NUMBER: _builtins.int
-    CANONICAL_PROFILE_ID_FIELD_NUMBER: _builtins.int
-    MERGED_PROFILE_ID_FIELD_NUMBER: _builtins.int
-    MESSAGE_ID_FIELD_NUMBER: _builtins.int
-    MERGE_TIME_FIELD_NUMBER: _builtins.int
+    CHANGE_TIME_FIELD_NUMBER: _builtins.int
+    CANONICALS_FIELD_NUMBER: _builtins.int
+    MAPPINGS_FIELD_NUMBER: _builtins.int
+    TRAITS_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
     """The workspace."""
-    canonical_profile_id: _builtins.str
-    """The profile that goes on: the older one."""
-    merged_profile_id: _builtins.str
-    """The profile that became part of it."""
-    message_id: _builtins.str
-    """The event that showed that they are one person."""
     @_builtins.property
-    def merge_time(self) -> _timestamp_pb2.Timestamp:
+    def change_time(self) -> _timestamp_pb2.Timestamp:
         """When the graph was changed."""
+
+    @_builtins.property
+    def canonicals(self) -> _containers.RepeatedCompositeFieldContainer[Global___CanonicalChange]:
+        """Which profile a profile is part of from now on: itself for a new one, and again for one that was split off."""
+
+    @_builtins.property
+    def mappings(self) -> _containers.RepeatedCompositeFieldContainer[Global___MappingChange]:
+        """Identifiers given to profiles and taken from them."""
+
+    @_builtins.property
+    def traits(self) -> _containers.RepeatedCompositeFieldContainer[Global___TraitChange]:
+        """Traits that have another value now."""
 
     def __init__(
         self,
         *,
         workspace_id: _builtins.str = ...,
-        canonical_profile_id: _builtins.str = ...,
-        merged_profile_id: _builtins.str = ...,
-        message_id: _builtins.str = ...,
-        merge_time: _timestamp_pb2.Timestamp | None = ...,
+        change_time: _timestamp_pb2.Timestamp | None = ...,
+        canonicals: _abc.Iterable[Global___CanonicalChange] | None = ...,
+        mappings: _abc.Iterable[Global___MappingChange] | None = ...,
+        traits: _abc.Iterable[Global___TraitChange] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["merge_time", b"merge_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["canonical_profile_id", b"canonical_profile_id", "merge_time", b"merge_time", "merged_profile_id", b"merged_profile_id", "message_id", b"message_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canonicals", b"canonicals", "change_time", b"change_time", "mappings", b"mappings", "traits", b"traits", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ProfilesMerged: _TypeAlias = ProfilesMerged  # noqa: Y015
+Global___GraphChanged: _TypeAlias = GraphChanged  # noqa: Y015
+
+@_typing.final
+class CanonicalChange(_message.Message):
+    """Which profile a profile is part of. When a profile is merged or split off, those that are part of it are entered again. A profile that
+    stands alone again has exactly the traits that are sent with this entry or after it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROFILE_ID_FIELD_NUMBER: _builtins.int
+    CANONICAL_PROFILE_ID_FIELD_NUMBER: _builtins.int
+    TRIGGERING_EVENT_TYPE_FIELD_NUMBER: _builtins.int
+    TRIGGERING_EVENT_ID_FIELD_NUMBER: _builtins.int
+    profile_id: _builtins.str
+    """The profile."""
+    canonical_profile_id: _builtins.str
+    """The profile that it is part of; itself when it stands alone."""
+    triggering_event_type: _builtins.str
+    """Type of what caused it: "track", "identify", …, or "merge_profiles", "split_profile"."""
+    triggering_event_id: _builtins.str
+    """The event's message id, or the id of the operator's request."""
+    def __init__(
+        self,
+        *,
+        profile_id: _builtins.str = ...,
+        canonical_profile_id: _builtins.str = ...,
+        triggering_event_type: _builtins.str = ...,
+        triggering_event_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canonical_profile_id", b"canonical_profile_id", "profile_id", b"profile_id", "triggering_event_id", b"triggering_event_id", "triggering_event_type", b"triggering_event_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CanonicalChange: _TypeAlias = CanonicalChange  # noqa: Y015
+
+@_typing.final
+class MappingChange(_message.Message):
+    """An identifier given to a profile or taken from it. A merge and its undoing move none: whose they are then, the canonicals say."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDENTIFIER_FIELD_NUMBER: _builtins.int
+    PROFILE_ID_FIELD_NUMBER: _builtins.int
+    OPERATION_FIELD_NUMBER: _builtins.int
+    TRIGGERING_EVENT_ID_FIELD_NUMBER: _builtins.int
+    profile_id: _builtins.str
+    """The profile that it was given to or taken from; which person that is at any time, the canonicals say."""
+    operation: Global___MappingOperation.ValueType
+    """Given or taken. An identifier that moves from one profile to another is taken first."""
+    triggering_event_id: _builtins.str
+    """What caused it, as in CanonicalChange."""
+    @_builtins.property
+    def identifier(self) -> Global___Identifier:
+        """The identifier."""
+
+    def __init__(
+        self,
+        *,
+        identifier: Global___Identifier | None = ...,
+        profile_id: _builtins.str = ...,
+        operation: Global___MappingOperation.ValueType = ...,
+        triggering_event_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["identifier", b"identifier"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identifier", b"identifier", "operation", b"operation", "profile_id", b"profile_id", "triggering_event_id", b"triggering_event_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MappingChange: _TypeAlias = MappingChange  # noqa: Y015
+
+@_typing.final
+class TraitChange(_message.Message):
+    """A trait of a profile."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROFILE_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    EVENT_TIME_FIELD_NUMBER: _builtins.int
+    TRIGGERING_EVENT_ID_FIELD_NUMBER: _builtins.int
+    profile_id: _builtins.str
+    """Canonical at this time."""
+    name: _builtins.str
+    """Its name."""
+    value: _builtins.bytes
+    """Its JSON value; empty: the profile no longer has it."""
+    triggering_event_id: _builtins.str
+    """The event, or the operator's request."""
+    @_builtins.property
+    def event_time(self) -> _timestamp_pb2.Timestamp:
+        """When the event happened that brought it."""
+
+    def __init__(
+        self,
+        *,
+        profile_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        value: _builtins.bytes = ...,
+        event_time: _timestamp_pb2.Timestamp | None = ...,
+        triggering_event_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time", "name", b"name", "profile_id", b"profile_id", "triggering_event_id", b"triggering_event_id", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TraitChange: _TypeAlias = TraitChange  # noqa: Y015

@@ -1,0 +1,133 @@
+"""The identity graph in Postgres: a few statements per batch, arrays through ``unnest``, never one per event.
+
+Every statement reaches its rows through an index (``indexed_only``). READ COMMITTED is enough and meant: the statement after the one
+that takes the lock sees all that the last holder committed, while a transaction-wide snapshot would be older than the lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from sqlalchemy import event
+
+from cdi_identity.domain.decisions import Decision
+from cdi_identity.domain.identifiers import Identifier
+from cdi_identity.domain.rules import Rules
+from cdi_identity.ports import GraphWriter, Lookup, StoredProfile
+from cdi_identity.store import decisions
+from cdi_identity.store.graph_writer import PostgresGraphWriter
+from cdi_identity.store.literals import array, lock_key, microseconds
+from cdi_identity.store.lookups import look_up
+from cdi_identity.store.rules import read_rules
+from cdi_runtime.store import Database, raw
+
+_LOCK_SPACE: Final = 0x0CD1
+"""First key of the workspace locks. The two-key locks are a space of their own beside the one-key lock of the outbox."""
+
+# A replica whose host vanished must not keep a workspace for long: its transaction ends by itself.
+_LOCK: Final = """
+SELECT set_config('idle_in_transaction_session_timeout', '10s', true), pg_advisory_xact_lock($1, key)
+FROM unnest($2::int[]) AS key
+"""
+
+_DOCUMENTS: Final = """
+SELECT p.profile_id::text, p.traits, CASE WHEN p.merges > 0 THEN
+    (SELECT array_agg(m.traits ORDER BY m.ordinal) FROM profiles m WHERE m.canonical_profile_id = p.profile_id)
+END
+FROM profiles p WHERE p.profile_id = ANY($1::text::uuid[])
+"""
+
+_ID_OF_IDENTIFIER: Final = "(SELECT profile_id FROM identifiers WHERE workspace_id = $1 AND type = $2 AND value = $3)"
+_ID_OF_ID: Final = "(SELECT coalesce(canonical_profile_id, profile_id) FROM profiles WHERE workspace_id = $1 AND profile_id = $2::uuid)"
+
+# One statement, so that a merge in between cannot tear the answer.
+_READ_PROFILE: Final = """
+SELECT p.profile_id::text, p.workspace_id, p.traits, p.create_time,
+    (SELECT array_agg(ARRAY[i.type, i.value] ORDER BY i.type, i.value) FROM identifiers i WHERE i.profile_id = p.profile_id) AS identifiers,
+    m.merged, m.documents
+FROM profiles p, LATERAL (
+    SELECT array_agg(m.profile_id::text ORDER BY m.ordinal) AS merged, array_agg(m.traits ORDER BY m.ordinal) AS documents
+    FROM profiles m WHERE p.merges > 0 AND m.canonical_profile_id = p.profile_id
+) m
+WHERE p.profile_id = {}
+"""
+_READ_BY_IDENTIFIER: Final = _READ_PROFILE.format(_ID_OF_IDENTIFIER)
+_READ_BY_ID: Final = _READ_PROFILE.format(_ID_OF_ID)
+
+
+def indexed_only(database: Database) -> None:
+    """Forbids sequential scans to the connections that the pool makes from now on.
+
+    Every access here is by key. Without this, a plan that is kept since the tables were small reads them whole for each key once they
+    have grown, until the next ANALYZE.
+    """
+
+    @event.listens_for(database.engine.sync_engine, "connect")
+    def forbid(connection: Any, _: object) -> None:
+        connection.run_async(lambda driver: driver.execute("SET enable_seqscan = off"))
+
+
+class PostgresGraph:
+    """The ``GraphStore`` on one service's database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def look_up(self, identifiers: Sequence[Identifier], workspace_ids: Sequence[str]) -> Lookup:
+        """See ``GraphStore``."""
+        # One statement is one snapshot by itself: BEGIN and COMMIT would be two more round trips.
+        async with self._database.session() as connection:
+            return await look_up(connection, identifiers, workspace_ids)
+
+    @asynccontextmanager
+    async def changing(self, workspace_ids: Iterable[str]) -> AsyncIterator[GraphWriter]:
+        """See ``GraphStore``. Locks are taken in ascending order by everybody: no deadlock."""
+        keys = sorted({lock_key(workspace_id) for workspace_id in workspace_ids})
+        async with self._database.transaction() as connection:
+            await raw(connection).execute(_LOCK, _LOCK_SPACE, keys)
+            yield PostgresGraphWriter(connection)
+
+    async def rules(self, workspace_id: str) -> Rules:
+        """See ``GraphStore``."""
+        async with self._database.session() as connection:
+            return await read_rules(connection, workspace_id)
+
+    async def documents(self, profile_ids: Sequence[str]) -> Mapping[str, Sequence[bytes]]:
+        """See ``GraphStore``."""
+        async with self._database.session() as connection:
+            rows = await raw(connection).fetch(_DOCUMENTS, array(profile_ids))
+        return {row[0]: (row[1], *(row[2] or ())) for row in rows}
+
+    async def profile_by_id(self, workspace_id: str, profile_id: str) -> StoredProfile | None:
+        """See ``GraphStore``."""
+        return await self._read(_READ_BY_ID, workspace_id, profile_id)
+
+    async def profile_by_identifier(self, identifier: Identifier) -> StoredProfile | None:
+        """See ``GraphStore``."""
+        return await self._read(_READ_BY_IDENTIFIER, *identifier)
+
+    async def decisions(self, profile: StoredProfile, before_id: int | None, limit: int) -> Sequence[tuple[int, Decision]]:
+        """See ``GraphStore``."""
+        async with self._database.transaction() as connection:
+            return await decisions.of_profile(connection, profile, before_id, limit)
+
+    async def decision_of_message(self, workspace_id: str, message_id: str) -> Decision | None:
+        """See ``GraphStore``."""
+        async with self._database.transaction() as connection:
+            return await decisions.of_message(connection, workspace_id, message_id)
+
+    async def _read(self, statement: str, *arguments: str) -> StoredProfile | None:
+        async with self._database.transaction() as connection:
+            row = await raw(connection).fetchrow(statement, *arguments)
+        if row is None:
+            return None
+        return StoredProfile(
+            profile_id=row["profile_id"],
+            workspace_id=row["workspace_id"],
+            identifiers=[(row["workspace_id"], kind, value) for kind, value in row["identifiers"] or ()],
+            documents=[row["traits"], *(row["documents"] or ())],
+            merged_profile_ids=row["merged"] or [],
+            create_us=microseconds(row["create_time"]),
+        )
