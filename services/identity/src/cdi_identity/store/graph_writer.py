@@ -56,11 +56,14 @@ ORDER BY position
 
 _INSERT_IDENTIFIERS: Final = """
 INSERT INTO identifiers (workspace_id, type, value, profile_id, origin_profile_id, decision_id)
-SELECT * FROM unnest($1::text::text[], $2::text::text[], $3::text::text[], $4::text::uuid[], $5::text::uuid[], $6::bigint[])
+SELECT workspace_id, type, value, profile_id, nullif(origin, profile_id), decision_id
+FROM unnest($1::text::text[], $2::text::text[], $3::text::text[], $4::text::uuid[], $5::text::uuid[], $6::bigint[])
+    AS n (workspace_id, type, value, profile_id, origin, decision_id)
 """
 
 _MOVE_IDENTIFIERS: Final = """
-UPDATE identifiers i SET profile_id = m.canonical FROM unnest($1::uuid[], $2::uuid[]) AS m (merged, canonical) WHERE i.profile_id = m.merged
+UPDATE identifiers i SET profile_id = m.canonical, origin_profile_id = coalesce(i.origin_profile_id, i.profile_id)
+FROM unnest($1::uuid[], $2::uuid[]) AS m (merged, canonical) WHERE i.profile_id = m.merged
 """
 
 _MOVE_PROFILES: Final = """

@@ -24,9 +24,7 @@ SELECT p.profile_id::text, p.ordinal, p.traits, (
 FROM profiles p WHERE p.profile_id = $1::uuid OR p.canonical_profile_id = $1::uuid ORDER BY p.ordinal
 """
 
-_ORIGINS: Final = (
-    "SELECT workspace_id, type, value, origin_profile_id::text FROM identifiers WHERE profile_id = $1::uuid ORDER BY type, value"
-)
+_ORIGINS: Final = "SELECT workspace_id, type, value, coalesce(origin_profile_id, profile_id)::text FROM identifiers WHERE profile_id = $1::uuid ORDER BY type, value"
 
 _FOES: Final = "SELECT DISTINCT other_profile_id::text FROM separations WHERE profile_id = ANY($1::uuid[])"
 
@@ -45,7 +43,7 @@ _DOCUMENT: Final = (
 )
 
 _MOVE: Final = """
-UPDATE identifiers i SET profile_id = $4::uuid, origin_profile_id = CASE WHEN $5 THEN $4::uuid ELSE i.origin_profile_id END
+UPDATE identifiers i SET profile_id = $4::uuid, origin_profile_id = CASE WHEN NOT $5 THEN i.origin_profile_id END
 FROM unnest($1::text::text[], $2::text::text[], $3::text::text[]) AS k (workspace_id, type, value)
 WHERE i.workspace_id = k.workspace_id AND i.type = k.type AND i.value = k.value
 """

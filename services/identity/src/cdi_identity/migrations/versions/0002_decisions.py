@@ -51,6 +51,9 @@ def upgrade() -> None:
     op.execute("CREATE INDEX decisions_of_message ON decisions USING hash (message_id)")
     # A constant default rewrites nothing: identifiers from before have no decision.
     op.execute("ALTER TABLE identifiers ADD COLUMN decision_id bigint NOT NULL DEFAULT 0")
+    # NULL stands for profile_id, as most have it. No update of a row can stay on its page (profile_id is indexed): no room is kept for it.
+    op.execute("ALTER TABLE identifiers ALTER COLUMN origin_profile_id DROP NOT NULL, SET (fillfactor = 100)")
+    op.execute("ALTER TABLE profiles SET (fillfactor = 95)")
     op.execute("CREATE INDEX identifiers_of_decision ON identifiers (decision_id) WHERE decision_id > 0")
     op.execute("ALTER TABLE merges ADD COLUMN decision_id bigint NOT NULL DEFAULT 0, ADD COLUMN undone boolean NOT NULL DEFAULT false")
     op.execute("CREATE INDEX merges_of_merged ON merges (merged_profile_id)")
@@ -73,4 +76,5 @@ def downgrade() -> None:
     op.execute("DROP TABLE separations, decisions, rules, workspaces")
     op.execute("DROP INDEX merges_of_merged")
     op.execute("ALTER TABLE merges DROP COLUMN decision_id, DROP COLUMN undone")
-    op.execute("ALTER TABLE identifiers DROP COLUMN decision_id")
+    op.execute("UPDATE identifiers SET origin_profile_id = profile_id WHERE origin_profile_id IS NULL")
+    op.execute("ALTER TABLE identifiers DROP COLUMN decision_id, ALTER COLUMN origin_profile_id SET NOT NULL")
