@@ -100,9 +100,9 @@ class Identities:
         while True:
             observations = batch.observations(rules)
             # What brings traits is written in any case, so its identifiers are read only once, under the lock.
-            identifiers = _identifiers(observation for observation in observations if not observation.traits)
-            if not identifiers:
+            if all(observation.traits and observation.identifiers for observation in observations):
                 return rules, observations, Lookup({}, {})
+            identifiers = _identifiers(observation for observation in observations if not observation.traits)
             lookup = await self._store.look_up(identifiers, batch.workspace_ids)
             outdated = _outdated(rules, lookup)
             if not outdated:

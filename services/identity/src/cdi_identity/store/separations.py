@@ -24,7 +24,10 @@ SELECT p.profile_id::text, p.ordinal, p.traits, (
 FROM profiles p WHERE p.profile_id = $1::uuid OR p.canonical_profile_id = $1::uuid ORDER BY p.ordinal
 """
 
-_ORIGINS: Final = "SELECT workspace_id, type, value, coalesce(origin_profile_id, profile_id)::text FROM identifiers WHERE profile_id = $1::uuid ORDER BY type, value"
+_ORIGINS: Final = """
+SELECT workspace_id, type, value, coalesce(origin_profile_id, profile_id)::text
+FROM identifiers WHERE profile_id = $1::uuid ORDER BY type, value
+"""
 
 _FOES: Final = "SELECT DISTINCT other_profile_id::text FROM separations WHERE profile_id = ANY($1::uuid[])"
 
@@ -52,7 +55,8 @@ _UNDO: Final = "UPDATE merges SET undone = true WHERE merged_profile_id = $1::uu
 
 _APART: Final = """
 INSERT INTO separations (profile_id, other_profile_id, decision_id)
-SELECT a, b, $3 FROM unnest($1::uuid[], $2::uuid[]) AS s (a, b) UNION SELECT b, a, $3 FROM unnest($1::uuid[], $2::uuid[]) AS s (a, b)
+SELECT a, b, $3::bigint FROM unnest($1::uuid[], $2::uuid[]) AS s (a, b)
+UNION SELECT b, a, $3::bigint FROM unnest($1::uuid[], $2::uuid[]) AS s (a, b)
 ON CONFLICT (profile_id, other_profile_id) DO UPDATE SET decision_id = excluded.decision_id
 """
 
@@ -80,6 +84,8 @@ async def separate(connection: AsyncConnection, separation: Separation, decision
         await driver.execute(_UNDO, separation.separated_id)
         await driver.execute(_POINT, separation.part_ids, separation.separated_id)
     await driver.execute(_COUNT, separation.remaining_id, separation.remaining_merges)
+    # What is stored there may be of before a part of it left on its own.
+    await driver.execute(_COUNT, separation.separated_id, len(separation.part_ids) - 1)
     if separation.documents:
         await driver.execute(_DOCUMENT, list(separation.documents), list(separation.documents.values()))
     if separation.identifiers:
