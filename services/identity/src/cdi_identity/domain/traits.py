@@ -6,12 +6,30 @@ The document of a profile is a JSON object of ``[event time in microseconds, val
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias
+from collections.abc import Sequence
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
 Traits: TypeAlias = dict[str, tuple[int, msgspec.Raw]]
 """Event time in microseconds and JSON value by trait."""
+
+
+class Provenance(NamedTuple):
+    """Where a trait comes from.
+
+    Attributes:
+        name: of the trait.
+        value: its JSON.
+        event_us: when the event happened that brought it, microseconds since 1970.
+        message_id: that event; empty where it was not kept.
+    """
+
+    name: str
+    value: bytes
+    event_us: int
+    message_id: str
+
 
 MAX_TRAITS: Final = 500
 """Traits of one profile, at most; further ones are not kept."""
@@ -70,3 +88,8 @@ def to_document(traits: Traits) -> bytes:
 def to_object(traits: Traits) -> bytes:
     """A JSON object of the values, by name."""
     return _ENCODER.encode({key: traits[key][1] for key in sorted(traits)})
+
+
+def provenance_of(document: bytes) -> Sequence[Provenance]:
+    """Where the traits of a stored document come from, by name."""
+    return [Provenance(name, bytes(value), time_us, "") for name, (time_us, value) in sorted(from_document(document).items())]

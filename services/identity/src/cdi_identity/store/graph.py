@@ -142,7 +142,7 @@ class PostgresGraph:
         return await self._read(_READ_BY_IDENTIFIER, *identifier)
 
     async def _read(self, statement: str, *arguments: str) -> StoredProfile | None:
-        async with self._database.transaction() as connection:
+        async with self._database.session() as connection:
             row = await raw(connection).fetchrow(statement, *arguments)
         if row is None:
             return None
