@@ -19,7 +19,7 @@ from cdi_identity.store.profiles import PostgresProfiles
 from cdi_identity.watching import WatchedProfiles, Watchers
 from cdi_runtime import bus, rpc
 from cdi_runtime.service import ServiceContext
-from cdi_runtime.store import Database, OutboxRelay
+from cdi_runtime.store import Database, OutboxRelay, Readers
 
 
 @asynccontextmanager
@@ -34,10 +34,11 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
         relay = OutboxRelay(database, connection, service=context.name)
         context.readiness.add("outbox", relay.check)
         await stack.enter_async_context(context.background(relay.run(), "outbox-relay"))
-        identities = Identities(PostgresGraph(database), now_us, relay.wake)
+        readers = await stack.enter_async_context(Readers(database, READERS))
+        identities = Identities(PostgresGraph(database, readers), now_us, relay.wake)
         watchers = Watchers()
         await stack.enter_async_context(hearing_changes(connection, watchers))
-        profiles = Profiles(PostgresProfiles(database), await _history(settings, stack), now_us)
+        profiles = Profiles(PostgresProfiles(readers), await _history(settings, stack), now_us)
         reading = profiles_servicer.registration(profiles, WatchedProfiles(profiles, watchers))
         await stack.enter_async_context(rpc.serve(context, settings.grpc_address, registration(identities), reading))
         stack.callback(watchers.close)  # first of all: the server waits for calls that run
@@ -51,7 +52,10 @@ async def _history(settings: Settings, stack: AsyncExitStack) -> EventHistory:
     return WarehouseHistory(await stack.enter_async_context(rpc.channel(settings.warehouse_address)))
 
 
-POOL_SIZE = 8
+READERS = 4
+"""Connections for reading profiles; a statement takes a fraction of a millisecond."""
+
+POOL_SIZE = 8 + READERS
 """Connections: one for the relay, one for the batch whose turn it is, the rest for reading."""
 
 

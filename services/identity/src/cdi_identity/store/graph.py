@@ -20,7 +20,7 @@ from cdi_identity.domain.graph import Changes, Merge, Profile
 from cdi_identity.domain.identifiers import Identifier
 from cdi_identity.ports import GraphWriter, StoredProfile
 from cdi_kernel import envelope, topology
-from cdi_runtime.store import Database, OutboxMessage, enqueue, raw
+from cdi_runtime.store import Database, OutboxMessage, Readers, enqueue, raw
 
 MERGED_SCHEMA: Final = "cdi.identity.v1.ProfilesMerged"
 
@@ -116,8 +116,9 @@ def indexed_only(database: Database) -> None:
 class PostgresGraph:
     """The ``GraphStore`` on one service's database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, readers: Readers) -> None:
         self._database = database
+        self._readers = readers
 
     async def owners(self, identifiers: Sequence[Identifier]) -> Sequence[str | None]:
         """See ``GraphStore``."""
@@ -142,10 +143,10 @@ class PostgresGraph:
         return await self._read(_READ_BY_IDENTIFIER, *identifier)
 
     async def _read(self, statement: str, *arguments: str) -> StoredProfile | None:
-        async with self._database.session() as connection:
-            row = await raw(connection).fetchrow(statement, *arguments)
-        if row is None:
+        rows = await self._readers.fetch(statement, *arguments)
+        if not rows:
             return None
+        row = rows[0]
         return StoredProfile(
             profile_id=row["profile_id"],
             workspace_id=row["workspace_id"],

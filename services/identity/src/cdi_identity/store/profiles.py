@@ -14,7 +14,7 @@ from cdi.error.v1 import error_pb2
 from cdi_identity.domain.history import Key
 from cdi_identity.ports import Page, StoredLink, StoredProfile
 from cdi_kernel.faults import TooLarge
-from cdi_runtime.store import Database, raw
+from cdi_runtime.store import Readers
 
 MAX_ANSWER_BYTES: Final = 6 * 1024 * 1024
 """Stored traits and identifiers of all profiles of one answer, at most. With their provenance traits are in an answer twice, and a gRPC
@@ -22,11 +22,11 @@ message holds 16 MiB."""
 
 # $1 is the workspace; $2 and $3 are types and values of keys; the empty type is that of a profile id (``domain.history``).
 _KEYS: Final = """
-SELECT k.position, CASE WHEN k.type = ''
+WITH keys AS MATERIALIZED (SELECT k.position, CASE WHEN k.type = ''
     THEN (SELECT coalesce(p.canonical_profile_id, p.profile_id) FROM profiles p WHERE p.profile_id = k.value::uuid AND p.workspace_id = $1)
     ELSE (SELECT i.profile_id FROM identifiers i WHERE i.workspace_id = $1 AND i.type = k.type AND i.value = k.value)
     END AS profile_id
-FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS k (type, value, position)
+FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS k (type, value, position))
 """
 
 _COLUMNS: Final = """
@@ -42,10 +42,11 @@ octet_length(p.traits)
 """
 
 _FIND: Final = f"""
+{_KEYS}
 SELECT {_COLUMNS}, f.positions, f.size, CASE WHEN f.size <= $4 THEN p.traits END AS traits
 FROM (
     SELECT p.profile_id, k.positions, sum(cardinality(k.positions) * ({_SIZE})) OVER () AS size
-    FROM (SELECT profile_id, array_agg(position) AS positions FROM ({_KEYS}) AS k WHERE profile_id IS NOT NULL GROUP BY profile_id) k
+    FROM (SELECT profile_id, array_agg(position) AS positions FROM keys WHERE profile_id IS NOT NULL GROUP BY profile_id) k
     JOIN profiles p ON p.profile_id = k.profile_id
 ) f JOIN profiles p ON p.profile_id = f.profile_id
 """
@@ -65,11 +66,12 @@ WHERE a.position <= $3 AND (a.size <= $4 OR a.position = 1) ORDER BY a.position
 """
 
 _LINKS: Final = f"""
-SELECT k.profile_id, i.type, i.value FROM ({_KEYS}) AS k LEFT JOIN identifiers i ON i.profile_id = k.profile_id
+{_KEYS}
+SELECT k.profile_id, i.type, i.value FROM keys k LEFT JOIN identifiers i ON i.profile_id = k.profile_id
 WHERE k.profile_id IS NOT NULL ORDER BY i.type, i.value
 """
 
-_OWNERS: Final = f"SELECT array_agg(profile_id::text ORDER BY position) FROM ({_KEYS}) AS k"
+_OWNERS: Final = f"{_KEYS} SELECT array_agg(profile_id::text ORDER BY position) FROM keys"
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -78,8 +80,8 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 class PostgresProfiles:
     """The ``ProfileStore`` on one service's database."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, readers: Readers) -> None:
+        self._fetch = readers.fetch
 
     async def find(self, workspace_id: str, keys: Sequence[Key]) -> Sequence[StoredProfile | None]:
         """See ``ProfileStore``."""
@@ -114,10 +116,6 @@ class PostgresProfiles:
         """See ``ProfileStore``."""
         [[owners]] = await self._fetch(_OWNERS, workspace_id, *_columns(keys))
         return owners or []
-
-    async def _fetch(self, statement: str, *arguments: Any) -> Sequence[Any]:
-        async with self._database.session() as connection:
-            return await raw(connection).fetch(statement, *arguments)
 
 
 def _columns(keys: Sequence[Key]) -> tuple[list[str], list[str]]:
