@@ -72,7 +72,7 @@ def found(
     return [row[1] for row in one(duck, search_statement(search, ["main"], 10))]
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=st.lists(nasty, min_size=6, max_size=6, unique=True))
 @example(values=["w", "'; drop table tracks; --", "' or '1'='1", "\\'", "a\0'b", "')) union all select 1 --"])
 def test_a_search_finds_its_events_and_no_others(duck: duckdb.DuckDBPyConnection, values: list[str]) -> None:
@@ -92,7 +92,7 @@ def test_a_search_finds_its_events_and_no_others(duck: duckdb.DuckDBPyConnection
     assert one(duck, "select count(*) from tracks") == [(3,)]
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(names, names, nasty, nasty)
 @example('we"ird', "'; drop table tracks; --", "m\0'1", "w'")
 def test_properties_are_those_of_the_row_without_what_every_event_has(
