@@ -1,6 +1,6 @@
 """CDI identity: the identity graph, resolved in batches.
 
-Serves: cdi.identity.v1.IdentityService (ResolveIdentities, GetProfile).
+Serves: cdi.identity.v1.IdentityService (ResolveIdentities, GetProfile), AudiencesService (ExportAudience; asks consent).
 Produces: stream IDENTITY, subject cdi.identity.merged (ProfilesMerged), through an outbox.
 Owns: profiles, identifiers, the log of merges, traits.
 Invariants: an identifier has one profile; changes of a workspace happen one after the other, whatever the number of replicas; a batch
