@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from cdi_identity.application import Identities
-from cdi_identity.clients import ConsentClient
+from cdi_identity.clients.consent import ConsentClient
 from cdi_identity.onboarding import Audiences
 from cdi_identity.servicer import audiences as audiences_servicer
 from cdi_identity.servicer.identity import registration
