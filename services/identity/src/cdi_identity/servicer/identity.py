@@ -32,6 +32,10 @@ class IdentityServicer(pb_grpc.IdentityServiceServicer):
         _trace(inputs, started)
         return convert.response(resolutions)
 
+    async def GetIdentityRules(self, request: pb.GetIdentityRulesRequest, context: Any) -> pb.GetIdentityRulesResponse:
+        """The defaults."""
+        return pb.GetIdentityRulesResponse()
+
     async def GetProfile(self, request: pb.GetProfileRequest, context: Any) -> pb.GetProfileResponse:
         """One profile."""
         if request.WhichOneof("key") == "identifier":
