@@ -7,9 +7,11 @@ from cdi.consent.v1.consent_service_pb2 import ConsentInput, EvaluateConsentRequ
 from cdi.event.v1.event_pb2 import ConsentResult, Event, IdentityResult
 from cdi.identity.v1.identity_service_pb2 import IdentityInput, ResolvedIdentity, ResolveIdentitiesRequest
 from cdi.identity.v1.profile_pb2 import Identifier
+from cdi.identity.v1.rules_pb2 import IdentifierRule
 from cdi_enrichment import convert
 from cdi_enrichment.domain.claims import Place
 from cdi_enrichment.domain.passage import Passage
+from cdi_enrichment.domain.places import places_of
 from cdi_enrichment.domain.tracking_plan import PlanSnapshot
 from cdi_testing.builders import identify, track
 
@@ -50,13 +52,17 @@ def test_what_identity_left_out_does_not_go_into_the_event() -> None:
         created=st.booleans(),
         merged_profile_ids=st.lists(st.text(max_size=40), max_size=2),
         demoted_identifiers=st.lists(st.builds(Identifier, type=st.text(max_size=9), value=st.text(max_size=9)), max_size=2),
+        chosen_traits=st.binary(max_size=5_000),
     )
 )
 def test_an_event_keeps_the_profile_whatever_else_the_answer_says(resolved: ResolvedIdentity) -> None:
     passage = Passage(track(), Place(1, 0), 0)
     convert.set_identity(passage, resolved.SerializeToString())
     assert written(passage).identity == IdentityResult(
-        profile_id=resolved.profile_id, created=resolved.created, merged_profile_ids=resolved.merged_profile_ids
+        profile_id=resolved.profile_id,
+        created=resolved.created,
+        merged_profile_ids=resolved.merged_profile_ids,
+        traits=resolved.chosen_traits,
     )
 
 
@@ -90,7 +96,10 @@ def test_requests_carry_what_the_event_says() -> None:
     (known,) = ResolveIdentitiesRequest.FromString(b"".join(convert.identity_inputs([passage]))).inputs
     assert [identifier.type for identifier in known.identifiers] == ["user_id", "email", "anonymous_id"]
     assert (known.message_id, known.workspace_id, known.event_time) == (event.message_id, event.workspace_id, event.event_time)
-    assert (known.traits, known.traceparent) == (event.traits, "00-1-2-01")
+    assert (known.traits, known.traceparent, known.event_type) == (event.traits, "00-1-2-01", "identify")
+    places = {event.workspace_id: places_of([IdentifierRule(type="mail", paths=["traits.email"])])}
+    (known,) = ResolveIdentitiesRequest.FromString(b"".join(convert.identity_inputs([passage], places))).inputs
+    assert [identifier.type for identifier in known.identifiers] == ["user_id", "email", "anonymous_id", "mail"]
 
 
 def test_the_time_is_told_only_with_answers() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Final
 
@@ -16,6 +16,7 @@ from cdi_enrichment.domain import wire
 from cdi_enrichment.domain.context import Answers
 from cdi_enrichment.domain.identifiers import identifiers_of, traits_of
 from cdi_enrichment.domain.passage import Passage
+from cdi_enrichment.domain.places import Places
 from cdi_enrichment.ports import SeenEvent
 from cdi_kernel.faults import InvalidArgument
 from cdi_kernel.ids import fallback_profile_id
@@ -25,6 +26,8 @@ MAX_PAGE: Final = 1_000
 
 _REMEMBERED: Final = 256
 """Few values, because clients choose how long they are; traffic repeats a handful."""
+
+NO_PLACES: Final[Mapping[str, Places]] = {}
 
 # Heads alone where the collector, or ``identifiers_of``, keeps the length within their table.
 # Identity's input has the same numbers for the workspace and the message; a test holds it.
@@ -46,6 +49,8 @@ _event_identity = wire.field(event_pb2.Event, "identity")
 _identifier_type = wire.field(profile_pb2.Identifier, "type")
 _value = wire.heads(profile_pb2.Identifier, "value")
 _external = wire.field(event_pb2.Event, "external_ids")
+_event_type = wire.field(identity_service_pb2.IdentityInput, "event_type")
+_IDENTIFY: Final = event_pb2.EVENT_TYPE_IDENTIFY
 _PROFILE_ID_TAG: Final = wire.heads(identity_service_pb2.ResolvedIdentity, "profile_id")[0][0]
 
 
@@ -78,17 +83,25 @@ def _preferences(answers: Answers) -> bytes:
     return consent_service_pb2.ConsentInput(preferences=preferences).SerializeToString()
 
 
-def identity_inputs(passages: Iterable[Passage]) -> list[bytes]:
-    """The identifiers and traits of each event, as fields of the request."""
+def identity_inputs(passages: Iterable[Passage], places: Mapping[str, Places] = NO_PLACES) -> list[bytes]:
+    """The identifiers and traits of each event, as fields of the request.
+
+    Args:
+        passages: the events.
+        places: by workspace, where its events carry identifiers beside the standard places; most have none.
+    """
     inputs: list[bytes] = []
     for passage in passages:
         event, subject = passage.event, passage.subject
         encoded = passage.message_id.encode()
-        parts = [_workspace(passage.workspace_id), _message[len(encoded)], encoded]
-        for kind, value in identifiers_of(event, subject.context, subject.email, subject.external):
+        workspace_id = passage.workspace_id
+        event_type = event.type
+        parts = [_workspace_and_type(workspace_id, event_type), _message[len(encoded)], encoded]
+        own = places.get(workspace_id) if places else None
+        for kind, value in identifiers_of(event, subject.context, subject.email, subject.external, own):
             encoded = value.encode()
             parts.append(_identifier(_type(kind) + _value[len(encoded)] + encoded))
-        if traits := traits_of(event):
+        if event_type == _IDENTIFY and (traits := traits_of(event)):
             parts += (_traits(traits), _traits_time(event.event_time.SerializeToString()))
         if passage.traceparent:
             parts.append(_identity_trace(passage.traceparent.encode()))
@@ -99,6 +112,14 @@ def identity_inputs(passages: Iterable[Passage]) -> list[bytes]:
 @lru_cache(maxsize=_REMEMBERED)
 def _workspace(workspace_id: str) -> bytes:
     return _input_workspace(workspace_id.encode())
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _workspace_and_type(workspace_id: str, event_type: event_pb2.EventType.ValueType) -> bytes:
+    """The fields of identity's input that most events of a batch share."""
+    name = event_pb2.EventType.Name(event_type) if event_type in event_pb2.EventType.values() else ""
+    spelt = name.removeprefix("EVENT_TYPE_").lower() if event_type else ""
+    return _input_workspace(workspace_id.encode()) + (_event_type(spelt.encode()) if spelt else b"")
 
 
 @lru_cache(maxsize=_REMEMBERED)
@@ -122,8 +143,10 @@ def set_identity(passage: Passage, resolved: bytes) -> None:
 
 
 def _kept(resolved: bytes) -> bytes:
-    """A ``ResolvedIdentity`` without the identifiers that identity left out."""
+    """A ``ResolvedIdentity`` without the identifiers that identity left out. The traits that it chose stay."""
     result = identity_service_pb2.ResolvedIdentity.FromString(resolved)
+    if not result.demoted_identifiers:
+        return resolved
     result.ClearField("demoted_identifiers")
     return result.SerializeToString()
 

@@ -8,15 +8,19 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from cdi_identity.application import Identities
 from cdi_identity.change_feed import hearing_changes
+from cdi_identity.clients.consent import ConsentClient
 from cdi_identity.clients.warehouse import NoWarehouse, WarehouseHistory
+from cdi_identity.onboarding import Audiences
 from cdi_identity.operating import Operations
 from cdi_identity.ports import EventHistory
 from cdi_identity.reading import Profiles
 from cdi_identity.ruling import RuleBook, Ruling
+from cdi_identity.servicer import audiences as audiences_servicer
 from cdi_identity.servicer import profiles as profiles_servicer
 from cdi_identity.servicer.identity import registration
 from cdi_identity.settings import Settings
 from cdi_identity.store.graph import PostgresGraph, indexed_only
+from cdi_identity.store.people import PostgresPeople
 from cdi_identity.store.profiles import PostgresProfiles
 from cdi_identity.watching import WatchedProfiles, Watchers
 from cdi_runtime import bus, rpc
@@ -44,7 +48,8 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
         await stack.enter_async_context(hearing_changes(connection, watchers))
         profiles = Profiles(PostgresProfiles(readers), await _history(settings, stack), now_us)
         reading = profiles_servicer.registration(profiles, WatchedProfiles(profiles, watchers))
-        await stack.enter_async_context(rpc.serve(context, settings.grpc_address, served, reading))
+        exporting = audiences_servicer.registration(Audiences(PostgresPeople(database), await _consent(settings, stack)))
+        await stack.enter_async_context(rpc.serve(context, settings.grpc_address, served, reading, exporting))
         stack.callback(watchers.close)  # first of all: the server waits for calls that run
         yield
 
@@ -54,6 +59,13 @@ async def _history(settings: Settings, stack: AsyncExitStack) -> EventHistory:
     if not settings.warehouse_address:
         return NoWarehouse()
     return WarehouseHistory(await stack.enter_async_context(rpc.channel(settings.warehouse_address)))
+
+
+async def _consent(settings: Settings, stack: AsyncExitStack) -> ConsentClient | None:
+    """The consent service, as far as there is one. No part of readiness: resolving does not need it."""
+    if not settings.consent_target:
+        return None
+    return ConsentClient(await stack.enter_async_context(rpc.channel(settings.consent_target)))
 
 
 READERS = 4

@@ -14,6 +14,7 @@ class Settings(ServiceSettings):
 
     Attributes:
         warehouse_address: gRPC target of the warehouse-loader, for the events of a person; without it they are not available.
+        consent_target: gRPC target of the consent service, which audiences need; empty: they are unavailable.
     """
 
     service_name: ClassVar[str] = "identity"
@@ -21,3 +22,4 @@ class Settings(ServiceSettings):
 
     database_url: SecretStr
     warehouse_address: str | None = None
+    consent_target: str = ""

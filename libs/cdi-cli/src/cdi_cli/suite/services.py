@@ -29,7 +29,7 @@ SPECS: Final[Mapping[str, ServiceSpec]] = {
     for spec in (
         ServiceSpec("consent", "cdi_consent"),
         ServiceSpec("warehouse-loader", None),
-        ServiceSpec("identity", "cdi_identity", {"CDI_WAREHOUSE_ADDRESS": "warehouse-loader"}),
+        ServiceSpec("identity", "cdi_identity", {"CDI_WAREHOUSE_ADDRESS": "warehouse-loader", "CDI_CONSENT_TARGET": "consent"}),
         ServiceSpec("collector", "cdi_collector", settings={"CDI_HTTP_ADDRESS": "127.0.0.1:0"}),
         ServiceSpec(
             "enrichment",
@@ -47,7 +47,8 @@ DRAIN_ORDER: Final[tuple[tuple[str, ...], ...]] = (
     ("collector",),
     ("enrichment",),
     ("router", "warehouse-loader"),
-    ("consent", "identity"),
+    ("identity",),
+    ("consent",),
 )
 """Who lets events in stops first; who is called stops last. The services of one step drain side by side."""
 

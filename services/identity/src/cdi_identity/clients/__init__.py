@@ -1,1 +1,1 @@
-"""The other services, as identity asks them."""
+"""The services that identity asks."""
