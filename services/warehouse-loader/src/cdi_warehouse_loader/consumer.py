@@ -15,7 +15,7 @@ from cdi_warehouse_loader.domain.batches import Batch
 from cdi_warehouse_loader.domain.event_view import BatchView, read_batch
 
 READER = "warehouse-loader"
-_MERGED = topology.identity("merged")
+_CHANGED = topology.identity("changed")
 
 
 class Consumer:
@@ -37,9 +37,9 @@ class Consumer:
         return [Done()] * len(messages)
 
     async def identity(self, messages: Sequence[Message[bytes]]) -> Sequence[Outcome]:
-        """IDENTITY: merges; other kinds are not for the warehouse yet."""
-        merges = [(m, profile_pb2.ProfilesMerged.FromString(m.body)) for m in messages if m.subject == _MERGED]
-        await self._loading.merges([Batch(m.partition, m.sequence, 0, [merge]) for m, merge in merges])
+        """IDENTITY: changes of the graph; other kinds are not for the warehouse."""
+        changes = [(m, profile_pb2.GraphChanged.FromString(m.body)) for m in messages if m.subject == _CHANGED]
+        await self._loading.changes([Batch(m.partition, m.sequence, 0, [changed]) for m, changed in changes])
         return [Done()] * len(messages)
 
 
