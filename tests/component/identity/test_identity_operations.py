@@ -78,14 +78,20 @@ async def test_rules_hold_from_the_next_batch_on_at_every_replica(replicas: tupl
     assert not tested.created
     assert json.loads(known.chosen_traits) == {"plan": "pro"}
     assert not ada.chosen_traits
+    rules.event_traits.append("age")
+    assert await apply(one, rules) == (2, True)
+    [learning] = await resolve(other, seen("user_id:a", traits=b'{"age":8}', second=1))
+    assert json.loads(learning.chosen_traits) == {"plan": "pro", "age": 8}
+    rules.event_traits.pop()
+    assert await apply(one, rules) == (3, True)
     [fast] = await resolve(one, seen("user_id:a"))
     assert json.loads(fast.chosen_traits) == {"plan": "pro"}
     rules.ClearField("identifiers")
-    assert await apply(other, rules) == (2, True)
+    assert await apply(other, rules) == (4, True)
     [again] = await resolve(one, seen("email:shared@example.com"))
     assert again.profile_id == known.profile_id
     found = (await one.GetIdentityRules(GetIdentityRulesRequest(workspace_id=WORKSPACE))).rules
-    assert (found.version, list(found.blocked_patterns), found.max_merges) == (2, ["test-.*"], 100)
+    assert (found.version, list(found.blocked_patterns), found.max_merges) == (4, ["test-.*"], 100)
     assert (await one.GetIdentityRules(GetIdentityRulesRequest(workspace_id="other"))).rules.version == 0
 
 

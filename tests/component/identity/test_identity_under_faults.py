@@ -9,12 +9,13 @@ from pathlib import Path
 import asyncpg
 import grpc
 
-from cdi.identity.v1.identity_service_pb2 import IdentityInput, ResolvedIdentity
+from cdi.identity.v1.identity_service_pb2 import IdentityInput, ResolvedIdentity, SplitProfileRequest
 from cdi.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
 from cdi.identity.v1.profile_pb2 import CanonicalChange
 from cdi_cli.embedded import NatsServer, PostgresServer, ServiceProcess
 from cdi_runtime.bus import Bus
 from cdi_testing import eventually
+from cdi_testing.builders import WORKSPACE
 from cdi_testing.plugin import StartService
 
 from .conftest import Client
@@ -23,6 +24,7 @@ from .identity_calls import GraphAsTold, names, profile_of, published, resolve, 
 Replicas = tuple[ServiceProcess, ServiceProcess]
 
 SEED = 20_260_115
+KINDS = ("user_id", "anonymous_id")
 
 
 async def test_concurrent_batches_over_two_replicas_end_as_one_sequence_would(replicas: Replicas, client: Client, bus: Bus) -> None:
@@ -117,6 +119,33 @@ async def test_a_replica_killed_under_load_holds_nobody_up(replicas: Replicas, c
     await all_published(bus, living)
     graph = GraphAsTold(await told(bus))
     assert graph.people() == found
+
+
+async def test_a_replica_killed_while_profiles_are_split_leaves_none_half_split(replicas: Replicas, client: Client, bus: Bus) -> None:
+    doomed, living = replicas
+    stubs = [client(living), client(doomed)]
+    traits = b'{"plan":"pro"}'
+    inputs = [item for n in range(40) for item in (seen(f"user_id:u{n}x"), seen(f"anonymous_id:a{n}x", traits=traits))]
+    made = await resolve(stubs[0], *inputs)
+    await resolve(stubs[0], *(seen(f"user_id:u{n}x", f"anonymous_id:a{n}x") for n in range(40)))
+    work = asyncio.gather(*(split_insistently(stubs, merged.profile_id) for merged in made[1::2]))
+    await eventually(lambda: separated(living, 3))
+    doomed.kill()
+    await work
+    assert await separated(living, 40)
+    people = {
+        item.profile_id: frozenset({f"{kind}:{kind[0]}{n}x"}) for n in range(40) for item, kind in zip(made[2 * n :], KINDS, strict=False)
+    }
+    for profile_id, identifiers in people.items():
+        profile = await profile_of(stubs[0], profile_id)
+        assert profile is not None
+        assert (profile.profile_id, names(profile)) == (profile_id, identifiers)
+        assert bool(profile.traits != b"{}") == ("anonymous_id" in min(identifiers))
+
+    async def told_in_full() -> bool:
+        return GraphAsTold(await told(bus)).people() == people
+
+    await eventually(told_in_full, within=20)
 
 
 async def test_without_postgres_it_is_unavailable_and_then_recovers(
@@ -217,6 +246,34 @@ async def patient(stub: IdentityServiceStub, *inputs: IdentityInput) -> Sequence
         if error.code() is grpc.StatusCode.UNAVAILABLE:
             return []
         raise
+
+
+async def split_insistently(stubs: Sequence[IdentityServiceStub], merged_id: str) -> None:
+    """An operator's program that asks again, by the same request, until it has an answer."""
+    request = SplitProfileRequest(
+        workspace_id=WORKSPACE, profile_id=merged_id, merged_profile_id=merged_id, request_id=f"split-{merged_id}"
+    )
+    for attempt in range(100):
+        try:
+            await stubs[attempt % 2].SplitProfile(request, timeout=20)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                raise
+        else:
+            return
+    raise AssertionError("no answer after 100 attempts")
+
+
+async def separated(identity: ServiceProcess, count: int) -> bool:
+    """Whether so many splits were committed, each with one decision."""
+    connection = await asyncpg.connect(identity.environment["CDI_DATABASE_URL"])
+    try:
+        splits = await connection.fetchval("SELECT coalesce(sum(splits), 0) FROM workspaces")
+        decisions = await connection.fetchval("SELECT count(*) FROM decisions WHERE event_type = 'split_profile'")
+    finally:
+        await connection.close()
+    assert splits <= 40
+    return bool(splits >= count and decisions >= count and (splits < 40 or decisions == splits))
 
 
 def ready(service: ServiceProcess) -> bool:

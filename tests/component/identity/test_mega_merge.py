@@ -7,8 +7,8 @@ from cdi_cli.embedded import ServiceProcess
 from .conftest import Client
 from .identity_calls import names, profile_of, resolve, seen
 
-EVENTS, BATCH, PEOPLE = 20_000, 1_000, 2_000
-"""A fifth of the hundred thousand events that the rule is about: the same shape, a fifth of the time."""
+EVENTS, BATCH, PEOPLE = 15_000, 1_000, 2_000
+"""Less than the hundred thousand events that the rule is about, in the same shape."""
 
 
 async def test_a_shared_device_and_identify_null_end_with_bounded_profiles(shared_identity: ServiceProcess, client: Client) -> None:

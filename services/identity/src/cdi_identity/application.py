@@ -71,7 +71,8 @@ class Identities:
         rules, observations, lookup = await self._look(batch)
         answers = _unchanged(observations, lookup.owners)
         if len(answers) < len(observations):
-            answers |= await self._change(batch, observations, rules, lookup, answers)
+            changed, rules = await self._change(batch, observations, rules, lookup, answers)
+            answers |= changed
         resolutions = [answers[index] for index in range(len(observations))]
         if any(rules[workspace_id].event_traits for workspace_id in batch.workspace_ids):
             await self._choose_traits(observations, resolutions, rules)
@@ -111,8 +112,8 @@ class Identities:
 
     async def _change(
         self, batch: Batch, observations: Sequence[Observation], rules: Mapping[str, Rules], seen: Lookup, answered: Answers
-    ) -> Answers:
-        """Resolves the events that may change the graph. Returns also new answers to others, where theirs are out of date."""
+    ) -> tuple[Answers, Mapping[str, Rules]]:
+        """Resolves the events that may change the graph. Returns also new answers to others, where theirs are out of date, and the rules."""
         indexes = [index for index in range(len(observations)) if index not in answered]
         workspaces = list({observations[index].workspace_id: None for index in indexes})
         async with self._turn, self._store.changing(workspaces) as writer:
@@ -131,7 +132,7 @@ class Identities:
             successor = successors.get(resolution.profile_id)
             if successor is not None and index not in answers:
                 answers[index] = Resolution(successor)
-        return answers
+        return answers, rules
 
     async def _decide(
         self, writer: GraphWriter, events: Sequence[tuple[int, Observation]], rules: Mapping[str, Rules], lookup: Lookup
@@ -156,7 +157,7 @@ class Identities:
         wanted = [
             (resolution, names[observation.workspace_id])
             for observation, resolution in zip(observations, resolutions, strict=True)
-            if observation.workspace_id in names and observation.identifiers
+            if observation.workspace_id in names
         ]
         documents = await self._store.documents(list({resolution.profile_id: None for resolution, _ in wanted}))
         chosen: dict[tuple[str, Sequence[str]], bytes] = {}

@@ -26,6 +26,8 @@ from cdi_runtime.telemetry import instruments
 from cdi_runtime.telemetry.logs import logger
 
 PAGE = 500
+PAGE_BYTES = 8 * 1024 * 1024
+"""Messages, and about how many bytes of them, that the relay holds in memory at once."""
 _POLL_SECONDS = 1.0
 _BACKOFF_SECONDS = (0.1, 5.0)
 _LOCK = 0x0CD1_0002
@@ -137,30 +139,33 @@ class OutboxRelay:
         try:
             while True:
                 self._wake.clear()
-                published = await self._publish_page(connection)
+                full = await self._publish_page(connection)
                 self._reason = None
-                if published < PAGE:
+                if not full:
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(_POLL_SECONDS):
                             await self._wake.wait()
         finally:
             await self._step_down(connection)
 
-    async def _publish_page(self, connection: AsyncConnection) -> int:
+    async def _publish_page(self, connection: AsyncConnection) -> bool:
+        """Publishes the oldest rows; returns whether there may be more."""
         driver = raw(connection)
         rows = await driver.fetch(
             "SELECT id, subject, payload, headers::text AS headers,"
             " (extract(epoch FROM enqueue_time) * 1000000)::bigint AS enqueued"
-            " FROM outbox ORDER BY id LIMIT $1",
+            " FROM (SELECT *, sum(octet_length(payload)) OVER (ORDER BY id) - octet_length(payload) AS before"
+            " FROM outbox ORDER BY id LIMIT $1) page WHERE before < $2 ORDER BY id",
             PAGE,
+            PAGE_BYTES,
         )
         if not rows:
-            return 0
+            return False
         await self._bus.publish_all([self._outgoing(row) for row in rows])
         # By id, not by range: a row with a lower id may have been committed since the page was read.
         await driver.execute("DELETE FROM outbox WHERE id = ANY($1::bigint[])", [row["id"] for row in rows])
         instruments.OUTBOX_PUBLISHED.add(len(rows))
-        return len(rows)
+        return len(rows) == PAGE or sum(len(row["payload"]) for row in rows) >= PAGE_BYTES
 
     def _outgoing(self, row: Record) -> Outgoing:
         # The time keeps ids apart when a database is made anew under the same stream.

@@ -16,8 +16,8 @@ SCHEMA: Final = "cdi.identity.v1.GraphChanged"
 MAX_BYTES: Final = 256 * 1024
 """Bytes of one message, about; a quarter of what NATS takes."""
 
-_OVERHEAD: Final = 8
-"""Bytes around an entry, at most."""
+_OVERHEAD: Final = 150
+"""Bytes of an entry beside its longest texts: two profile ids, a type or a name, tags and lengths."""
 
 CREATED: Final = pb.MAPPING_OPERATION_CREATED
 REMOVED: Final = pb.MAPPING_OPERATION_REMOVED
@@ -39,33 +39,36 @@ class Announcement:
 
     def canonical(self, entry: CanonicalEntry) -> None:
         """A profile is part of another one from now on, or stands alone."""
-        item = pb.CanonicalChange(
+        cause = entry.cause
+        self._room(_size(cause.message_id)).canonicals.add(
             profile_id=entry.profile_id,
             canonical_profile_id=entry.canonical_profile_id,
-            triggering_event_type=entry.cause.event_type,
-            triggering_event_id=entry.cause.message_id,
+            triggering_event_type=cause.event_type,
+            triggering_event_id=cause.message_id,
         )
-        self._room(item.ByteSize()).canonicals.append(item)
 
     def mapping(self, identifier: Identifier, profile_id: str, operation: pb.MappingOperation.ValueType, message_id: str) -> None:
         """An identifier was given to a profile, or taken from it."""
-        item = pb.MappingChange(
-            identifier=pb.Identifier(type=identifier[1], value=identifier[2]),
-            profile_id=profile_id,
-            operation=operation,
-            triggering_event_id=message_id,
+        _, kind, value = identifier
+        item = self._room(_size(value) + _size(message_id)).mappings.add(
+            profile_id=profile_id, operation=operation, triggering_event_id=message_id
         )
-        self._room(item.ByteSize()).mappings.append(item)
+        item.identifier.type = kind
+        item.identifier.value = value
 
     def trait(self, entry: TraitEntry, message_id: str) -> None:
         """A trait has another value now; ``message_id`` is what took it away, if it has none."""
-        item = pb.TraitChange(profile_id=entry.profile_id, name=entry.name, triggering_event_id=message_id)
-        if entry.trait is not None:
-            item.value = bytes(entry.trait.value)
-            item.event_time.seconds, microseconds = divmod(entry.trait.time_us, 1_000_000)
-            item.event_time.nanos = microseconds * 1_000
-            item.triggering_event_id = entry.trait.source.message_id or message_id
-        self._room(item.ByteSize()).traits.append(item)
+        trait = entry.trait
+        if trait is None:
+            self._room(_size(entry.name)).traits.add(profile_id=entry.profile_id, name=entry.name, triggering_event_id=message_id)
+            return
+        source, value = trait.source, bytes(trait.value)
+        item = self._room(len(value) + _size(source.message_id)).traits.add(
+            profile_id=entry.profile_id, name=entry.name, value=value, triggering_event_id=source.message_id or message_id
+        )
+        seconds, microseconds = divmod(source.time_us, 1_000_000)
+        item.event_time.seconds = seconds
+        item.event_time.nanos = microseconds * 1_000
 
     def messages(self) -> list[OutboxMessage]:
         """All of it, ready for the outbox."""
@@ -73,7 +76,7 @@ class Announcement:
         return [OutboxMessage(subject, message.SerializeToString(), headers) for message in self._messages]
 
     def _room(self, size: int) -> pb.GraphChanged:
-        """The message that takes an entry of this size. Values are limited to 8 KiB, so one entry always fits."""
+        """The message that takes an entry with about so many bytes of its own. The longest is far below a message's size."""
         self._left -= size + _OVERHEAD
         if self._left < 0:
             message = pb.GraphChanged(workspace_id=self._workspace_id)
@@ -81,6 +84,11 @@ class Announcement:
             self._messages.append(message)
             self._left = MAX_BYTES - size - _OVERHEAD
         return self._messages[-1]
+
+
+def _size(text: str) -> int:
+    """Bytes of a text, at most."""
+    return len(text) if text.isascii() else 4 * len(text)
 
 
 def announced(changes: Changes, now: datetime) -> list[OutboxMessage]:

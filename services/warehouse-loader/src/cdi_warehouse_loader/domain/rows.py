@@ -84,7 +84,8 @@ def event_columns(items: Sequence[Item], now_us: int) -> EventColumns:
     purposes = _purposes([event.consent for event in events])
     names = [event.name or event.schema_uri for event in events]
     identities = _identities([event.identity for event in events])
-    profile_traits = [identity.traits for identity in identities]
+    traits = [identity.traits for identity in identities]
+    contexts = read_contexts([event.context for event in events], traits if any(traits) else [])
     loaded = Coded(pa.array([now_us], ARROW[_TIME]), [0] * len(events))
     shared: BatchColumns = {
         "id": Each([event.message_id for event in events], _TEXT),
