@@ -113,7 +113,7 @@ class Growth:
 
     async def _measure(self, size: int) -> Size:
         found = Size(size)
-        for number in range(self._rounds):
+        for number in range(len(self.sizes) * self._rounds, (len(self.sizes) + 1) * self._rounds):
             for phase in ("known", "identify"):
                 events = people.known_people(size, KNOWN_BATCHES, BATCH, number, identify=phase == "identify")
                 done = await self._running.resolve(events)

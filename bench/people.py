@@ -48,12 +48,16 @@ def first_event(person: int) -> pb.IdentityInput:
     return event
 
 
-def later_event(person: int, number: int) -> pb.IdentityInput:
-    """An event of a known person, as a page view brings it: anonymous id and user id."""
-    event = pb.IdentityInput(
-        workspace_id=WORKSPACE, message_id=f"later-{number:09d}", identifiers=identifiers(person)[:2], event_type="track"
-    )
-    event.event_time.seconds = _EVENT_SECONDS + 1
+def later_event(person: int, message: str, second: int, *, identify: bool) -> pb.IdentityInput:
+    """An event of a known person, ``second`` seconds after the first one: as a page view brings it (anonymous id and user id), or an
+    identify call that says what is known."""
+    event = first_event(person)
+    event.message_id = message
+    event.event_time.seconds += second
+    if not identify:
+        event.event_type = "track"
+        event.ClearField("traits")
+        del event.identifiers[2:]
     return event
 
 
@@ -70,14 +74,14 @@ def known_people(people: int, batches: int, batch: int, seed: int, *, identify: 
         people: how many are known.
         batches: how many requests.
         batch: events of each.
-        seed: others for other events.
+        seed: another one gives other events; a higher one, later ones.
         identify: a tenth of the events repeat the person's traits, as identify calls do.
     """
     chance = random.Random(seed)
 
     def event(number: int) -> pb.IdentityInput:
-        person = chance.randrange(people)
-        return first_event(person) if identify and chance.random() < _IDENTIFY_SHARE else later_event(person, number)
+        calls = identify and chance.random() < _IDENTIFY_SHARE
+        return later_event(chance.randrange(people), f"later-{seed}-{number}", 1 + number + seed * batches * batch, identify=calls)
 
     return [request(event(index * batch + position) for position in range(batch)) for index in range(batches)]
 
