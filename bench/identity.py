@@ -34,6 +34,12 @@ PROFILES_PER_SECOND: Final = 1_000
 PROFILE_SECONDS: Final = 3
 MILLION: Final = 1_000_000
 STATE: Final = Path("build/bench/identity-state")
+TITLES: Final[Mapping[str, str]] = {
+    "known": "Known people, each event of another one",
+    "visits": "Known people, ten events a visit, 5,000 visits at a time",
+    "identify": "Known people, each event of another one, a tenth bring newer traits",
+    "new_people": "New people: 2.5 identifiers and three traits each",
+}
 GOALS: Final[Mapping[str, float]] = {"known_per_second": 25_000, "new_people_per_second": 5_000, "stitch_same_clusters": 1}
 LIMITS: Final[Mapping[str, float]] = {
     "known_slower_percent": 20,
@@ -55,7 +61,7 @@ class Size:
     """
 
     profiles: int
-    rounds: dict[str, list[Measured]] = field(default_factory=lambda: {"known": [], "identify": [], "new_people": []})
+    rounds: dict[str, list[Measured]] = field(default_factory=lambda: {phase: [] for phase in TITLES})
 
     def per_second(self, phase: str) -> float:
         """Median of the rounds."""
@@ -114,8 +120,8 @@ class Growth:
     async def _measure(self, size: int) -> Size:
         found = Size(size)
         for number in range(len(self.sizes) * self._rounds, (len(self.sizes) + 1) * self._rounds):
-            for phase in ("known", "identify"):
-                events = people.known_people(size, KNOWN_BATCHES, BATCH, number, identify=phase == "identify")
+            for phase in ("known", "visits", "identify"):
+                events = people.known_people(size, KNOWN_BATCHES, BATCH, number, identify=phase == "identify", visits=phase == "visits")
                 done = await self._running.resolve(events)
                 if done.answered.created or done.answered.merged or done.answered.demoted:
                     raise RuntimeError("known people changed the graph")
@@ -135,7 +141,7 @@ class Growth:
     def figures(self) -> dict[str, Any]:
         """For the file. Slower: the slowest size against the smallest one; faster is no miss."""
         figures: dict[str, Any] = {"loads": self.loads, "sizes": [size.figures() for size in self.sizes]}
-        for phase in ("known", "new_people"):
+        for phase in TITLES:
             rates = [size.per_second(phase) for size in self.sizes]
             costs = [sum(size.cost(phase)[part] for part in ("service", "postgres")) for size in self.sizes]
             figures |= {
@@ -164,12 +170,12 @@ async def get_profiles(running: Stand, known: int, rounds: int) -> dict[str, Any
     }
 
 
-async def side_by_side(count: int) -> dict[str, Any]:
+async def side_by_side(count: int, shared_buffers: str) -> dict[str, Any]:
     """The same pairs three ways. The service is asked at the end whose every identifier is."""
     given = pairs.make(count)
     batch_job = stitching.with_scipy(given)
     sql = stitching.with_duckdb(given, os.cpu_count() or 1)
-    async with stand(STATE / "pairs", "pairs") as running:
+    async with stand(STATE / "pairs", "pairs", shared_buffers) as running:
         streamed = await running.resolve(given.requests(BATCH))
         clusters = stitching.canonical(await running.calls.owners(given.singles(QUESTION_BATCH)))
         peak = running.peak_rss_bytes
@@ -195,17 +201,18 @@ async def side_by_side(count: int) -> dict[str, Any]:
     }
 
 
-async def measure(profiles: int, rounds: int, count: int) -> dict[str, Any]:
+async def measure(profiles: int, rounds: int, count: int, shared_buffers: str) -> dict[str, Any]:
     """Everything; figures by name."""
-    async with stand(STATE / "growth", "identity") as running:
+    async with stand(STATE / "growth", "identity", shared_buffers) as running:
         growth = Growth(running, rounds)
         await growth.run(profiles)
         figures = growth.figures() | await get_profiles(running, growth.people, rounds)
+        figures |= {"postgres_shared_buffers": shared_buffers}
         figures["service_rss_mb"] = round(running.peak_rss_bytes / 1e6, 1)
     # Gigabytes that the second part does not need.
     shutil.rmtree(STATE / "growth", ignore_errors=True)
     if count:
-        figures |= await side_by_side(count)
+        figures |= await side_by_side(count, shared_buffers)
         figures["service_rss_mb"] = max(figures["service_rss_mb"], figures["stitch_service_rss_mb"])
     return figures
 
@@ -213,12 +220,7 @@ async def measure(profiles: int, rounds: int, count: int) -> dict[str, Any]:
 def show(figures: Mapping[str, Any]) -> None:
     """The tables."""
     columns = ["profiles", "events/s", "lowest - highest", "service µs", "Postgres µs", "client µs", "batch p99 ms", "other cores"]
-    titles = {
-        "known": "Known people, batches of 500",
-        "identify": "Known people, a tenth of the events repeat traits",
-        "new_people": "New people: 2.5 identifiers and three traits each, batches of 500",
-    }
-    for phase, title in titles.items():
+    for phase, title in TITLES.items():
         report.show(title, columns, [_size_row(phase, size) for size in figures["sizes"]])
     tables = figures["postgres_tables_mb_per_million_profiles"]
     rows = [[f"Postgres: {name}", f"{used:,.1f} MB"] for name, used in tables.items() if used >= 0.5]
@@ -271,10 +273,11 @@ def main() -> int:
     parser.add_argument("--profiles", type=int, default=SIZES[-1])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--pairs", type=int, default=MILLION, help="0 leaves the comparison out")
+    parser.add_argument("--shared-buffers", default="64MB", help="of Postgres; the default is that of cdi up")
     arguments = parser.parse_args()
     shutil.rmtree(STATE, ignore_errors=True)
     try:
-        figures = uvloop.run(measure(arguments.profiles, arguments.rounds, arguments.pairs))
+        figures = uvloop.run(measure(arguments.profiles, arguments.rounds, arguments.pairs, arguments.shared_buffers))
     finally:
         shutil.rmtree(STATE, ignore_errors=True)
     show(figures)

@@ -101,11 +101,11 @@ class Stand:
 
 
 @asynccontextmanager
-async def stand(directory: Path, database: str) -> AsyncIterator[Stand]:
+async def stand(directory: Path, database: str, shared_buffers: str) -> AsyncIterator[Stand]:
     """The three processes, with an empty graph. Postgres flushes before it answers a commit, as in production."""
     async with AsyncExitStack() as stack:
         nats = stack.enter_context(NatsServer(directory / "nats"))
-        postgres = stack.enter_context(PostgresServer(directory / "postgres"))
+        postgres = stack.enter_context(PostgresServer(directory / "postgres", shared_buffers=shared_buffers))
         environment = {"CDI_NATS_URL": nats.url, "CDI_DATABASE_URL": postgres.create_database(database)}
         service = ServiceProcess("identity", environment, directory)
         service.migrate()

@@ -17,6 +17,8 @@ from cdi.identity.v1.profile_pb2 import Identifier
 WORKSPACE: Final = "bench"
 _EVENT_SECONDS: Final = 1_795_000_000
 _IDENTIFY_SHARE: Final = 0.1
+_VISITORS: Final = 5_000
+_EVENTS_PER_VISIT: Final = 10
 
 
 def anonymous_id(seed: str) -> str:
@@ -67,8 +69,8 @@ def new_people(first: int, count: int, batch: int) -> Iterator[bytes]:
         yield request(first_event(person) for person in range(begin, min(begin + batch, first + count)))
 
 
-def known_people(people: int, batches: int, batch: int, seed: int, *, identify: bool = False) -> list[bytes]:
-    """Requests about people drawn evenly from the first ``people``: the worst case for every cache.
+def known_people(people: int, batches: int, batch: int, seed: int, *, identify: bool = False, visits: bool = False) -> list[bytes]:
+    """Requests about people drawn evenly from the first ``people``.
 
     Args:
         people: how many are known.
@@ -76,12 +78,19 @@ def known_people(people: int, batches: int, batch: int, seed: int, *, identify: 
         batch: events of each.
         seed: another one gives other events; a higher one, later ones.
         identify: a tenth of the events repeat the person's traits, as identify calls do.
+        visits: a person that was drawn stays for ten events on average, among thousands of others, as visitors do. Otherwise each
+            event is of somebody else, the worst case for every cache.
     """
     chance = random.Random(seed)
+    visitors = [chance.randrange(people) for _ in range(_VISITORS if visits else 1)]
 
     def event(number: int) -> pb.IdentityInput:
+        seat = chance.randrange(len(visitors))
+        person = visitors[seat]
+        if not visits or chance.random() < 1 / _EVENTS_PER_VISIT:
+            visitors[seat] = chance.randrange(people)
         calls = identify and chance.random() < _IDENTIFY_SHARE
-        return later_event(chance.randrange(people), f"later-{seed}-{number}", 1 + number + seed * batches * batch, identify=calls)
+        return later_event(person, f"later-{seed}-{number}", 1 + number + seed * batches * batch, identify=calls)
 
     return [request(event(index * batch + position) for position in range(batch)) for index in range(batches)]
 
