@@ -1,4 +1,4 @@
-"""What the processes of the suite use: CPU seconds and memory, sampled from the operating system."""
+"""What the processes of a benchmark use: CPU seconds and memory, sampled from the operating system."""
 
 from __future__ import annotations
 
@@ -11,15 +11,22 @@ import psutil
 from cdi_cli.suite import Suite
 
 
-class Meter:
-    """CPU between ``start`` and ``stop``, and the highest resident memory seen meanwhile, per part of the suite.
+def suite_parts(suite: Suite) -> dict[str, int]:
+    """Process ids of a suite: the services by name, ``nats`` and ``postgres``."""
+    parts = {name: process.pid for name, process in suite.services.items()}
+    return parts | {"nats": suite.nats.process.pid, "postgres": suite.postgres.process.pid}
 
-    Parts: the services by name, ``nats``, ``postgres`` (all its processes) and ``generator`` (this process).
+
+class Meter:
+    """CPU between ``start`` and ``stop``, and the highest resident memory seen meanwhile, per part.
+
+    Args:
+        parts: process id by name; children count with their parent, also those that ended meanwhile. The part ``generator``, this
+            process alone, is added.
     """
 
-    def __init__(self, suite: Suite) -> None:
-        self._roots = {name: process.pid for name, process in suite.services.items()}
-        self._roots |= {"nats": suite.nats.process.pid, "postgres": suite.postgres.process.pid, "generator": os.getpid()}
+    def __init__(self, parts: Mapping[str, int]) -> None:
+        self._roots = {**parts, "generator": os.getpid()}
         self._before: Mapping[str, float] = {}
         self.cpu_seconds: dict[str, float] = {}
         self.peak_bytes: dict[str, int] = dict.fromkeys(self._roots, 0)
@@ -51,6 +58,9 @@ class Meter:
                 except psutil.Error:
                     continue
                 total += times.user + times.system
+                if part != "generator" and process.pid == self._roots[part]:
+                    # Autovacuum workers come and go: what they used stays with the server that waited for their end.
+                    total += times.children_user + times.children_system
             used[part] = total
         return used
 

@@ -19,7 +19,7 @@ import uvloop
 
 from bench import report, shop
 from bench.floor import floor
-from bench.meter import Meter
+from bench.meter import Meter, suite_parts
 from bench.traffic import bodies, percentile, send
 from cdi_cli.peers import Peers, connect_peers
 from cdi_cli.suite import SERVICES, Suite
@@ -36,7 +36,7 @@ async def measure(suite: Suite, peers: Peers, events: int) -> dict[str, Any]:
     """One run of the throughput phase."""
     payloads = bodies(events, BATCH, first=WARM_UP_EVENTS)
     before = await shop.count_rows(peers)
-    meter = Meter(suite)
+    meter = Meter(suite_parts(suite))
     meter.start()
     sent = await send(suite.http_url, payloads)
     await shop.wait_for_rows(peers, before, events, within=600)

@@ -28,7 +28,6 @@ _PASSING_FAILURES: Final = ("could not bind", "pre-existing shared memory block"
 """Worth another attempt: a free port was taken before the bind; the backends of a killed server still linger."""
 
 _MEMORY_SETTINGS: Final = {
-    "shared_buffers": "64MB",
     "max_connections": "100",
     "work_mem": "8MB",
     "max_wal_size": "512MB",
@@ -48,12 +47,14 @@ class PostgresServer:
         directory: data, password and log; created if missing.
         port: 0 picks a free one at the first start and keeps it.
         durable: False switches fsync off: the end of the process still loses nothing, a power cut may. For tests.
+        shared_buffers: memory for pages, in Postgres's notation. The default suits a laptop, not a graph of millions.
     """
 
-    def __init__(self, directory: Path, *, port: int = 0, durable: bool = True) -> None:
+    def __init__(self, directory: Path, *, port: int = 0, durable: bool = True, shared_buffers: str = "64MB") -> None:
         self.directory = directory.resolve()
         self._port = port
         self._durable = durable
+        self._shared_buffers = shared_buffers
         self.process = self._child()
 
     @property
@@ -155,6 +156,7 @@ class PostgresServer:
             "port": str(self._port),
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": "",
+            "shared_buffers": self._shared_buffers,
             **_MEMORY_SETTINGS,
         }
         if not self._durable:

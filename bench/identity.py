@@ -1,0 +1,292 @@
+"""The identity service and its Postgres on this machine, with a light client beside them.
+
+The graph grows from 10 thousand to 2 million profiles, all through the service. At every size, in turns: known people and new people, in
+batches of 500. Then single profiles at 1,000 a second, and a million pairs of identifiers through the service beside the batch jobs that
+find the same clusters. Rates are medians of the rounds. The room is what Postgres takes at one million.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import uvloop
+
+from bench import pairs, people, report, stitching
+from bench.identity_stand import PARTS, Measured, Stand, stand
+from bench.traffic import percentile
+
+BATCH: Final = 500
+LOAD_BATCH: Final = 2_000
+QUESTION_BATCH: Final = 5_000
+SIZES: Final = (10_000, 100_000, 1_000_000, 2_000_000)
+KNOWN_BATCHES: Final = 200
+NEW_BATCHES: Final = 10
+PROFILES_PER_SECOND: Final = 1_000
+PROFILE_SECONDS: Final = 3
+MILLION: Final = 1_000_000
+STATE: Final = Path("build/bench/identity-state")
+TITLES: Final[Mapping[str, str]] = {
+    "known": "Known people, each event of another one",
+    "visits": "Known people, ten events a visit, 5,000 visits at a time",
+    "identify": "Known people, each event of another one, a tenth bring newer traits",
+    "new_people": "New people: 2.5 identifiers and three traits each",
+}
+GOALS: Final[Mapping[str, float]] = {"known_per_second": 25_000, "new_people_per_second": 5_000, "stitch_same_clusters": 1}
+LIMITS: Final[Mapping[str, float]] = {
+    "known_slower_percent": 20,
+    "new_people_slower_percent": 20,
+    "postgres_mb_per_million_profiles": 1_000,
+    "service_rss_mb": 250,
+    "get_profile_p99_ms": 5,
+    "get_profile_refused": 0,
+}
+
+
+@dataclass(slots=True)
+class Size:
+    """What was measured with one number of profiles.
+
+    Attributes:
+        profiles: before the first round; each round of new people adds some.
+        rounds: by phase.
+    """
+
+    profiles: int
+    rounds: dict[str, list[Measured]] = field(default_factory=lambda: {phase: [] for phase in TITLES})
+
+    def per_second(self, phase: str) -> float:
+        """Median of the rounds."""
+        return statistics.median(done.per_second for done in self.rounds[phase])
+
+    def cost(self, phase: str) -> dict[str, float]:
+        """Median CPU per event by part, microseconds."""
+        return {part: round(statistics.median(done.us_per_event[part] for done in self.rounds[phase]), 1) for part in PARTS}
+
+    def figures(self) -> dict[str, Any]:
+        """For the file."""
+        figures: dict[str, Any] = {"profiles": self.profiles}
+        for phase, rounds in self.rounds.items():
+            figures |= {
+                f"{phase}_per_second": round(self.per_second(phase)),
+                f"{phase}_rounds_per_second": [round(done.per_second) for done in rounds],
+                f"{phase}_us_per_event": self.cost(phase),
+                f"{phase}_batch_p99_ms": round(statistics.median(done.p99_ms() for done in rounds), 1),
+                f"{phase}_other_cores_busy": [done.other_cores for done in rounds],
+            }
+        return figures
+
+
+class Growth:
+    """The graph as it grows.
+
+    Args:
+        running: an empty one.
+        rounds: at every size.
+    """
+
+    def __init__(self, running: Stand, rounds: int) -> None:
+        self._running = running
+        self._rounds = rounds
+        self.people = 0
+        self.loads: list[dict[str, Any]] = []
+        self.sizes: list[Size] = []
+        self.storage: dict[str, int] = {}
+
+    async def run(self, profiles: int) -> None:
+        """Loads and measures up to a number of profiles."""
+        empty = self._running.storage_bytes()
+        for size in [size for size in SIZES if size < profiles] + [profiles]:
+            loaded = await self._arrive(size - self.people, LOAD_BATCH, prepared=False)
+            self.loads.append({"profiles": size, "seconds": round(loaded.answered.seconds, 1), "per_second": round(loaded.per_second)})
+            self._running.settle()
+            if size in (MILLION, min(profiles, MILLION)):
+                # Only what grew is scaled, when less than a million was asked for.
+                used = self._running.storage_bytes()
+                self.storage = {name: empty[name] + (used[name] - empty[name]) * MILLION // size for name in used}
+            self.sizes.append(await self._measure(size))
+            print(
+                f"{size:,} profiles: {self.sizes[-1].per_second('known'):,.0f} known, {self.sizes[-1].per_second('new_people'):,.0f} new/s"
+            )
+
+    async def _measure(self, size: int) -> Size:
+        found = Size(size)
+        for number in range(len(self.sizes) * self._rounds, (len(self.sizes) + 1) * self._rounds):
+            for phase in ("known", "visits", "identify"):
+                events = people.known_people(size, KNOWN_BATCHES, BATCH, number, identify=phase == "identify", visits=phase == "visits")
+                done = await self._running.resolve(events)
+                if done.answered.created or done.answered.merged or done.answered.demoted:
+                    raise RuntimeError("known people changed the graph")
+                found.rounds[phase].append(done)
+            found.rounds["new_people"].append(await self._arrive(NEW_BATCHES * BATCH, BATCH, prepared=True))
+        return found
+
+    async def _arrive(self, count: int, batch: int, *, prepared: bool) -> Measured:
+        """New people; each makes one profile."""
+        requests = people.new_people(self.people, count, batch)
+        done = await self._running.resolve(list(requests) if prepared else requests)
+        if (done.answered.created, done.answered.merged, done.answered.demoted) != (count, 0, 0):
+            raise RuntimeError(f"{done.answered.created} profiles for {count} new people")
+        self.people += count
+        return done
+
+    def figures(self) -> dict[str, Any]:
+        """For the file. Slower: the slowest size against the smallest one; faster is no miss."""
+        figures: dict[str, Any] = {"loads": self.loads, "sizes": [size.figures() for size in self.sizes]}
+        for phase in TITLES:
+            rates = [size.per_second(phase) for size in self.sizes]
+            costs = [sum(size.cost(phase)[part] for part in ("service", "postgres")) for size in self.sizes]
+            figures |= {
+                f"{phase}_per_second": round(rates[-1]),
+                f"{phase}_slower_percent": round((1 - min(rates) / rates[0]) * 100, 1),
+                f"{phase}_more_cpu_percent": round((max(costs) / costs[0] - 1) * 100, 1),
+            }
+        megabytes = {name: round(used / 1e6, 1) for name, used in self.storage.items()}
+        return figures | {"postgres_mb_per_million_profiles": megabytes.pop("all"), "postgres_tables_mb_per_million_profiles": megabytes}
+
+
+async def get_profiles(running: Stand, known: int, rounds: int) -> dict[str, Any]:
+    """Single profiles by any identifier."""
+    count = PROFILES_PER_SECOND * PROFILE_SECONDS
+    # Not counted: the statements are prepared on every connection.
+    await running.profiles(people.questions(known, count // 3, rounds), PROFILES_PER_SECOND)
+    done = [await running.profiles(people.questions(known, count, number), PROFILES_PER_SECOND) for number in range(rounds)]
+    p99 = [round(one.p99_ms(), 1) for one in done]
+    return {
+        "get_profile_p50_ms": round(statistics.median(percentile(one.answered.latencies, 0.5) * 1000 for one in done), 2),
+        "get_profile_p99_ms": statistics.median(p99),
+        "get_profile_p99_rounds_ms": p99,
+        "get_profile_refused": sum(one.answered.refused for one in done),
+        "get_profile_us_per_request": {part: statistics.median(one.us_per_event[part] for one in done) for part in PARTS},
+        "get_profile_other_cores_busy": [one.other_cores for one in done],
+    }
+
+
+async def side_by_side(count: int, shared_buffers: str) -> dict[str, Any]:
+    """The same pairs three ways. The service is asked at the end whose every identifier is."""
+    given = pairs.make(count)
+    batch_job = stitching.with_scipy(given)
+    sql = stitching.with_duckdb(given, os.cpu_count() or 1)
+    async with stand(STATE / "pairs", "pairs", shared_buffers) as running:
+        streamed = await running.resolve(given.requests(BATCH))
+        clusters = stitching.canonical(await running.calls.owners(given.singles(QUESTION_BATCH)))
+        peak = running.peak_rss_bytes
+    same = np.array_equal(batch_job.clusters, sql.clusters) and np.array_equal(batch_job.clusters, clusters)
+    sizes = np.unique(batch_job.clusters, return_counts=True)[1]
+    return {
+        "stitch_pairs": count,
+        "stitch_identifiers": len(given.names),
+        "stitch_clusters": len(sizes),
+        "stitch_largest_cluster": int(sizes.max()),
+        "stitch_same_clusters": int(same),
+        "stitch_scipy_seconds": round(batch_job.seconds, 2),
+        "stitch_duckdb_seconds": round(sql.seconds, 2),
+        "stitch_duckdb_rounds": sql.rounds,
+        "stitch_service_seconds": round(streamed.answered.seconds, 1),
+        "stitch_service_per_second": round(streamed.per_second),
+        "stitch_service_batch_p50_ms": round(percentile(streamed.answered.latencies, 0.5) * 1000, 1),
+        "stitch_service_batch_p99_ms": round(streamed.p99_ms(), 1),
+        "stitch_service_merges": streamed.answered.merged,
+        "stitch_service_us_per_event": {part: streamed.us_per_event[part] for part in PARTS},
+        "stitch_service_demoted": streamed.answered.demoted,
+        "stitch_service_rss_mb": round(peak / 1e6, 1),
+    }
+
+
+async def measure(profiles: int, rounds: int, count: int, shared_buffers: str) -> dict[str, Any]:
+    """Everything; figures by name."""
+    async with stand(STATE / "growth", "identity", shared_buffers) as running:
+        growth = Growth(running, rounds)
+        await growth.run(profiles)
+        figures = growth.figures() | await get_profiles(running, growth.people, rounds)
+        figures |= {"postgres_shared_buffers": shared_buffers}
+        figures["service_rss_mb"] = round(running.peak_rss_bytes / 1e6, 1)
+    # Gigabytes that the second part does not need.
+    shutil.rmtree(STATE / "growth", ignore_errors=True)
+    if count:
+        figures |= await side_by_side(count, shared_buffers)
+        figures["service_rss_mb"] = max(figures["service_rss_mb"], figures["stitch_service_rss_mb"])
+    return figures
+
+
+def show(figures: Mapping[str, Any]) -> None:
+    """The tables."""
+    columns = ["profiles", "events/s", "lowest - highest", "service µs", "Postgres µs", "client µs", "batch p99 ms", "other cores"]
+    for phase, title in TITLES.items():
+        report.show(title, columns, [_size_row(phase, size) for size in figures["sizes"]])
+    tables = figures["postgres_tables_mb_per_million_profiles"]
+    rows = [[f"Postgres: {name}", f"{used:,.1f} MB"] for name, used in tables.items() if used >= 0.5]
+    rows.append(["Postgres: the whole database", f"{figures['postgres_mb_per_million_profiles']:,.1f} MB"])
+    rows.append(["service, highest resident memory of the run", f"{figures['service_rss_mb']:,.1f} MB"])
+    report.show("Room for a million profiles", ["what", "size"], rows)
+    cost = figures["get_profile_us_per_request"]
+    spread = f"{min(figures['get_profile_p99_rounds_ms'])} - {max(figures['get_profile_p99_rounds_ms'])}"
+    row = [f"{figures['get_profile_p50_ms']}", f"{figures['get_profile_p99_ms']}", spread, *(f"{cost[part]:,.0f}" for part in PARTS)]
+    columns = ["", "p50 ms", "p99 ms", "lowest - highest", "service µs", "Postgres µs", "client µs", "refused"]
+    report.show("GetProfile, 1,000 a second, from when it was due", columns, [["", *row, f"{figures['get_profile_refused']:,}"]])
+    if "stitch_pairs" in figures:
+        _show_stitching(figures)
+
+
+def _size_row(phase: str, size: Mapping[str, Any]) -> list[str]:
+    rates, cost = size[f"{phase}_rounds_per_second"], size[f"{phase}_us_per_event"]
+    other = statistics.median(size[f"{phase}_other_cores_busy"])
+    spread = f"{min(rates):,} - {max(rates):,}"
+    costs = [f"{cost[part]:.1f}" for part in PARTS]
+    return [f"{size['profiles']:,}", f"{size[f'{phase}_per_second']:,}", spread, *costs, f"{size[f'{phase}_batch_p99_ms']}", f"{other:.2f}"]
+
+
+def _show_stitching(figures: Mapping[str, Any]) -> None:
+    rows = [
+        ["scipy, connected components in memory", f"{figures['stitch_scipy_seconds']:.1f}", "all pairs again"],
+        [f"DuckDB, {figures['stitch_duckdb_rounds']} rounds of joins", f"{figures['stitch_duckdb_seconds']:.1f}", "all pairs again"],
+        [
+            f"the service, {figures['stitch_service_per_second']:,} pairs/s, {figures['stitch_service_merges']:,} merges",
+            f"{figures['stitch_service_seconds']:.1f}",
+            f"{figures['stitch_service_batch_p50_ms']:.0f} / {figures['stitch_service_batch_p99_ms']:.0f} ms, p50 / p99 of a batch",
+        ],
+    ]
+    same = "the same" if figures["stitch_same_clusters"] else "NOT the same"
+    title = (
+        f"{figures['stitch_pairs']:,} pairs, {figures['stitch_identifiers']:,} identifiers, {figures['stitch_clusters']:,} clusters: {same}"
+    )
+    report.show(title, ["method", "seconds", "until a new pair counts"], rows)
+
+
+def missed(figures: Mapping[str, Any]) -> Sequence[str]:
+    """Goals that were measured and not reached."""
+    low = [f"{name} {figures[name]:,} < {goal:,}" for name, goal in GOALS.items() if name in figures and figures[name] < goal]
+    return low + [f"{name} {figures[name]:,} > {limit:,}" for name, limit in LIMITS.items() if figures[name] > limit]
+
+
+def main() -> int:
+    """Runs, prints, writes; exit 1 when a goal is missed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--profiles", type=int, default=SIZES[-1])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--pairs", type=int, default=MILLION, help="0 leaves the comparison out")
+    parser.add_argument("--shared-buffers", default="64MB", help="of Postgres; the default is that of cdi up")
+    arguments = parser.parse_args()
+    shutil.rmtree(STATE, ignore_errors=True)
+    try:
+        figures = uvloop.run(measure(arguments.profiles, arguments.rounds, arguments.pairs, arguments.shared_buffers))
+    finally:
+        shutil.rmtree(STATE, ignore_errors=True)
+    show(figures)
+    print(f"written to {report.write('identity', figures)}")
+    if failures := missed(figures):
+        print("goals missed: " + "; ".join(failures))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
