@@ -113,10 +113,7 @@ def event_columns(items: Sequence[Item], now_us: int) -> EventColumns:
         received,
         [happened[i] or received[i] for i in range(len(events))],
         shared,
-        [
-            *read_contexts([event.context for event in events], profile_traits if any(profile_traits) else []),
-            *read_signals([event.signals for event in events]),
-        ],
+        [*contexts, *read_signals([event.signals for event in events])],
         {"event": coded(names, _event_column), "event_text": coded(names, _none_if_empty)},
         enrichment_columns([event.enrichments for event in events]),
     )
