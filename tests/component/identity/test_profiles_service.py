@@ -58,12 +58,13 @@ async def test_a_thousand_keys_and_no_more(stubs: Stubs) -> None:
 
 async def test_only_the_wanted_traits_with_where_they_come_from(stubs: Stubs) -> None:
     identity, profiles = stubs
-    await resolve(identity, seen("user_id:ada", traits=b'{"plan":"free","city":"Rome","age":7}'))
-    await resolve(identity, seen("user_id:ada", traits=b'{"plan":{"name":"pro"}}', second=9))
+    await resolve(identity, seen("user_id:ada", traits=b'{"plan":"free","city":"Rome","age":7}', message_id="m0"))
+    await resolve(identity, seen("anonymous_id:a", traits=b'{"plan":{"name":"pro"}}', second=9, message_id="m9"))
+    await resolve(identity, seen("anonymous_id:a", "user_id:ada"))
     [found] = await batch(profiles, "user_id:ada", trait_names=["plan", "age", "unknown"], include_provenance=True)
     assert json.loads(found.profile.traits) == {"plan": {"name": "pro"}, "age": 7}
-    came = [(item.name, item.value, item.event_time.seconds - int(EVENT_TIME.timestamp())) for item in found.provenance]
-    assert came == [("age", b"7", 0), ("plan", b'{"name":"pro"}', 9)]
+    came = [(item.name, item.value, item.event_time.seconds - int(EVENT_TIME.timestamp()), item.message_id) for item in found.provenance]
+    assert came == [("age", b"7", 0, "m0"), ("plan", b'{"name":"pro"}', 9, "m9")]
 
 
 async def test_what_is_too_large_for_one_answer_is_asked_for_in_parts(stubs: Stubs) -> None:
@@ -99,12 +100,14 @@ async def test_pages_are_stable_while_profiles_come_and_merge(stubs: Stubs) -> N
 
 async def test_links_are_the_identifiers_by_type_and_value(stubs: Stubs) -> None:
     identity, profiles = stubs
-    [visit] = await resolve(identity, seen("anonymous_id:a", "group_id:acme"))
+    [visit] = await resolve(identity, seen("anonymous_id:a", "group_id:acme", message_id="m1"))
     await resolve(identity, seen("user_id:ada", "anonymous_id:b"), seen("user_id:ada", "anonymous_id:a"))
     for who in ("user_id:ada", visit.profile_id):
         answer = await profiles.ListProfileLinks(pb.ListProfileLinksRequest(workspace_id=WORKSPACE, key=key(who)), timeout=10)
         shown = [f"{link.identifier.type}:{link.identifier.value}" for link in answer.links]
         assert shown == ["anonymous_id:a", "anonymous_id:b", "group_id:acme", "user_id:ada"]
+        assert [link.message_id == "m1" for link in answer.links] == [True, False, True, False]
+        assert all(link.create_time.seconds > 1_700_000_000 for link in answer.links)
 
 
 async def test_bad_requests_get_clear_answers(stubs: Stubs) -> None:

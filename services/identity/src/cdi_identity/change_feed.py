@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from cdi.identity.v1.profile_pb2 import GraphChanged
 from cdi_identity.watching import Watchers
 from cdi_kernel import topology
-from cdi_runtime.bus import Bus
+from cdi_runtime.bus import Bus, listening
 
 KIND: Final = "changed"
 
@@ -28,7 +28,7 @@ async def hearing_changes(bus: Bus, watchers: Watchers) -> AsyncIterator[None]:
         except DecodeError:
             watchers.missed()
 
-    async with bus.listening(topology.identity(KIND), heard, watchers.missed):
+    async with listening(bus, topology.identity(KIND), heard, watchers.missed):
         yield
 
 

@@ -28,19 +28,6 @@ MAX_PAGE: Final = 1_000
 _MAX_ORDINAL: Final = (1 << 63) - 1
 
 
-def workspace(text: str) -> str:
-    """A workspace id.
-
-    Raises:
-        InvalidArgument: it cannot be one.
-    """
-    if not text or "\0" in text:
-        raise InvalidArgument(
-            "the workspace id is empty or has a NUL character", field_violations=[("workspace_id", "must be the name of a workspace")]
-        )
-    return text
-
-
 def key(given: pb.ProfileKey, workspace_id: str, field: str = "key") -> Key | None:
     """A key; ``None`` for one that nobody can have: an id that is no UUID, an identifier that never links.
 
@@ -130,14 +117,15 @@ def found_profile(stored: StoredProfile | None, wanted: Collection[str], with_pr
     if stored is None:
         return pb.FoundProfile()
     found = pb.FoundProfile(profile=convert.profile(stored))
+    if not wanted and not with_provenance:
+        return found
     known = traits.combined(stored.documents)
-    if wanted:
-        known = {name: trait for name, trait in known.items() if name in wanted}
-        found.profile.traits = traits.to_object(known)
+    chosen = {name: trait for name, trait in sorted(known.items()) if not wanted or name in wanted}
+    found.profile.traits = traits.to_object(chosen)
     if with_provenance:
-        for trait in traits.provenance_of(known):
-            shown = found.provenance.add(name=trait.name, value=trait.value, message_id=trait.message_id)
-            shown.event_time.FromMicroseconds(trait.event_us)
+        for name, trait in chosen.items():
+            shown = found.provenance.add(name=name, value=bytes(trait.value), message_id=trait.source.message_id)
+            shown.event_time.FromMicroseconds(trait.time_us)
     return found
 
 

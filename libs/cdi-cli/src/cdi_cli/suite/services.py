@@ -46,9 +46,9 @@ SERVICES: Final[tuple[str, ...]] = tuple(SPECS)
 DRAIN_ORDER: Final[tuple[tuple[str, ...], ...]] = (
     ("collector",),
     ("enrichment",),
-    ("router", "warehouse-loader"),
+    ("router",),
     ("identity",),
-    ("consent",),
+    ("consent", "warehouse-loader"),
 )
 """Who lets events in stops first; who is called stops last. The services of one step drain side by side."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import math
 from collections import defaultdict
@@ -42,7 +41,8 @@ class Bus:
         """Whether the first connection was made and the streams were there."""
         self.connections = 1
         """Rises with every reconnect: what was in hand before may have been given to someone else."""
-        self._gaps: set[Callable[[], None]] = set()
+        self.on_reconnect: set[Callable[[], None]] = set()
+        """Called when the connection is back and the server knows all subscriptions again."""
         self._publisher = publisher
 
     def ready(self) -> str | None:
@@ -138,38 +138,6 @@ class Bus:
         finally:
             await subscription.unsubscribe()
 
-    @asynccontextmanager
-    async def listening(self, subject: str, heard: Callable[[bytes], None], missed: Callable[[], None]) -> AsyncIterator[None]:
-        """Hears every message published on a subject while the block runs. Nothing is stored for the listener or acknowledged.
-
-        Args:
-            subject: the subject.
-            heard: called with each payload; must not block.
-            missed: called when messages may have passed unheard: at the beginning, and when the connection is back. At that moment
-                the server hears for us again: what is read afterwards and what is heard leave no gap between them.
-        """
-
-        async def take(message: Any) -> None:
-            heard(message.data)
-
-        subscription = await self.client.subscribe(subject, cb=take)
-        self._gaps.add(missed)
-        try:
-            with contextlib.suppress(NatsError):  # a connection that was lost just now is followed by the next one
-                await self.client.flush()
-            missed()
-            yield
-        finally:
-            self._gaps.discard(missed)
-            with contextlib.suppress(NatsError):
-                await subscription.unsubscribe()
-
-    def reconnected(self) -> None:
-        """Called when the connection is back and all subscriptions are known to the server again."""
-        self.connections += 1
-        for missed in self._gaps:
-            missed()
-
     async def lag(self, name: StreamName, reader: str, partition: int) -> int:
         """Messages of a partition that a reader has not settled. 0 for a reader that does not exist."""
         try:
@@ -248,7 +216,9 @@ async def dial(url: str, name: str, *, replicas: int = 1) -> AsyncIterator[tuple
 
     async def reconnected() -> None:
         nonlocal logged, suppressed
-        bus.reconnected()
+        bus.connections += 1
+        for told in tuple(bus.on_reconnect):
+            told()
         _log.info("bus.reconnected", errors_suppressed=suppressed)
         logged, suppressed = -math.inf, 0
 

@@ -12,7 +12,7 @@ their source. Documents of an older form, ``{trait: [event time, value]}``, have
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
@@ -53,23 +53,6 @@ class Trait(NamedTuple):
 
 Traits: TypeAlias = dict[str, Trait]
 """Traits by name."""
-
-
-class Provenance(NamedTuple):
-    """Where a trait comes from.
-
-    Attributes:
-        name: of the trait.
-        value: its JSON.
-        event_us: when the event happened that brought it, microseconds since 1970.
-        message_id: that event; empty where it was not kept.
-    """
-
-    name: str
-    value: bytes
-    event_us: int
-    message_id: str
-
 
 MAX_TRAITS: Final = 500
 """Traits of one profile, at most; further ones are not kept."""
@@ -161,8 +144,3 @@ def taken(traits: Traits, fingerprints: frozenset[int]) -> tuple[Traits, Traits]
     for key, trait in traits.items():
         (leave if trait.source.fingerprint in fingerprints else stay)[key] = trait
     return stay, leave
-
-
-def provenance_of(traits: Traits) -> Sequence[Provenance]:
-    """Where traits come from, by name."""
-    return [Provenance(name, bytes(value), source.time_us, source.message_id) for name, (source, value) in sorted(traits.items())]

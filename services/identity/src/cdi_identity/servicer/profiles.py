@@ -24,7 +24,7 @@ class ProfilesServicer(pb_grpc.ProfilesServiceServicer):
 
     async def BatchGetProfiles(self, request: pb.BatchGetProfilesRequest, context: Any) -> pb.BatchGetProfilesResponse:
         """Many at once."""
-        workspace_id = convert_profiles.workspace(request.workspace_id)
+        workspace_id = convert.workspace(request.workspace_id)
         wanted = frozenset(convert_profiles.names(request.trait_names, "trait_names"))
         found = await self._profiles.find(workspace_id, convert_profiles.keys(request))
         return pb.BatchGetProfilesResponse(
@@ -33,7 +33,7 @@ class ProfilesServicer(pb_grpc.ProfilesServiceServicer):
 
     async def ListProfiles(self, request: pb.ListProfilesRequest, context: Any) -> pb.ListProfilesResponse:
         """A page of a workspace's."""
-        workspace_id = convert_profiles.workspace(request.workspace_id)
+        workspace_id = convert.workspace(request.workspace_id)
         after, size = convert_profiles.cursor(request.page_token), convert_profiles.page_size(request.page_size)
         page = await self._profiles.page(workspace_id, after, size)
         token = "" if page.cursor is None else str(page.cursor)
@@ -41,7 +41,7 @@ class ProfilesServicer(pb_grpc.ProfilesServiceServicer):
 
     async def ListProfileEvents(self, request: pb.ListProfileEventsRequest, context: Any) -> pb.ListProfileEventsResponse:
         """A page of a person's events."""
-        workspace_id = convert_profiles.workspace(request.workspace_id)
+        workspace_id = convert.workspace(request.workspace_id)
         key = convert_profiles.key(request.key, workspace_id)
         names = convert_profiles.names(request.event_names, "event_names")
         before, size = convert_profiles.place(request.page_token), convert_profiles.page_size(request.page_size)
@@ -49,13 +49,13 @@ class ProfilesServicer(pb_grpc.ProfilesServiceServicer):
 
     async def ListProfileLinks(self, request: pb.ListProfileLinksRequest, context: Any) -> pb.ListProfileLinksResponse:
         """A person's identifiers."""
-        workspace_id = convert_profiles.workspace(request.workspace_id)
+        workspace_id = convert.workspace(request.workspace_id)
         links = await self._profiles.links(workspace_id, convert_profiles.key(request.key, workspace_id))
         return pb.ListProfileLinksResponse(links=map(convert_profiles.link, links))
 
     async def WatchProfile(self, request: pb.WatchProfileRequest, context: Any) -> AsyncIterator[pb.WatchProfileResponse]:
         """A profile as it changes."""
-        workspace_id = convert_profiles.workspace(request.workspace_id)
+        workspace_id = convert.workspace(request.workspace_id)
         async for profile in self._watched.watch(workspace_id, convert_profiles.key(request.key, workspace_id)):
             yield pb.WatchProfileResponse(profile=convert.profile(profile))
 

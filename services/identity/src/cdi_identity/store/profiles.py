@@ -7,12 +7,12 @@ once per connection.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from cdi.error.v1 import error_pb2
 from cdi_identity.domain.history import Key
 from cdi_identity.ports import Page, StoredLink, StoredProfile
+from cdi_identity.store.literals import microseconds
 from cdi_kernel.faults import TooLarge
 from cdi_runtime.store import Readers
 
@@ -32,35 +32,35 @@ FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS k (type, value, position)
 _COLUMNS: Final = """
 p.profile_id::text, p.workspace_id, p.create_time,
 (SELECT array_agg(ARRAY[i.type, i.value] ORDER BY i.type, i.value) FROM identifiers i WHERE i.profile_id = p.profile_id) AS identifiers,
-(SELECT array_agg(m.profile_id::text ORDER BY m.ordinal) FROM profiles m WHERE m.canonical_profile_id = p.profile_id) AS merged
+m.merged, m.documents
 """
-
-# The traits that profiles merged into it brought stay in their rows (``domain.traits``).
-_PART_DOCUMENTS: Final = """
-(SELECT array_agg(m.traits ORDER BY m.ordinal) FROM profiles m WHERE m.canonical_profile_id = p.profile_id AND m.traits <> '')
+_MERGED: Final = """
+LATERAL (
+    SELECT array_agg(m.profile_id::text ORDER BY m.ordinal) AS merged, array_agg(m.traits ORDER BY m.ordinal) AS documents
+    FROM profiles m WHERE p.merges > 0 AND m.canonical_profile_id = p.profile_id
+) m
 """
 
 # Traits stand outside of the row (TOAST) when they are large: their length is known without reading them.
 _SIZE: Final = """
 octet_length(p.traits)
-+ (SELECT coalesce(sum(octet_length(m.traits)), 0) FROM profiles m WHERE m.canonical_profile_id = p.profile_id)
++ (SELECT coalesce(sum(octet_length(m.traits)), 0) FROM profiles m WHERE p.merges > 0 AND m.canonical_profile_id = p.profile_id)
 + (SELECT coalesce(sum(octet_length(i.type) + octet_length(i.value) + 16), 0) FROM identifiers i WHERE i.profile_id = p.profile_id)
 """
 
 _FIND: Final = f"""
 {_KEYS}
-SELECT {_COLUMNS}, f.positions, f.size, CASE WHEN f.size <= $4 THEN p.traits END AS traits,
-    CASE WHEN f.size <= $4 THEN {_PART_DOCUMENTS} END AS documents
+SELECT {_COLUMNS}, p.traits, f.positions, f.size
 FROM (
     SELECT p.profile_id, k.positions, sum(cardinality(k.positions) * ({_SIZE})) OVER () AS size
     FROM (SELECT profile_id, array_agg(position) AS positions FROM keys WHERE profile_id IS NOT NULL GROUP BY profile_id) k
     JOIN profiles p ON p.profile_id = k.profile_id
-) f JOIN profiles p ON p.profile_id = f.profile_id
+) f LEFT JOIN (profiles p CROSS JOIN {_MERGED}) ON f.size <= $4 AND p.profile_id = f.profile_id
 """
 
 # One more than asked for tells whether there are more. The first is always taken, so that a page of large profiles goes on.
 _PAGE: Final = f"""
-SELECT {_COLUMNS}, p.ordinal, p.traits, {_PART_DOCUMENTS} AS documents, a.number
+SELECT {_COLUMNS}, p.ordinal, p.traits, a.number
 FROM (
     SELECT o.profile_id, count(*) OVER () AS number, sum(o.size) OVER (ORDER BY o.ordinal ROWS UNBOUNDED PRECEDING) AS size,
         row_number() OVER (ORDER BY o.ordinal) AS position
@@ -68,7 +68,7 @@ FROM (
         SELECT p.profile_id, p.ordinal, {_SIZE} AS size FROM profiles p
         WHERE p.workspace_id = $1 AND p.canonical_profile_id IS NULL AND p.ordinal > $2 ORDER BY p.ordinal LIMIT $3 + 1
     ) o
-) a JOIN profiles p ON p.profile_id = a.profile_id
+) a JOIN profiles p ON p.profile_id = a.profile_id, {_MERGED}
 WHERE a.position <= $3 AND (a.size <= $4 OR a.position = 1) ORDER BY a.position
 """
 
@@ -80,9 +80,6 @@ WHERE k.profile_id IS NOT NULL ORDER BY i.type, i.value
 """
 
 _OWNERS: Final = f"{_KEYS} SELECT array_agg(profile_id::text ORDER BY position) FROM keys"
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class PostgresProfiles:
@@ -118,11 +115,7 @@ class PostgresProfiles:
         rows = await self._fetch(_LINKS, workspace_id, *_columns([key]))
         if not rows:
             return None
-        return [
-            StoredLink((workspace_id, row["type"], row["value"]), _micros(row["decide_time"]), row["message_id"] or "")
-            for row in rows
-            if row["type"] is not None
-        ]
+        return [_link(workspace_id, row) for row in rows if row["type"] is not None]
 
     async def owners(self, workspace_id: str, keys: Sequence[Key]) -> Sequence[str | None]:
         """See ``ProfileStore``."""
@@ -141,9 +134,10 @@ def _profile(row: Any) -> StoredProfile:
         identifiers=[(row["workspace_id"], kind, value) for kind, value in row["identifiers"] or ()],
         documents=[row["traits"], *(row["documents"] or ())],
         merged_profile_ids=row["merged"] or [],
-        create_us=_micros(row["create_time"]),
+        create_us=microseconds(row["create_time"]),
     )
 
 
-def _micros(time: datetime | None) -> int:
-    return 0 if time is None else (time - _EPOCH) // _MICROSECOND
+def _link(workspace_id: str, row: Any) -> StoredLink:
+    added = row["decide_time"]
+    return StoredLink((workspace_id, row["type"], row["value"]), 0 if added is None else microseconds(added), row["message_id"] or "")
