@@ -113,7 +113,7 @@ class Identities:
     async def _change(
         self, batch: Batch, observations: Sequence[Observation], rules: Mapping[str, Rules], seen: Lookup, answered: Answers
     ) -> tuple[Answers, Mapping[str, Rules]]:
-        """Resolves the events that may change the graph. Returns also new answers to others, where theirs are out of date, and the rules."""
+        """Resolves the events that may change the graph. Also returns other answers where theirs are out of date, and the rules."""
         indexes = [index for index in range(len(observations)) if index not in answered]
         workspaces = list({observations[index].workspace_id: None for index in indexes})
         async with self._turn, self._store.changing(workspaces) as writer:
