@@ -7,7 +7,7 @@ from cdi_cli.embedded import ServiceProcess
 from .conftest import Client
 from .identity_calls import names, profile_of, resolve, seen
 
-EVENTS, BATCH, PEOPLE = 15_000, 1_000, 2_000
+EVENTS, BATCH, PEOPLE = 15_000, 1_000, 1_000
 """Less than the hundred thousand events that the rule is about, in the same shape."""
 
 
