@@ -5,7 +5,7 @@ import asyncio
 from cdi_cli.embedded import NatsServer
 from cdi_kernel.faults import TooLarge, Unavailable
 from cdi_kernel.topology import StreamName, collected
-from cdi_runtime.bus import Bus, Outgoing, PubAck, connect, dial
+from cdi_runtime.bus import Bus, Outgoing, PubAck, connect, dial, listening
 from cdi_testing import eventually
 
 
@@ -48,3 +48,20 @@ async def test_a_bus_that_never_connected_ends(fresh_nats: NatsServer) -> None:
         await asyncio.sleep(0)
         connecting.cancel()
         await asyncio.wait([connecting])
+
+
+async def test_a_listener_hears_what_is_published_and_is_told_when_it_may_have_missed_some(fresh_nats: NatsServer) -> None:
+    heard: list[bytes] = []
+    gaps: list[int] = []
+    async with connect(fresh_nats.url, "test") as bus, connect(fresh_nats.url, "other") as other:
+        async with listening(bus, collected(0), heard.append, lambda: gaps.append(len(heard))):
+            assert gaps == [0]
+            await other.publish_all([*messages(0, b"a", b"b"), *messages(1, b"x")])
+            await eventually(lambda: heard == [b"a", b"b"])
+            fresh_nats.restart()
+            await eventually(lambda: gaps == [0, 2])
+            await eventually(lambda: other.ready() is None)
+            await other.publish_all([Outgoing(collected(0), b"c", "0-c")])
+            await eventually(lambda: heard == [b"a", b"b", b"c"])
+        await other.publish_all([Outgoing(collected(0), b"d", "0-d")])
+    assert heard == [b"a", b"b", b"c"]

@@ -7,6 +7,7 @@ Deliberately absent: push consumers, work queues, delayed negative acknowledgeme
 
 from cdi_runtime.bus.connection import Bus, connect, dial
 from cdi_runtime.bus.isolation import StopRule, isolate
+from cdi_runtime.bus.listening import listening
 from cdi_runtime.bus.message import Done, Halt, Message, Outcome, Outgoing, PubAck, Reject, Retry, StreamCount
 from cdi_runtime.bus.reader import Handler, Reader, ReaderSpec, reading
 
@@ -28,5 +29,6 @@ __all__ = [
     "connect",
     "dial",
     "isolate",
+    "listening",
     "reading",
 ]

@@ -39,6 +39,8 @@ class Bus:
         """Whether the first connection was made and the streams were there."""
         self.connections = 1
         """Rises with every reconnect: what was in hand before may have been given to someone else."""
+        self.on_reconnect: set[Callable[[], None]] = set()
+        """Called when the connection is back and the server knows all subscriptions again."""
         self._publisher = publisher
 
     def ready(self) -> str | None:
@@ -233,6 +235,8 @@ async def dial(url: str, name: str, *, replicas: int = 1) -> AsyncIterator[tuple
 
     async def reconnected() -> None:
         bus.connections += 1
+        for told in tuple(bus.on_reconnect):
+            told()
         _log.info("bus.reconnected")
 
     async def disconnected() -> None:

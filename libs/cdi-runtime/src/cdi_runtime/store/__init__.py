@@ -6,6 +6,7 @@ Deliberately absent: an ORM, sessions, and spans per statement (one span per tra
 from cdi_runtime.store.database import Database, raw
 from cdi_runtime.store.faults import StoreUnavailable, translated
 from cdi_runtime.store.outbox import OUTBOX_DDL, OutboxMessage, OutboxRelay, Publisher, enqueue, outbox_table
+from cdi_runtime.store.readers import Readers
 from cdi_runtime.store.schema import SchemaOutdated, verify
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "OutboxMessage",
     "OutboxRelay",
     "Publisher",
+    "Readers",
     "SchemaOutdated",
     "StoreUnavailable",
     "enqueue",
