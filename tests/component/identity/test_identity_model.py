@@ -20,7 +20,7 @@ from cdi_identity.ports import GraphWriter, Lookup
 from cdi_identity.ruling import RuleBook
 from cdi_identity.store.graph import PostgresGraph, indexed_only
 from cdi_kernel.faults import FailedPrecondition
-from cdi_runtime.store import Database
+from cdi_runtime.store import Database, Readers
 from cdi_runtime.store.migrations import upgrade
 from cdi_testing.builders import WORKSPACE
 from cdi_testing.plugin import new_database_name
@@ -75,12 +75,20 @@ async def databases(url: str) -> AsyncIterator[list[Database]]:
         yield [one, other]
 
 
-async def test_concurrent_events_merges_and_splits_are_those_of_their_order(databases: list[Database], url: str) -> None:
+@pytest.fixture
+async def readers(databases: list[Database]) -> AsyncIterator[list[Readers]]:
+    async with Readers(databases[0], 2) as one, Readers(databases[1], 2) as other:
+        yield [one, other]
+
+
+async def test_concurrent_events_merges_and_splits_are_those_of_their_order(
+    databases: list[Database], readers: list[Readers], url: str
+) -> None:
     journal: list[Entry] = []
     clock = iter(range(1_800_000_000_000_000, 1_900_000_000_000_000))
     clients = []
     for number in range(8):
-        store = PostgresGraph(databases[number % 2])
+        store = PostgresGraph(databases[number % 2], readers[number % 2])
         identities = Logged(store, RuleBook(), lambda: next(clock), lambda: None)
         operations = LoggedOperations(store, lambda: next(clock), lambda: None)
         identities.journal = operations.journal = journal

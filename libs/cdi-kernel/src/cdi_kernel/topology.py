@@ -63,7 +63,7 @@ STREAMS: Final[tuple[StreamSpec, ...]] = (
     StreamSpec(StreamName.COLLECTED, "cdi.collected.*", 3 * _DAY, ("collector",), ("enrichment",)),
     StreamSpec(StreamName.ENRICHED, "cdi.enriched.*", 7 * _DAY, ("enrichment",), ("router", "warehouse-loader")),
     StreamSpec(StreamName.REJECTED, "cdi.rejected.*", 30 * _DAY, ("collector", "enrichment"), ("warehouse-loader",)),
-    StreamSpec(StreamName.IDENTITY, "cdi.identity.*", 30 * _DAY, ("identity",), ("warehouse-loader", "router")),
+    StreamSpec(StreamName.IDENTITY, "cdi.identity.*", 30 * _DAY, ("identity",), ("warehouse-loader", "router", "identity")),
     StreamSpec(StreamName.CONSENT, "cdi.consent.*", 30 * _DAY, ("consent",), ("router", "enrichment")),
     StreamSpec(
         StreamName.PRIVACY,
@@ -114,7 +114,7 @@ def rejected(workspace_id: str) -> str:
 
 
 def identity(kind: str) -> str:
-    """Subject of changes of the identity graph; kinds: ``merged``."""
+    """Subject of changes of the identity graph; kinds: ``merged``, ``changed``."""
     return f"cdi.identity.{kind}"
 
 

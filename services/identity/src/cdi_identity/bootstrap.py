@@ -1,4 +1,4 @@
-"""Composition root: Postgres, the bus for the outbox, the use cases, gRPC; released in reverse."""
+"""Composition root: Postgres, the bus for the outbox and the changes, the warehouse, the use cases, gRPC; released in reverse."""
 
 from __future__ import annotations
 
@@ -7,14 +7,21 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from cdi_identity.application import Identities
+from cdi_identity.change_feed import hearing_changes
+from cdi_identity.clients.warehouse import NoWarehouse, WarehouseHistory
 from cdi_identity.operating import Operations
+from cdi_identity.ports import EventHistory
+from cdi_identity.reading import Profiles
 from cdi_identity.ruling import RuleBook, Ruling
+from cdi_identity.servicer import profiles as profiles_servicer
 from cdi_identity.servicer.identity import registration
 from cdi_identity.settings import Settings
 from cdi_identity.store.graph import PostgresGraph, indexed_only
+from cdi_identity.store.profiles import PostgresProfiles
+from cdi_identity.watching import WatchedProfiles, Watchers
 from cdi_runtime import bus, rpc
 from cdi_runtime.service import ServiceContext
-from cdi_runtime.store import Database, OutboxRelay
+from cdi_runtime.store import Database, OutboxRelay, Readers
 
 
 @asynccontextmanager
@@ -29,14 +36,30 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
         relay = OutboxRelay(database, connection, service=context.name)
         context.readiness.add("outbox", relay.check)
         await stack.enter_async_context(context.background(relay.run(), "outbox-relay"))
-        graph = PostgresGraph(database)
+        readers = await stack.enter_async_context(Readers(database, READERS))
+        graph = PostgresGraph(database, readers)
         identities = Identities(graph, RuleBook(), now_us, relay.wake)
         served = registration(identities, Ruling(graph, now_us), Operations(graph, now_us, relay.wake))
-        await stack.enter_async_context(rpc.serve(context, settings.grpc_address, served))
+        watchers = Watchers()
+        await stack.enter_async_context(hearing_changes(connection, watchers))
+        profiles = Profiles(PostgresProfiles(readers), await _history(settings, stack), now_us)
+        reading = profiles_servicer.registration(profiles, WatchedProfiles(profiles, watchers))
+        await stack.enter_async_context(rpc.serve(context, settings.grpc_address, served, reading))
+        stack.callback(watchers.close)  # first of all: the server waits for calls that run
         yield
 
 
-POOL_SIZE = 8
+async def _history(settings: Settings, stack: AsyncExitStack) -> EventHistory:
+    """The warehouse, as far as there is one."""
+    if not settings.warehouse_address:
+        return NoWarehouse()
+    return WarehouseHistory(await stack.enter_async_context(rpc.channel(settings.warehouse_address)))
+
+
+READERS = 4
+"""Connections for reading profiles; a statement takes a fraction of a millisecond."""
+
+POOL_SIZE = 8 + READERS
 """Connections: one for the relay, one for the batch whose turn it is, the rest for reading."""
 
 

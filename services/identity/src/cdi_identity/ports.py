@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from cdi_identity.domain.changes import Changes
 from cdi_identity.domain.decisions import Decision
 from cdi_identity.domain.graph import Profile
+from cdi_identity.domain.history import EventSearch, Key, PastEvent
 from cdi_identity.domain.identifiers import Identifier
 from cdi_identity.domain.rules import Rules
 from cdi_identity.domain.separation import Separation, Whole
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,4 +143,74 @@ class GraphStore(Protocol):
 
     async def decision_of_message(self, workspace_id: str, message_id: str) -> Decision | None:
         """The last decision that was recorded for an event or a request."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Part of a list.
+
+    Attributes:
+        items: at least one as long as there is one.
+        cursor: what the next page begins after; ``None`` on the last one.
+    """
+
+    items: Sequence[T]
+    cursor: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLink:
+    """An identifier of a profile.
+
+    Attributes:
+        identifier: the identifier.
+        create_us: when the profile was given it, microseconds since 1970; 0 where it was not kept.
+        message_id: the event that brought it; empty where it was not kept.
+    """
+
+    identifier: Identifier
+    create_us: int
+    message_id: str
+
+
+class ProfileStore(Protocol):
+    """Profiles for reading. Every method is one statement, and raises a ``Transient`` fault when the store does not answer."""
+
+    async def find(self, workspace_id: str, keys: Sequence[Key]) -> Sequence[StoredProfile | None]:
+        """The profile of each key as of one moment, ``None`` if nobody has it.
+
+        Raises:
+            TooLarge: the profiles are too large for one answer.
+        """
+        ...
+
+    async def page(self, workspace_id: str, after: int, limit: int) -> Page[StoredProfile]:
+        """Profiles that are not part of another, oldest first; fewer than ``limit`` where they are large.
+
+        Args:
+            workspace_id: the workspace.
+            after: the cursor of the page before; 0 for the first one.
+            limit: profiles at most.
+        """
+        ...
+
+    async def links(self, workspace_id: str, key: Key) -> Sequence[StoredLink] | None:
+        """The identifiers of the profile that has the key, by type and value; ``None`` if there is none."""
+        ...
+
+    async def owners(self, workspace_id: str, keys: Sequence[Key]) -> Sequence[str | None]:
+        """The canonical profile id of each key, ``None`` if nobody has it."""
+        ...
+
+
+class EventHistory(Protocol):
+    """The events of the warehouse. Every method raises ``Unavailable`` when it does not answer."""
+
+    async def events(self, wanted: EventSearch, limit: int) -> Sequence[PastEvent]:
+        """Events that fit, newest first, without their properties."""
+        ...
+
+    async def properties(self, workspace_id: str, events: Sequence[PastEvent]) -> Mapping[str, bytes]:
+        """The properties of events by message id: a JSON object each. What the warehouse does not have (any more) is missing."""
         ...

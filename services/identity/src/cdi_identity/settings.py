@@ -10,9 +10,14 @@ from cdi_runtime.service import ServiceSettings
 
 
 class Settings(ServiceSettings):
-    """The names that every service has, with a database of its own; nothing else."""
+    """The names that every service has, with a database of its own, and this.
+
+    Attributes:
+        warehouse_address: gRPC target of the warehouse-loader, for the events of a person; without it they are not available.
+    """
 
     service_name: ClassVar[str] = "identity"
     migrations: ClassVar[str | None] = "cdi_identity.migrations"
 
     database_url: SecretStr
+    warehouse_address: str | None = None

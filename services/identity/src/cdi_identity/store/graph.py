@@ -21,7 +21,7 @@ from cdi_identity.store.graph_writer import PostgresGraphWriter
 from cdi_identity.store.literals import array, lock_key, microseconds
 from cdi_identity.store.lookups import look_up
 from cdi_identity.store.rules import read_rules
-from cdi_runtime.store import Database, raw
+from cdi_runtime.store import Database, Readers, raw
 
 _LOCK_SPACE: Final = 0x0CD1
 """First key of the workspace locks. The two-key locks are a space of their own beside the one-key lock of the outbox."""
@@ -72,8 +72,9 @@ def indexed_only(database: Database) -> None:
 class PostgresGraph:
     """The ``GraphStore`` on one service's database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, readers: Readers) -> None:
         self._database = database
+        self._readers = readers
 
     async def look_up(self, identifiers: Sequence[Identifier], workspace_ids: Sequence[str]) -> Lookup:
         """See ``GraphStore``."""
@@ -119,10 +120,10 @@ class PostgresGraph:
             return await decisions.of_message(connection, workspace_id, message_id)
 
     async def _read(self, statement: str, *arguments: str) -> StoredProfile | None:
-        async with self._database.transaction() as connection:
-            row = await raw(connection).fetchrow(statement, *arguments)
-        if row is None:
+        rows = await self._readers.fetch(statement, *arguments)
+        if not rows:
             return None
+        row = rows[0]
         return StoredProfile(
             profile_id=row["profile_id"],
             workspace_id=row["workspace_id"],

@@ -1,0 +1,1 @@
+"""The other services, as identity asks them."""
