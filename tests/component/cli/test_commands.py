@@ -118,6 +118,12 @@ def test_one_event_is_followed_to_every_sink(cdi: Cdi) -> None:
     assert rows == [{"id": "m-1", "plan": "free"}, {"id": "m-2", "plan": None}]
     assert cdi("query", "--csv", "SELECT count(*) AS events FROM tracks").splitlines() == ["events", "2"]
 
+    person = json.loads(cdi("profile", "main", "user_id:ada"))
+    assert [link["identifier"] for link in person["links"]] == [{"type": "user_id", "value": "ada"}]
+    assert {event["message_id"]: event["properties"] for event in person["events"]} == {"m-1": {"plan": "free"}, "m-2": {}}
+    assert json.loads(cdi("profile", "main", person["profile"]["profile_id"])) == person
+    assert "nobody is known as user_id:bob" in cdi.run("profile", "main", "user_id:bob").stderr
+
     explained = cdi("explain", "m-1")
     for text in ("accepted: COLLECTED", "enriched: ENRICHED", "loaded into tracks", "destination:ads", "filtered: consent_denied"):
         assert text in explained

@@ -12,6 +12,7 @@ from cdi_cli.commands.dead import dead_letters
 from cdi_cli.commands.demo import demo
 from cdi_cli.commands.doctor import doctor
 from cdi_cli.commands.explaining import explain
+from cdi_cli.commands.profiles import profile
 from cdi_cli.commands.querying import query
 from cdi_cli.commands.sending import send
 from cdi_cli.commands.suite import up
@@ -28,5 +29,5 @@ def begin() -> None:
     configure_logs("ERROR", "cdi", "command")
 
 
-for command in (up, demo, apply, send, tail, explain, trace, audit, query, dead_letters, doctor):
+for command in (up, demo, apply, send, tail, explain, trace, audit, query, profile, dead_letters, doctor):
     app.command()(command)

@@ -28,8 +28,8 @@ SPECS: Final[Mapping[str, ServiceSpec]] = {
     spec.name: spec
     for spec in (
         ServiceSpec("consent", "cdi_consent"),
-        ServiceSpec("identity", "cdi_identity"),
         ServiceSpec("warehouse-loader", None),
+        ServiceSpec("identity", "cdi_identity", {"CDI_WAREHOUSE_ADDRESS": "warehouse-loader"}),
         ServiceSpec("collector", "cdi_collector", settings={"CDI_HTTP_ADDRESS": "127.0.0.1:0"}),
         ServiceSpec(
             "enrichment",
@@ -46,8 +46,8 @@ SERVICES: Final[tuple[str, ...]] = tuple(SPECS)
 DRAIN_ORDER: Final[tuple[tuple[str, ...], ...]] = (
     ("collector",),
     ("enrichment",),
-    ("router", "warehouse-loader"),
-    ("consent", "identity"),
+    ("router", "identity"),
+    ("consent", "warehouse-loader"),
 )
 """Who lets events in stops first; who is called stops last. The services of one step drain side by side."""
 
