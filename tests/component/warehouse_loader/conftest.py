@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cdi.event.v1.event_pb2 import Event, EventBatch
+from cdi.identity.v1.profile_pb2 import MAPPING_OPERATION_CREATED, MAPPING_OPERATION_REMOVED, GraphChanged, Identifier
 from cdi.warehouse.v1 import warehouse_service_pb2 as pb
 from cdi.warehouse.v1 import warehouse_service_pb2_grpc as pb_grpc
 from cdi_cli.embedded import NatsServer, ServiceProcess
@@ -15,7 +16,7 @@ from cdi_kernel import envelope, topology
 from cdi_kernel.faults import Unavailable
 from cdi_runtime import rpc
 from cdi_runtime.bus import Bus, connect
-from cdi_testing import eventually
+from cdi_testing import builders, eventually
 
 StartLoader = Callable[..., ServiceProcess]
 
@@ -73,6 +74,62 @@ def enrichment(bus: Bus) -> Enrichment:
     return Enrichment(bus)
 
 
+Pair = tuple[str, str]
+
+
+def graph_changed(
+    *,
+    canonicals: Sequence[Pair] = (),
+    created: Sequence[tuple[str, str, str]] = (),
+    removed: Sequence[tuple[str, str, str]] = (),
+    traits: Sequence[tuple[str, str, bytes]] = (),
+    workspace_id: str = builders.WORKSPACE,
+    cause: str = "m1",
+) -> GraphChanged:
+    """A message of the identity service.
+
+    Args:
+        canonicals: profile, and what it is part of.
+        created: type, value and profile of identifiers that are given; done after those that are taken.
+        removed: the same of identifiers that are taken.
+        traits: profile, name, JSON value.
+        workspace_id: the workspace.
+        cause: id of the event that caused it.
+    """
+    changed = GraphChanged(workspace_id=workspace_id, change_time=builders.timestamp(builders.EVENT_TIME))
+    for profile, canonical in canonicals:
+        changed.canonicals.add(profile_id=profile, canonical_profile_id=canonical, triggering_event_type="track", triggering_event_id=cause)
+    for operation, mappings in ((MAPPING_OPERATION_REMOVED, removed), (MAPPING_OPERATION_CREATED, created)):
+        for kind, value, profile in mappings:
+            changed.mappings.add(
+                identifier=Identifier(type=kind, value=value), profile_id=profile, operation=operation, triggering_event_id=cause
+            )
+    for profile, name, value in traits:
+        changed.traits.add(
+            profile_id=profile, name=name, value=value, event_time=builders.timestamp(builders.EVENT_TIME), triggering_event_id=cause
+        )
+    return changed
+
+
+class Graph:
+    """Publishes to IDENTITY as the identity service does."""
+
+    def __init__(self, bus: Bus) -> None:
+        self.bus = bus
+        self.published = 0
+
+    async def change(self, *messages: GraphChanged, kind: str = "changed") -> None:
+        """Publishes messages in order."""
+        for message in messages:
+            self.published += 1
+            await self.bus.publish(topology.identity(kind), message.SerializeToString(), message_id=f"identity-{self.published}")
+
+
+@pytest.fixture
+def graph(bus: Bus) -> Graph:
+    return Graph(bus)
+
+
 class Client:
     """Asks a loader."""
 
@@ -106,6 +163,15 @@ class Client:
                 return (await self.counts()).get(("warehouse:main", "loaded"), 0) >= events
             except Unavailable:  # the load has all the memory; asking again is what the answer asks for
                 return False
+
+        await eventually(enough, within=within)
+
+    async def graph_loaded(self, messages: int, *, within: float = 20.0) -> None:
+        """Waits until so many messages of IDENTITY are loaded."""
+        sql = "select coalesce(max(sequence), 0) from _cdi.progress where stream = 'IDENTITY'"
+
+        async def enough() -> bool:
+            return bool(await self.value(sql) >= messages)
 
         await eventually(enough, within=within)
 

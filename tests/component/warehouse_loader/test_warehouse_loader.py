@@ -6,7 +6,6 @@ import pytest
 
 from cdi.error.v1 import error_pb2
 from cdi.event.v1.rejected_event_pb2 import FAILURE_TYPE_SCHEMA_VIOLATION, RejectedBatch, RejectedEvent
-from cdi.identity.v1.profile_pb2 import CanonicalChange, GraphChanged
 from cdi.warehouse.v1 import warehouse_service_pb2 as pb
 from cdi_kernel import topology
 from cdi_kernel.faults import FailedPrecondition, Fault, InvalidArgument, TooLarge
@@ -181,27 +180,6 @@ async def test_rejected_events_are_rows_once(start_loader: Any, bus: Bus, ask: A
         ["COLLECTED-1-0", "schema_violation", "AP8=", "base64", '["/properties/total"]'],
         ["u1", "unspecified", "{}", "text", "[]"],
     ]
-
-
-async def test_merges_lead_to_the_canonical_profile(start_loader: Any, bus: Bus, ask: Any) -> None:
-    client = await ask(start_loader())
-    for number, (merged, canonical) in enumerate([("a", "b"), ("b", "c"), ("x", "y"), ("c", "d")]):
-        entry = CanonicalChange(profile_id=merged, canonical_profile_id=canonical, triggering_event_id=f"m{number}")
-        message = GraphChanged(workspace_id=builders.WORKSPACE, canonicals=[entry])
-        await bus.publish(topology.identity("changed"), message.SerializeToString(), message_id=f"identity-{number}")
-
-    async def all_there() -> bool:
-        return bool(await client.rows("show tables")) and await client.value("select count(*) from id_graph_updates") == 4
-
-    await eventually(lambda: _quietly(all_there))
-    assert await client.rows("select * from profiles_canonical order by 1") == [["a", "d"], ["b", "d"], ["c", "d"], ["x", "y"]]
-
-
-async def _quietly(check: Any) -> bool:
-    try:
-        return bool(await check())
-    except InvalidArgument:  # the table is made with the first row
-        return False
 
 
 REFUSED = (

@@ -36,11 +36,11 @@ def test_a_later_answer_replaces_an_earlier_one() -> None:
     assert written(passage).identity == IdentityResult(profile_id="r")
 
 
-def test_what_identity_left_out_does_not_go_into_the_event() -> None:
+def test_of_what_identity_left_out_only_the_type_goes_into_the_event() -> None:
     passage = Passage(track(), Place(1, 0), 0)
     demoted = [Identifier(type="email", value="a@b.de")]
     convert.set_identity(passage, ResolvedIdentity(profile_id="p", demoted_identifiers=demoted).SerializeToString())
-    assert written(passage).identity == IdentityResult(profile_id="p")
+    assert written(passage).identity == IdentityResult(profile_id="p", demoted_identifier_types=["email"])
 
 
 @given(
@@ -56,7 +56,10 @@ def test_an_event_keeps_the_profile_whatever_else_the_answer_says(resolved: Reso
     passage = Passage(track(), Place(1, 0), 0)
     convert.set_identity(passage, resolved.SerializeToString())
     assert written(passage).identity == IdentityResult(
-        profile_id=resolved.profile_id, created=resolved.created, merged_profile_ids=resolved.merged_profile_ids
+        profile_id=resolved.profile_id,
+        created=resolved.created,
+        merged_profile_ids=resolved.merged_profile_ids,
+        demoted_identifier_types=[identifier.type for identifier in resolved.demoted_identifiers],
     )
 
 

@@ -122,10 +122,11 @@ def set_identity(passage: Passage, resolved: bytes) -> None:
 
 
 def _kept(resolved: bytes) -> bytes:
-    """A ``ResolvedIdentity`` without the identifiers that identity left out."""
+    """A ``ResolvedIdentity`` with no more than the types of the identifiers that identity left out."""
     result = identity_service_pb2.ResolvedIdentity.FromString(resolved)
+    types = [identifier.type for identifier in result.demoted_identifiers]
     result.ClearField("demoted_identifiers")
-    return result.SerializeToString()
+    return result.SerializeToString() + event_pb2.IdentityResult(demoted_identifier_types=types).SerializeToString()
 
 
 def set_fallback_identity(passage: Passage) -> None:

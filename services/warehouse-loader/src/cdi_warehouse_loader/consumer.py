@@ -37,9 +37,9 @@ class Consumer:
         return [Done()] * len(messages)
 
     async def identity(self, messages: Sequence[Message[bytes]]) -> Sequence[Outcome]:
-        """IDENTITY: which profile a profile is part of; other changes of the graph are not for the warehouse yet."""
+        """IDENTITY: changes of the graph; other kinds are not for the warehouse."""
         changes = [(m, profile_pb2.GraphChanged.FromString(m.body)) for m in messages if m.subject == _CHANGED]
-        await self._loading.merges([Batch(m.partition, m.sequence, 0, [change]) for m, change in changes])
+        await self._loading.changes([Batch(m.partition, m.sequence, 0, [changed]) for m, changed in changes])
         return [Done()] * len(messages)
 
 

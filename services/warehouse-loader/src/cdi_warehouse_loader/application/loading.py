@@ -26,10 +26,11 @@ from cdi_warehouse_loader.domain.batches import Batch, Fresh, fresh
 from cdi_warehouse_loader.domain.documents import targets_of
 from cdi_warehouse_loader.domain.event_load import STAGE, Poisoned, plan_events, schemas_of
 from cdi_warehouse_loader.domain.event_view import EventView
+from cdi_warehouse_loader.domain.graph_rows import Numbered, graph_loads
 from cdi_warehouse_loader.domain.layout import SEQUENCE_FACTOR
 from cdi_warehouse_loader.domain.load import CountKey, Load, TableLoad
 from cdi_warehouse_loader.domain.rows import Item
-from cdi_warehouse_loader.domain.side_rows import merged_rows, rejected_rows
+from cdi_warehouse_loader.domain.side_rows import rejected_rows
 from cdi_warehouse_loader.faults import OutOfMemory
 from cdi_warehouse_loader.ports import Warehouse
 
@@ -85,13 +86,13 @@ class Loading:
         """
         await self._access.write(partial(self._load_rejected, batches))
 
-    async def merges(self, batches: Sequence[Batch[profile_pb2.GraphChanged]]) -> None:
-        """Loads merges of the identity graph.
+    async def changes(self, batches: Sequence[Batch[profile_pb2.GraphChanged]]) -> None:
+        """Loads changes of the identity graph, one row each.
 
         Raises:
             Unavailable: the warehouse cannot now; nothing was done.
         """
-        await self._access.write(partial(self._load_merges, batches))
+        await self._access.write(partial(self._load_changes, batches))
 
     async def _load_events(self, items: Sequence[Item], new: Fresh[EventView]) -> Load:
         whole = len(items)
@@ -145,20 +146,20 @@ class Loading:
                 found.setdefault(target.schema, []).append(event)
         return found
 
-    def _load_merges(self, batches: Sequence[Batch[profile_pb2.GraphChanged]], held: Warehouse) -> None:
+    def _load_changes(self, batches: Sequence[Batch[profile_pb2.GraphChanged]], held: Warehouse) -> None:
         new = fresh(StreamName.IDENTITY, batches, held.positions)
         if not new.positions:
             return
-        merges: dict[str, list[tuple[int, profile_pb2.GraphChanged]]] = {}
-        for batch in new.batches:
-            for merge in batch.events:
-                for target in targets_of(self._access.targets, merge.workspace_id):
-                    merges.setdefault(target.schema, []).append((batch.sequence, merge))
+        messages = [Numbered(batch.sequence, changed) for batch in new.batches for changed in batch.events]
+        found: dict[tuple[str, bool], list[Numbered]] = {}
+        for message in messages:
+            for target in targets_of(self._access.targets, message.changed.workspace_id):
+                found.setdefault((target.schema, target.takes_everybody), []).append(message)
         loads: list[TableLoad] = []
-        for schema, found in merges.items():
+        for (schema, personal), members in found.items():
             held.ensure_tables(schema)
-            loads.append(TableLoad(schema, naming.ID_GRAPH_UPDATES, merged_rows(found, self._clock.now_us())))
-        held.load(Load(StreamName.IDENTITY, sum(len(batch.events) for batch in new.batches), loads, new.positions, {}))
+            loads += graph_loads(schema, members, self._clock.now_us(), personal=personal)
+        held.load(Load(StreamName.IDENTITY, len(messages), loads, new.positions, {}))
 
 
 def _items(batches: Sequence[Batch[EventView]]) -> list[Item]:

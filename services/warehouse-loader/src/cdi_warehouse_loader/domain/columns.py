@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import NoneType
@@ -110,6 +110,20 @@ def fit(values: list[Any], known: ColumnType | None) -> Fitted | None:
     if target is ColumnType.BIGINT and float in kinds:
         target = ColumnType.DOUBLE
     return Fitted(values, target, ()) if _fits(values, kinds, target) else _careful(values, target)
+
+
+def record_batch(types: Mapping[str, ColumnType], columns: Sequence[Sequence[Any]]) -> Any:
+    """An Arrow record batch of a table whose columns are known.
+
+    Args:
+        types: the table's columns.
+        columns: their values in the same order, as Arrow takes them; times in microseconds since 1970.
+    """
+    arrays = [
+        pa.array(values, pa.int64()).cast(ARROW[kind]) if kind is ColumnType.TIMESTAMP else pa.array(values, ARROW[kind])
+        for kind, values in zip(types.values(), columns, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(arrays, list(types))
 
 
 def json_text(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Serialized ``google.protobuf.Timestamp`` to microseconds, many at a time."""
+"""``google.protobuf.Timestamp`` to microseconds: serialized ones many at a time, and single ones."""
 
 from __future__ import annotations
 
@@ -12,3 +12,8 @@ def microseconds(times: Sequence[bytes]) -> list[int]:
     parse = Timestamp.FromString
     found = {time: (parsed := parse(time)).seconds * 1_000_000 + parsed.nanos // 1_000 for time in set(times)}
     return list(map(found.__getitem__, times))
+
+
+def micros(time: Timestamp) -> int | None:
+    """Microseconds since 1970; ``None`` for none."""
+    return time.seconds * 1_000_000 + time.nanos // 1_000 or None

@@ -24,6 +24,10 @@ MAX_COLUMNS: Final = 1_000
 SEQUENCE_FACTOR: Final = 1_024
 """``event_seq`` = sequence of the message × this + position in the message (a message holds at most 1,000 events)."""
 
+GRAPH_SEQUENCE_FACTOR: Final = 1 << 20
+"""``seq`` = sequence of the message × this + place of the change in the message. No message of the bus holds so many changes: each takes
+more than 64 bytes, and NATS takes at most 64 MiB."""
+
 EVENT_COLUMNS: Final[Columns] = {
     "id": TEXT,
     "workspace_id": TEXT,
@@ -40,6 +44,7 @@ EVENT_COLUMNS: Final[Columns] = {
     "partition": INTEGER,
     "event_seq": BIGINT,
     "consent_purposes": TEXT,
+    "demoted_identifiers": TEXT,
 }
 
 ENRICHMENT_COLUMNS: Final[Columns] = {
@@ -127,16 +132,37 @@ REJECTED_COLUMNS: Final[Columns] = {
 }
 """``payload`` is the text itself (``payload_encoding`` = ``text``) or base64 when it is not UTF-8 (``base64``)."""
 
+_CHANGE: Final[Columns] = {"triggering_event_id": TEXT, "timestamp": TIME, "seq": BIGINT, "loaded_at": TIME}
+"""What every row about the identity graph ends with. ``seq`` orders all of them, also between the tables."""
+
 ID_GRAPH_COLUMNS: Final[Columns] = {
     "workspace_id": TEXT,
     "profile_id": TEXT,
     "canonical_profile_id": TEXT,
     "triggering_event_type": TEXT,
-    "triggering_event_id": TEXT,
-    "timestamp": TIME,
-    "graph_seq": BIGINT,
-    "loaded_at": TIME,
+    **_CHANGE,
 }
+
+MAPPING_COLUMNS: Final[Columns] = {
+    "workspace_id": TEXT,
+    "external_id_type": TEXT,
+    "external_id_value": TEXT,
+    "external_id_hash": TEXT,
+    "profile_id": TEXT,
+    "operation": TEXT,
+    **_CHANGE,
+}
+"""``external_id_hash`` is the SHA-256 of the value, in hexadecimal; ``operation`` is ``CREATED`` or ``REMOVED``."""
+
+TRAIT_COLUMNS: Final[Columns] = {
+    "workspace_id": TEXT,
+    "profile_id": TEXT,
+    "name": TEXT,
+    "value": TEXT,
+    "event_timestamp": TIME,
+    **_CHANGE,
+}
+"""``value`` is JSON text, NULL when the profile no longer has the trait."""
 
 STARTING_TABLES: Final[Mapping[str, Columns]] = {
     **{table: {**EVENT_COLUMNS, **own, **ENRICHMENT_COLUMNS} for table, own in OWN_COLUMNS.items()},
@@ -145,6 +171,8 @@ STARTING_TABLES: Final[Mapping[str, Columns]] = {
     naming.DISCARDS: DISCARDS_COLUMNS,
     naming.REJECTED_EVENTS: REJECTED_COLUMNS,
     naming.ID_GRAPH_UPDATES: ID_GRAPH_COLUMNS,
+    naming.EXTERNAL_ID_MAPPING_UPDATES: MAPPING_COLUMNS,
+    naming.PROFILE_TRAITS_UPDATES: TRAIT_COLUMNS,
 }
 """What a schema holds before the first event."""
 
@@ -152,7 +180,10 @@ TRACK_TABLE_COLUMNS: Final[Columns] = {**EVENT_COLUMNS, **_NAMED}
 """What the table of a track event begins with. Enrichment columns appear in it with the first value: each column of a table costs every
 load that touches it memory and time, and there may be hundreds of such tables."""
 
-_RESERVED: Final = frozenset(EVENT_COLUMNS) | frozenset(ENRICHMENT_COLUMNS) | frozenset(_NAMED)
+CANONICAL_PROFILE_ID: Final = "canonical_profile_id"
+"""What the views of the identity graph add to the columns of an event."""
+
+_RESERVED: Final = frozenset(EVENT_COLUMNS) | frozenset(ENRICHMENT_COLUMNS) | frozenset(_NAMED) | {CANONICAL_PROFILE_ID}
 
 PROPERTY_NAMES: Final = naming.ColumnNames(_RESERVED)
 VIEW_NAMES: Final = naming.ColumnNames(_RESERVED | frozenset(_VIEW))

@@ -119,6 +119,11 @@ class Target:
         """Its name in the audit."""
         return f"warehouse:{self.warehouse}"
 
+    @property
+    def takes_everybody(self) -> bool:
+        """No purpose is asked for, so identifiers and traits may go there too: they come without the person's purposes."""
+        return not self.purposes
+
 
 DEFAULT_TARGET = Target("main", "main", frozenset())
 """Where a workspace without a warehouse document is loaded."""

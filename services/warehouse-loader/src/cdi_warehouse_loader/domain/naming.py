@@ -29,19 +29,23 @@ ALIASES: Final = "aliases"
 DISCARDS: Final = "discards"
 REJECTED_EVENTS: Final = "rejected_events"
 ID_GRAPH_UPDATES: Final = "id_graph_updates"
-PROFILES_CANONICAL: Final = "profiles_canonical"
+EXTERNAL_ID_MAPPING_UPDATES: Final = "external_id_mapping_updates"
+PROFILE_TRAITS_UPDATES: Final = "profile_traits_updates"
+PROFILE_MERGES: Final = "profile_merges"
+USER_IDENTIFIERS: Final = "user_identifiers"
+USER_TRAITS: Final = "user_traits"
+SEPARATED_IDENTIFIERS: Final = "separated_identifiers"
+EVENTS_BY_PERSON: Final = "events_by_person"
+BY_PERSON: Final = "by_person"
 
-FIXED_TABLES: Final = frozenset(
-    {
-        TRACKS, IDENTIFIES, USERS, GROUPS, ACCOUNTS, PAGES, SCREENS, ALIASES,
-        DISCARDS, REJECTED_EVENTS, ID_GRAPH_UPDATES, PROFILES_CANONICAL,
-    }
-)  # fmt: skip
-"""Tables and views that are not named by an event. Identity's further tables are reserved too, see ``_RESERVED_TABLES``."""
+VIEWS: Final = frozenset({PROFILE_MERGES, USER_IDENTIFIERS, USER_TRAITS, SEPARATED_IDENTIFIERS, EVENTS_BY_PERSON})
+"""Views of the identity graph; ``BY_PERSON`` is a macro and has no table's name."""
 
-_RESERVED_TABLES: Final = FIXED_TABLES | {
-    "external_id_mapping_updates", "profile_traits_updates", "profile_merges", "user_identifiers", "user_traits", "events",
+_RESERVED_TABLES: Final = VIEWS | {
+    TRACKS, IDENTIFIES, USERS, GROUPS, ACCOUNTS, PAGES, SCREENS, ALIASES, DISCARDS, REJECTED_EVENTS,
+    ID_GRAPH_UPDATES, EXTERNAL_ID_MAPPING_UPDATES, PROFILE_TRAITS_UPDATES, "events",
 }  # fmt: skip
+"""Tables and views that are not named by an event."""
 
 UNMAPPED: Final = "_unmapped"
 

@@ -82,6 +82,7 @@ def event_columns(items: Sequence[Item], now_us: int) -> EventColumns:
     happened = microseconds([event.event_time for event in events])
     purposes = _purposes([event.consent for event in events])
     names = [event.name or event.schema_uri for event in events]
+    identities = _identities([event.identity for event in events])
     loaded = Coded(pa.array([now_us], ARROW[_TIME]), [0] * len(events))
     shared: BatchColumns = {
         "id": Each([event.message_id for event in events], _TEXT),
@@ -89,7 +90,8 @@ def event_columns(items: Sequence[Item], now_us: int) -> EventColumns:
         "source_id": coded([event.source_id for event in events], _none_if_empty),
         "user_id": _optional([event.user_id for event in events], "", _TEXT),
         "anonymous_id": _optional([event.anonymous_id for event in events], "", _TEXT),
-        "profile_id": _optional(_profile_ids([event.identity for event in events]), "", _TEXT),
+        "profile_id": _optional([identity.profile_id for identity in identities], "", _TEXT),
+        "demoted_identifiers": coded([tuple(identity.demoted_identifier_types) for identity in identities], _list_or_none),
         "original_timestamp": _optional(microseconds([event.original_time for event in events]), 0, _TIME),
         "sent_at": _optional(microseconds([event.sent_time for event in events]), 0, _TIME),
         "received_at": _optional(received, 0, _TIME),
@@ -126,11 +128,15 @@ def _purposes(results: Sequence[bytes]) -> list[Purposes]:
     return list(map(granted.__getitem__, place_of))
 
 
-def _profile_ids(results: Sequence[bytes]) -> list[str]:
-    """The profiles, of serialized ``IdentityResult``."""
+def _identities(results: Sequence[bytes]) -> list[event_pb2.IdentityResult]:
+    """What identity said of each event; parsed once per distinct answer."""
     wholes, place_of = distinct(results)
-    profiles = [event_pb2.IdentityResult.FromString(whole).profile_id for whole in wholes]
-    return list(map(profiles.__getitem__, place_of))
+    parsed = [event_pb2.IdentityResult.FromString(whole) for whole in wholes]
+    return list(map(parsed.__getitem__, place_of))
+
+
+def _list_or_none(values: tuple[str, ...]) -> str | None:
+    return json_text(values) if values else None
 
 
 def _none_if_empty(text: str) -> str | None:

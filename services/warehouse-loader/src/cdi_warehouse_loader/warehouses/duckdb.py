@@ -17,12 +17,13 @@ from typing import Final
 import duckdb
 
 from cdi_kernel.faults import Unavailable
+from cdi_warehouse_loader.domain import naming
 from cdi_warehouse_loader.domain.columns import ColumnType
 from cdi_warehouse_loader.domain.documents import Document
-from cdi_warehouse_loader.domain.layout import STARTING_TABLES
 from cdi_warehouse_loader.domain.load import Catalog, CountKey, Load, Position, StreamPartition, TableLoad
 from cdi_warehouse_loader.faults import OutOfMemory
 from cdi_warehouse_loader.ports import QueryLimits, Rows
+from cdi_warehouse_loader.warehouses import duckdb_identity as identity
 from cdi_warehouse_loader.warehouses import duckdb_sql as sql
 from cdi_warehouse_loader.warehouses.base import Options
 from cdi_warehouse_loader.warehouses.duckdb_query import run_query
@@ -51,7 +52,12 @@ def open_file(options: Options) -> DuckDbWarehouse:
         root.execute("set global timezone = 'UTC'")
         root.execute(f"set global checkpoint_threshold = '{options.checkpoint_threshold}'")
         root.execute("set global preserve_insertion_order = false")
-        return DuckDbWarehouse(root, options)
+        warehouse = DuckDbWarehouse(root, options)
+        warehouse.bring_up_to_date()
+        return warehouse
+    except Unavailable:
+        root.close()
+        raise
     except (duckdb.IOException, *_FATAL) as error:
         root.close()
         held = "Could not set lock" in str(error)
@@ -66,6 +72,7 @@ class DuckDbWarehouse:
         self.broken: str | None = None
         self.catalog: Catalog = {}
         self.positions: Mapping[StreamPartition, Position] = {}
+        self._ready: set[str] = set()
         self._unfolded = _FOLD_EVERY
         self._root = root
         self._loading, self._querying = root.cursor(), root.cursor()
@@ -75,22 +82,31 @@ class DuckDbWarehouse:
         root.execute("set global enable_external_access = false")
         root.execute("set global lock_configuration = true")
         with self._transaction(keep=True):
-            for statement in sql.OWN_TABLES:
-                self._loading.execute(statement)
+            self._run(sql.OWN_TABLES)
             if self._loading.execute(sql.HAS_KEYED_PROGRESS).fetchall() == [(True,)]:
-                for statement in sql.TAKE_KEYED_PROGRESS:
-                    self._loading.execute(statement)
+                self._run(sql.TAKE_KEYED_PROGRESS)
         self._read_state()
+
+    def bring_up_to_date(self) -> None:
+        """Gives the schemas of an older file what they lack, so that it can be queried before the next load."""
+        for schema, tables in self.catalog.items():
+            if naming.ID_GRAPH_UPDATES in tables:
+                self.ensure_tables(schema)
 
     def ensure_tables(self, schema: str) -> None:
         """See ``ports.Warehouse``."""
-        if schema in self.catalog and set(STARTING_TABLES) <= self.catalog[schema].keys():
+        if schema in self._ready:
             return
+        tables = self.catalog.get(schema, {})
         with self._translated():
             with self._transaction(keep=True):
-                for statement in sql.starting_tables(schema):
-                    self._loading.execute(statement)
+                if identity.is_old(tables):
+                    self._run(identity.rename_old(schema, tables))
+                    tables = _catalog(self._loading).get(schema, {})
+                self._run(sql.starting_tables(schema, tables))
+                self._run(identity.views(schema))
             self._read_state()
+        self._ready.add(schema)
 
     def load(self, load: Load, *, keep: bool = True) -> Sequence[TableLoad]:
         """See ``ports.Warehouse``."""
@@ -225,14 +241,22 @@ class DuckDbWarehouse:
             raise Unavailable(DEPENDENCY, f"DuckDB cannot now: {type(error).__name__}") from error
 
     def _read_state(self) -> None:
-        catalog: dict[str, dict[str, dict[str, ColumnType]]] = {}
-        for schema, table, column, kind in self._loading.execute(sql.READ_CATALOG).fetchall():
-            catalog.setdefault(schema, {}).setdefault(table, {})[column] = _TYPES.get(kind, ColumnType.TEXT)
-        self.catalog = catalog
+        self.catalog = _catalog(self._loading)
         self.positions = _positions(self._loading)
+
+    def _run(self, statements: Iterable[str]) -> None:
+        for statement in statements:
+            self._loading.execute(statement)
 
 
 _TYPES: Final = {str(kind): kind for kind in ColumnType}
+
+
+def _catalog(connection: duckdb.DuckDBPyConnection) -> Catalog:
+    catalog: dict[str, dict[str, dict[str, ColumnType]]] = {}
+    for schema, table, column, kind in connection.execute(sql.READ_CATALOG).fetchall():
+        catalog.setdefault(schema, {}).setdefault(table, {})[column] = _TYPES.get(kind, ColumnType.TEXT)
+    return catalog
 
 
 def _positions(connection: duckdb.DuckDBPyConnection) -> dict[StreamPartition, Position]:

@@ -7,7 +7,7 @@ from typing import Final
 
 from cdi_warehouse_loader.domain import naming
 from cdi_warehouse_loader.domain.columns import ColumnType
-from cdi_warehouse_loader.domain.layout import STARTING_TABLES
+from cdi_warehouse_loader.domain.layout import STARTING_TABLES, TRACK_TABLE_COLUMNS
 
 OWN_TABLES: Final = (
     "create schema if not exists _cdi",
@@ -53,18 +53,6 @@ FORGET_PROGRESS: Final = ("delete from _cdi.progress", "delete from _cdi.outcome
 WRITE_DOCUMENT: Final = "insert or replace into _cdi.warehouses values (?, ?, ?, ?, ?)"
 WRITE_LOG: Final = "insert into _cdi.loads values (?, now(), ?, ?, ?, ?)"
 
-_CANONICAL: Final = """create or replace view {view} as
-with recursive latest as (
-    select profile_id, arg_max(canonical_profile_id, graph_seq) as canonical_profile_id from {updates} group by profile_id
-), way(profile_id, canonical_profile_id, steps) as (
-    select profile_id, canonical_profile_id, 1 from latest
-    union all
-    select way.profile_id, latest.canonical_profile_id, way.steps + 1
-    from way join latest on latest.profile_id = way.canonical_profile_id
-    where way.steps < 100
-)
-select profile_id, arg_max(canonical_profile_id, steps) as canonical_profile_id from way group by profile_id"""
-
 
 def quoted(name: str) -> str:
     """An identifier."""
@@ -76,13 +64,24 @@ def place(schema: str, table: str) -> str:
     return f"{quoted(schema)}.{quoted(table)}"
 
 
-def starting_tables(schema: str) -> Iterable[str]:
-    """What a schema holds before the first row."""
+def starting_tables(schema: str, tables: Mapping[str, Mapping[str, ColumnType]]) -> Iterable[str]:
+    """What a schema holds before the first row, and columns that were added to the layout since its tables were made.
+
+    Args:
+        schema: the schema.
+        tables: what it has already.
+    """
     yield f"create schema if not exists {quoted(schema)}"
     for table, columns in STARTING_TABLES.items():
-        yield create_table(schema, table, columns)
-    view, updates = place(schema, naming.PROFILES_CANONICAL), place(schema, naming.ID_GRAPH_UPDATES)
-    yield _CANONICAL.format(view=view, updates=updates)
+        if table not in tables:
+            yield create_table(schema, table, columns)
+    for table, known in tables.items():
+        columns = STARTING_TABLES.get(table, TRACK_TABLE_COLUMNS if _is_event_table(table, known) else {})
+        yield from (add_column(schema, table, name, kind) for name, kind in columns.items() if name not in known)
+
+
+def _is_event_table(table: str, columns: Mapping[str, ColumnType]) -> bool:
+    return table not in naming.VIEWS and "event_seq" in columns
 
 
 def create_table(schema: str, table: str, columns: Mapping[str, ColumnType]) -> str:

@@ -411,6 +411,7 @@ class IdentityResult(_message.Message):
     CREATED_FIELD_NUMBER: _builtins.int
     MERGED_PROFILE_IDS_FIELD_NUMBER: _builtins.int
     FALLBACK_FIELD_NUMBER: _builtins.int
+    DEMOTED_IDENTIFIER_TYPES_FIELD_NUMBER: _builtins.int
     profile_id: _builtins.str
     """The canonical profile at the time of resolution. For an event that may not be linked: a deterministic fallback id."""
     created: _builtins.bool
@@ -421,6 +422,12 @@ class IdentityResult(_message.Message):
     def merged_profile_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Profiles that this event merged into `profile_id`."""
 
+    @_builtins.property
+    def demoted_identifier_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Types of the event's identifiers that were left out to protect a profile from a false merge, lowest priority first: whoever has them is
+        not the person of this event. "anonymous_id", "email", …
+        """
+
     def __init__(
         self,
         *,
@@ -428,10 +435,11 @@ class IdentityResult(_message.Message):
         created: _builtins.bool = ...,
         merged_profile_ids: _abc.Iterable[_builtins.str] | None = ...,
         fallback: _builtins.bool = ...,
+        demoted_identifier_types: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "fallback", b"fallback", "merged_profile_ids", b"merged_profile_ids", "profile_id", b"profile_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "demoted_identifier_types", b"demoted_identifier_types", "fallback", b"fallback", "merged_profile_ids", b"merged_profile_ids", "profile_id", b"profile_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,125 @@
+"""Rows of the identity graph's tables: one per change, numbered so that "the latest" is well defined.
+
+A message's changes are numbered in the order in which they are to be done: canonicals, mappings, traits. The number of a change is that of
+its message in the stream and its place in it, so a message that is loaded again would get the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from itertools import chain, repeat
+from typing import Any, Final, NamedTuple, TypeVar
+
+from cdi.identity.v1 import profile_pb2
+from cdi_warehouse_loader.domain import naming
+from cdi_warehouse_loader.domain.columns import record_batch
+from cdi_warehouse_loader.domain.instants import micros
+from cdi_warehouse_loader.domain.layout import GRAPH_SEQUENCE_FACTOR, ID_GRAPH_COLUMNS, MAPPING_COLUMNS, TRAIT_COLUMNS
+from cdi_warehouse_loader.domain.load import TableLoad
+
+_OPERATIONS: Final = {profile_pb2.MAPPING_OPERATION_CREATED: "CREATED", profile_pb2.MAPPING_OPERATION_REMOVED: "REMOVED"}
+_T = TypeVar("_T")
+
+
+class Numbered(NamedTuple):
+    """A message of the stream with its sequence."""
+
+    sequence: int
+    changed: profile_pb2.GraphChanged
+
+
+def graph_loads(schema: str, messages: Sequence[Numbered], now_us: int, *, personal: bool) -> list[TableLoad]:
+    """Rows of the messages, at most one load per table.
+
+    Args:
+        schema: the schema.
+        messages: in stream order.
+        now_us: time of the load.
+        personal: identifiers and traits as well, not only which profile is part of which.
+    """
+    canonicals = [message.changed.canonicals for message in messages]
+    mappings = [message.changed.mappings for message in messages]
+    traits = [message.changed.traits for message in messages]
+    starts = [message.sequence * GRAPH_SEQUENCE_FACTOR for message in messages]
+    loads = []
+    if any(canonicals):
+        rows = _canonical_rows(messages, canonicals, starts, now_us)
+        loads.append(TableLoad(schema, naming.ID_GRAPH_UPDATES, rows))
+    starts = [start + len(before) for start, before in zip(starts, canonicals, strict=True)]
+    if personal and any(mappings):
+        rows = _mapping_rows(messages, mappings, starts, now_us)
+        loads.append(TableLoad(schema, naming.EXTERNAL_ID_MAPPING_UPDATES, rows))
+    starts = [start + len(before) for start, before in zip(starts, mappings, strict=True)]
+    if personal and any(traits):
+        rows = _trait_rows(messages, traits, starts, now_us)
+        loads.append(TableLoad(schema, naming.PROFILE_TRAITS_UPDATES, rows))
+    return loads
+
+
+def _canonical_rows(
+    messages: Sequence[Numbered], lists: Sequence[Sequence[profile_pb2.CanonicalChange]], starts: Sequence[int], now_us: int
+) -> Any:
+    changes = list(chain.from_iterable(lists))
+    return record_batch(
+        ID_GRAPH_COLUMNS,
+        [
+            _each([message.changed.workspace_id for message in messages], lists),
+            [change.profile_id for change in changes],
+            [change.canonical_profile_id for change in changes],
+            [change.triggering_event_type or None for change in changes],
+            *_trigger(messages, lists, starts, [change.triggering_event_id for change in changes], now_us),
+        ],
+    )
+
+
+def _mapping_rows(
+    messages: Sequence[Numbered], lists: Sequence[Sequence[profile_pb2.MappingChange]], starts: Sequence[int], now_us: int
+) -> Any:
+    changes = list(chain.from_iterable(lists))
+    values = [change.identifier.value for change in changes]
+    return record_batch(
+        MAPPING_COLUMNS,
+        [
+            _each([message.changed.workspace_id for message in messages], lists),
+            [change.identifier.type for change in changes],
+            values,
+            [sha256(value.encode()).hexdigest() for value in values],
+            [change.profile_id for change in changes],
+            [_OPERATIONS[change.operation] for change in changes],
+            *_trigger(messages, lists, starts, [change.triggering_event_id for change in changes], now_us),
+        ],
+    )
+
+
+def _trait_rows(
+    messages: Sequence[Numbered], lists: Sequence[Sequence[profile_pb2.TraitChange]], starts: Sequence[int], now_us: int
+) -> Any:
+    changes = list(chain.from_iterable(lists))
+    return record_batch(
+        TRAIT_COLUMNS,
+        [
+            _each([message.changed.workspace_id for message in messages], lists),
+            [change.profile_id for change in changes],
+            [change.name for change in changes],
+            [change.value.decode() if change.value else None for change in changes],
+            [micros(change.event_time) for change in changes],
+            *_trigger(messages, lists, starts, [change.triggering_event_id for change in changes], now_us),
+        ],
+    )
+
+
+def _trigger(
+    messages: Sequence[Numbered], lists: Sequence[Sequence[Any]], starts: Sequence[int], events: Iterable[str], now_us: int
+) -> Iterable[Sequence[Any]]:
+    """The columns that all three tables end with."""
+    seqs = [seq for start, changes in zip(starts, lists, strict=True) for seq in range(start, start + len(changes))]
+    yield [event or None for event in events]
+    yield _each([micros(message.changed.change_time) for message in messages], lists)
+    yield seqs
+    yield [now_us] * len(seqs)
+
+
+def _each(values: Iterable[_T], lists: Sequence[Sequence[Any]]) -> list[_T]:
+    """A value of each message, once per change."""
+    return list(chain.from_iterable(repeat(value, len(changes)) for value, changes in zip(values, lists, strict=True)))

@@ -1,0 +1,229 @@
+"""The graph's views on DuckDB itself: against a plain model of it, and a file from before identifiers were loaded."""
+
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import duckdb
+import pyarrow as pa
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from cdi.identity.v1.profile_pb2 import GraphChanged
+from cdi_warehouse_loader.domain.graph_rows import Numbered, graph_loads
+from cdi_warehouse_loader.domain.load import Load, Position, StreamPartition, TableLoad
+from cdi_warehouse_loader.ports import QueryLimits
+from cdi_warehouse_loader.warehouses.base import Options
+from cdi_warehouse_loader.warehouses.duckdb import DuckDbWarehouse, open_file
+
+from .conftest import graph_changed
+
+LIMITS = QueryLimits(1_000, 1_000_000, 10.0)
+AT = StreamPartition("IDENTITY", 0)
+
+
+def load(warehouse: DuckDbWarehouse, *messages: GraphChanged) -> None:
+    """Loads messages with the next sequences."""
+    first = warehouse.positions.get(AT, Position(0, 0)).sequence + 1
+    numbered = [Numbered(first + place, message) for place, message in enumerate(messages)]
+    loads = graph_loads("main", numbered, 1, personal=True)
+    warehouse.load(Load("IDENTITY", len(messages), loads, {AT: Position(first + len(messages) - 1, 0)}, {}))
+
+
+def rows(warehouse: DuckDbWarehouse, sql: str) -> list[list[object]]:
+    return [list(row) for row in warehouse.query(sql, LIMITS).values]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> DuckDbWarehouse:
+    """One file for all examples; each has a workspace of its own."""
+    warehouse = open_file(Options(tmp_path_factory.mktemp("graph") / "warehouse.duckdb"))
+    warehouse.ensure_tables("main")
+    return warehouse
+
+
+class Row(NamedTuple):
+    """An event as it is loaded, and the identifier that decides whose it is."""
+
+    id: str
+    profile_id: str
+    user_id: str
+    anonymous_id: str
+    demoted_identifiers: str
+    decides: str | None
+
+
+@dataclass
+class Model:
+    """A naive graph: who has an identifier and which profile a profile is part of, as plain dictionaries."""
+
+    workspace: str
+    canonical: dict[str, str] = field(default_factory=dict)
+    owner: dict[str, str] = field(default_factory=dict)
+    events: list[Row] = field(default_factory=list)
+    messages: list[GraphChanged] = field(default_factory=list)
+
+    def create(self, identifiers: Sequence[str]) -> None:
+        """A new profile with those of the identifiers that nobody has."""
+        free = [identifier for identifier in identifiers if identifier not in self.owner]
+        profile = self._new()
+        self._told([profile], taken=[], given=[(identifier, profile) for identifier in free])
+
+    def give(self, profile: str, identifier: str) -> None:
+        """An identifier more for a person, if nobody has it."""
+        if identifier not in self.owner:
+            self._told([], taken=[], given=[(identifier, self.canonical[profile])])
+
+    def merge(self, one: str, other: str) -> None:
+        """Two persons become one; identifiers stay where they were first seen."""
+        into, gone = sorted((self.canonical[one], self.canonical[other]))
+        parts = [profile for profile, canonical in self.canonical.items() if canonical == gone]
+        self.canonical |= dict.fromkeys(parts, into)
+        self._told(parts, taken=[], given=[])
+
+    def undo(self, profile: str) -> None:
+        """A profile stands alone again, with what was first seen on it."""
+        if self.canonical[profile] != profile:
+            self.canonical[profile] = profile
+            self._told([profile], taken=[], given=[])
+
+    def split(self, identifier: str) -> None:
+        """An identifier leaves for a new profile."""
+        if identifier in self.owner:
+            before = self.canonical[self.owner[identifier]]
+            profile = self._new()
+            self._told([profile], taken=[(identifier, before)], given=[(identifier, profile)])
+
+    def happen(self, profile: str, user: str, anonymous: str) -> None:
+        """An event of a person. Identifiers that nobody has are given to it, those of others are left out, as identity does it."""
+        at = self.canonical[profile]
+        self.give(at, user)
+        self.give(at, anonymous)
+        used = [identifier for identifier in (user, anonymous) if self.person(identifier) == at]
+        demoted = json.dumps([kind_of(identifier) for identifier in (user, anonymous) if identifier not in used])
+        self.events.append(Row(f"{self.workspace}-{len(self.events)}", at, user, anonymous, demoted, used[0] if used else None))
+
+    def person(self, identifier: str) -> str:
+        """Whose it is now."""
+        return self.canonical[self.owner[identifier]]
+
+    def expected(self) -> list[list[object]]:
+        """Whose every event is now."""
+        return sorted(
+            [event.id, self.person(event.decides) if event.decides else self.canonical[event.profile_id]] for event in self.events
+        )
+
+    def _new(self) -> str:
+        profile = f"{self.workspace}-p{len(self.canonical):02}"
+        self.canonical[profile] = profile
+        return profile
+
+    def _told(self, parts: Sequence[str], *, taken: Sequence[tuple[str, str]], given: Sequence[tuple[str, str]]) -> None:
+        self.owner |= dict(given)
+        self.messages.append(
+            graph_changed(
+                canonicals=[(profile, self.canonical[profile]) for profile in parts],
+                removed=[(kind_of(identifier), identifier, profile) for identifier, profile in taken],
+                created=[(kind_of(identifier), identifier, profile) for identifier, profile in given],
+                workspace_id=self.workspace,
+            )
+        )
+
+
+def kind_of(identifier: str) -> str:
+    return "user_id" if identifier.startswith("u") else "anonymous_id"
+
+
+IDENTIFIERS = ["u1", "u2", "u3", "n1", "n2", "n3"]
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["create", "give", "merge", "undo", "split", "happen", "happen"]), st.integers(0, 63), st.integers(0, 63)),
+    min_size=8,
+    max_size=40,
+)
+numbers = itertools.count()
+
+
+@settings(max_examples=40, deadline=None, phases=[Phase.explicit, Phase.generate])
+@given(STEPS)
+def test_views_are_the_graph_of_a_plain_model(shared: DuckDbWarehouse, steps: list[tuple[str, int, int]]) -> None:
+    model = Model(f"w{next(numbers)}")
+    model.create(["u1", "n1"])
+    for step, one, other in steps:
+        profiles = list(model.canonical)
+        first, second = profiles[one % len(profiles)], profiles[other % len(profiles)]
+        identifier = IDENTIFIERS[other % 6]
+        match step:
+            case "create":
+                model.create([IDENTIFIERS[one % 6], identifier])
+            case "give":
+                model.give(first, identifier)
+            case "merge":
+                model.merge(first, second)
+            case "undo":
+                model.undo(first)
+            case "split":
+                model.split(identifier)
+            case _:
+                model.happen(first, IDENTIFIERS[other % 3], IDENTIFIERS[3 + other // 3 % 3])
+    load(shared, *model.messages)
+    events = [{"workspace_id": model.workspace, **event._asdict()} for event in model.events]
+    columns = ("id", "workspace_id", "profile_id", "user_id", "anonymous_id", "demoted_identifiers")
+    loaded = pa.RecordBatch.from_pylist([{name: event[name] for name in columns} for event in events])
+    shared.load(Load("ENRICHED", len(events), [TableLoad("main", "tracks", loaded)] if events else [], {}, {}))
+    of = f"where workspace_id = '{model.workspace}' order by 1"
+    assert rows(shared, f"select id, canonical_profile_id from events_by_person {of}") == model.expected()
+    assert rows(shared, f"select id, canonical_profile_id from by_person(tracks) {of}") == model.expected()
+    assert rows(shared, f"select profile_id, canonical_profile_id from profile_merges {of}") == sorted(map(list, model.canonical.items()))
+    people = sorted([identifier, model.person(identifier)] for identifier in model.owner)
+    assert rows(shared, f"select external_id_value, canonical_profile_id from user_identifiers {of}") == people
+
+
+def test_a_file_of_the_previous_layout_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "warehouse.duckdb"
+    with duckdb.connect(str(path)) as old:
+        old.execute(
+            "create table id_graph_updates (workspace_id varchar, profile_id varchar, canonical_profile_id varchar,"
+            " triggering_event_type varchar, triggering_event_id varchar, timestamp timestamptz, graph_seq bigint, loaded_at timestamptz)"
+        )
+        merges = [("a", "b"), ("b", "c"), ("x", "y"), ("c", "d")]
+        for number, (merged, into) in enumerate(merges, 1):
+            old.execute("insert into id_graph_updates values ('w', ?, ?, null, 'm', now(), ?, now())", [merged, into, number])
+        old.execute("create view profiles_canonical as select profile_id, canonical_profile_id from id_graph_updates")
+        old.execute("create table events_by_person (id varchar)")
+        old.execute("insert into events_by_person values ('of an event with that name')")
+        old.execute("create table tracks (id varchar, workspace_id varchar, profile_id varchar, user_id varchar, extra integer)")
+        old.execute("insert into tracks values ('1', 'w', 'a', 'ada', 5), ('2', 'w', 'new', null, 6)")
+        identifiers = "user_id varchar, anonymous_id varchar, profile_id varchar"
+        old.execute(f"create table seen (id varchar, workspace_id varchar, {identifiers}, event_seq bigint)")
+        old.execute("insert into seen values ('1', 'w', 'ada', null, 'a', 1)")
+        old.execute("create schema _cdi")
+        old.execute("create table _cdi.progress (stream varchar, partition integer, sequence bigint, source_sequence bigint)")
+        old.execute("insert into _cdi.progress values ('IDENTITY', 0, 4, 0)")
+    for _ in range(2):
+        warehouse = open_file(Options(path))
+        assert rows(warehouse, "select profile_id, canonical_profile_id from profile_merges order by 1") == [
+            ["a", "d"],
+            ["b", "d"],
+            ["c", "d"],
+            ["d", "d"],
+            ["x", "y"],
+            ["y", "y"],
+        ]
+        assert rows(warehouse, "select count(*) from id_graph_updates") == [[4 + 6]]
+        assert rows(warehouse, "select id, canonical_profile_id from events_by_person order by 1") == [["1", "d"], ["2", "new"]]
+        assert rows(warehouse, "select id from event_events_by_person") == [["of an event with that name"]]
+        assert warehouse.positions == {AT: Position(4, 0)}
+        warehouse.close()
+
+    warehouse = open_file(Options(path))
+    members = [(profile, "e") for profile in ("a", "b", "c", "d")]
+    load(warehouse, graph_changed(canonicals=[("e", "e"), *members], workspace_id="w"))
+    assert rows(warehouse, "select distinct canonical_profile_id from profile_merges order by 1") == [["e"], ["y"]]
+    load(warehouse, graph_changed(removed=[("user_id", "ada", "a")], created=[("user_id", "ada", "f")], workspace_id="w"))
+    assert rows(warehouse, "select id, extra, canonical_profile_id from by_person(tracks) order by 1") == [["1", 5, "f"], ["2", 6, "new"]]
+    assert rows(warehouse, "select id, demoted_identifiers, canonical_profile_id from by_person(seen)") == [["1", None, "f"]]
+    warehouse.close()
