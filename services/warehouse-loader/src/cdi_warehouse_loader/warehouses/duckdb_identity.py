@@ -92,12 +92,17 @@ from ever join latest using (workspace_id, external_id_type, external_id_value)
 left join merged m on m.workspace_id = latest.workspace_id and m.profile_id = latest.profile_id
 where latest.operation = 'CREATED'"""
 
+# The separated identifiers are looked up twice and made once.
+_SEPARATED: Final = """
+with separated as materialized (
+    from {separated_identifiers} where external_id_type in ('user_id', 'anonymous_id')
+)"""
 _PERSON: Final = """
 from {rows} e
-left join {separated_identifiers} u on u.external_id_type = 'user_id' and u.external_id_value = e.user_id
+left join separated u on u.external_id_type = 'user_id' and u.external_id_value = e.user_id
     and u.profile_id = e.profile_id and u.workspace_id = e.workspace_id
     and coalesce(e.demoted_identifiers not like '%"user_id"%', true)
-left join {separated_identifiers} a on a.external_id_type = 'anonymous_id' and a.external_id_value = e.anonymous_id
+left join separated a on a.external_id_type = 'anonymous_id' and a.external_id_value = e.anonymous_id
     and a.profile_id = e.profile_id and a.workspace_id = e.workspace_id
     and coalesce(e.demoted_identifiers not like '%"anonymous_id"%', true)
 left join {merged} m on m.profile_id = e.profile_id and m.workspace_id = e.workspace_id"""
@@ -162,12 +167,13 @@ def views(schema: str) -> Iterable[str]:
     chosen = ", ".join(f"e.{quoted(column)}" for column in shown)
     rows = " union all ".join(_rows(schema, table) for table in OWN_COLUMNS)
     persons = _PERSON.format(rows=f"({rows})", **places)
-    yield f"create or replace view {places[naming.EVENTS_BY_PERSON]} as select {chosen}, {_CANONICAL} {persons}"
+    separated = _SEPARATED.format(**places)
+    yield f"create or replace view {places[naming.EVENTS_BY_PERSON]} as {separated} select {chosen}, {_CANONICAL} {persons}"
     # The name is put together when the macro is used, in this schema, whatever characters it has.
     table = f"query_table('{quoted(schema)}.\"' || table_name || '\"')"
     yield (
         f"create or replace macro {place(schema, naming.BY_PERSON)}(table_name) as table "
-        f"select e.*, {_CANONICAL} {_PERSON.format(rows=table, **places)}"
+        f"{separated} select e.*, {_CANONICAL} {_PERSON.format(rows=table, **places)}"
     )
 
 
