@@ -137,13 +137,15 @@ def kind_of(identifier: str) -> str:
     return "user_id" if identifier.startswith("u") else "anonymous_id"
 
 
-USERS, VISITORS = ("u1", "u2", "u3", "u4"), ("n1", "n2", "n3", "n4")
-STEPS, WEIGHTS = ("create", "give", "merge", "undo", "split", "happen"), (2, 2, 3, 3, 2, 8)
+USERS, VISITORS = tuple(f"u{n}" for n in range(12)), tuple(f"n{n}" for n in range(12))
+STEPS: dict[str, float] = {"create": 3, "give": 1, "merge": 3, "happen": 8}
+SEPARATING: Sequence[dict[str, float]] = ({"undo": 1}, {"split": 0.5}, {"undo": 1, "split": 1}, {"undo": 0.2, "split": 0.2})
+"""How often; rare ones too, so that one separation does not hide another."""
 
 
-def steps_of(model: Model, chance: random.Random, number: int) -> None:
-    """Lets so many things happen to the graph."""
-    for step in chance.choices(STEPS, WEIGHTS, k=number):
+def live(model: Model, chance: random.Random, weights: dict[str, float]) -> None:
+    """Lets things happen to the graph."""
+    for step in chance.choices(list(weights), list(weights.values()), k=60):
         one, other = chance.choices(list(model.canonical), k=2)
         user, visitor = chance.choice(USERS), chance.choice(VISITORS)
         match step:
@@ -158,15 +160,35 @@ def steps_of(model: Model, chance: random.Random, number: int) -> None:
             case "split":
                 model.split(chance.choice((user, visitor)))
             case _:
-                model.happen(one, chance.choice((user, "")), visitor)
+                model.happen(one, chance.choice((user, "", "")), visitor)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(16))
 def test_views_are_the_graph_of_a_plain_model(shared: DuckDbWarehouse, seed: int) -> None:
     model = Model(f"w{seed}")
     model.create(["u1", "n1"])
     model.create(["u2", "n2"])
-    steps_of(model, random.Random(seed), 60)
+    live(model, random.Random(seed), {**STEPS, **SEPARATING[seed % len(SEPARATING)]})
+    agree(shared, model)
+
+
+def test_an_identifier_that_leaves_takes_along_what_it_brought_to_every_profile_on_its_way(shared: DuckDbWarehouse) -> None:
+    model = Model("way")
+    for identifier in ("u0", "u1", "n2"):
+        model.create([identifier])
+    first, second, third = model.canonical
+    model.happen(third, "", "n2")
+    model.merge(second, third)
+    model.happen(second, "", "n2")
+    model.merge(first, second)
+    model.happen(first, "", "n2")
+    model.happen(first, "u1", "n2")
+    model.split("n2")
+    agree(shared, model)
+
+
+def agree(shared: DuckDbWarehouse, model: Model) -> None:
+    """The views say what the model says."""
     load(shared, *model.messages)
     events = [{"workspace_id": model.workspace, **event._asdict()} for event in model.events]
     columns = ("id", "workspace_id", "profile_id", "user_id", "anonymous_id", "demoted_identifiers")

@@ -1,6 +1,6 @@
 """CDI warehouse loader: rows and stream position in one transaction.
 
-Consumes ENRICHED, REJECTED, IDENTITY. Serves ``cdi.warehouse.v1.WarehouseService``. Produces dead letters only.
+Consumes ENRICHED, REJECTED, IDENTITY (``GraphChanged``). Serves ``cdi.warehouse.v1.WarehouseService``. Produces dead letters only.
 Owns one DuckDB file: the tables of the warehouse, and in its schema ``_cdi`` positions, counts, documents and the load log.
 Invariants: one row per message id in each of its tables, whatever crashes; a message is acknowledged after the commit that holds its rows;
 a value that does not fit is kept in ``discards``; one process holds the file, others wait.
