@@ -19,6 +19,7 @@ from google.rpc import code_pb2
 from cdi.consent.v1.consent_service_pb2 import (
     ApplyPurposeRequest,
     CategoryPreference,
+    CheckPurposeRequest,
     ConsentInput,
     EvaluateConsentRequest,
     EvaluatedConsent,
@@ -26,6 +27,8 @@ from cdi.consent.v1.consent_service_pb2 import (
     ListPurposesRequest,
     RecordDecisionsRequest,
     RecordResult,
+    Subject,
+    SubjectSet,
 )
 from cdi.consent.v1.consent_service_pb2_grpc import ConsentServiceStub
 from cdi.consent.v1.purpose_pb2 import DEFAULT_POLICY_ALLOW, DEFAULT_POLICY_REQUIRE, Decision, DecisionsRecorded, Purpose
@@ -172,6 +175,50 @@ async def test_refused_decisions_leave_the_others(consent: ServiceProcess, clien
     assert [result.index for result in results] == list(range(7))
     assert [line.decision_id for line in await ledger(stub)] == [results[5].decision_id, results[6].decision_id]
     assert granted(await evaluate(stub, event())) == [{"advertising", "analytics"}]
+
+
+async def check(stub: ConsentServiceStub, name: str, *people: Mapping[str, str]) -> list[bool]:
+    """Whether a purpose is granted; people as id → type."""
+    sets = [SubjectSet(subjects=[Subject(type=kind, id=one) for one, kind in person.items()]) for person in people]
+    return list((await stub.CheckPurpose(CheckPurposeRequest(workspace_id=Scene.workspace, purpose=name, people=sets))).granted)
+
+
+async def test_people_are_granted_by_all_their_ids(replicas: Any, client: Client) -> None:
+    stub = client(replicas.one)
+    await apply(stub)
+    await record(stub, decision(True), decision(False, subject_id="eve"), decision(False, subject_id="b2", subject_type="anonymous_id"))
+    people = (
+        {"ada": "user_id"},
+        {"ada": "user_id", "b1": "anonymous_id"},
+        {"ada": "user_id", "b1": "anonymous_id", "b2": "anonymous_id"},
+        {"ada": "user_id", "eve": "user_id"},
+        {"b1": "anonymous_id"},
+        {"ada": "email", "a\0": "user_id"},
+        {},
+    )
+    assert await check(stub, "advertising", *people) == [True, True, False, False, False, False, False]
+    assert await check(stub, "analytics", *people) == [True] * 7
+    assert await check(stub, "advertising") == []
+    await record(stub, decision(False, second=1))
+    other = client(replicas.two)
+    await eventually(lambda: knows_purposes(other))
+    assert await check(other, "advertising", people[0]) == [False]
+    assert len(await ledger(stub)) == 2
+
+
+async def test_questions_about_a_purpose_that_break_a_rule(consent: ServiceProcess, client: Client) -> None:
+    stub = client(consent)
+    await apply(stub)
+    many: dict[str, str] = {f"u{number}": "user_id" for number in range(10_001)}
+    for name, people, code in (
+        ("nonsense", [], grpc.StatusCode.NOT_FOUND),
+        ("", [], grpc.StatusCode.INVALID_ARGUMENT),
+        ("advertising", [{}] * 5_001, grpc.StatusCode.INVALID_ARGUMENT),
+        ("advertising", [many], grpc.StatusCode.INVALID_ARGUMENT),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await check(stub, name, *people)
+        assert refused.value.code() is code
 
 
 async def test_a_request_recorded_twice_gives_the_same_ids(consent: ServiceProcess, client: Client) -> None:

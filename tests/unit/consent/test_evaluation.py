@@ -19,7 +19,7 @@ from cdi_consent.domain.decisions import (
     is_news,
     proof_of,
 )
-from cdi_consent.domain.evaluation import Evaluation, Item, earlier_than_batch, evaluate
+from cdi_consent.domain.evaluation import Evaluation, Item, earlier_than_batch, evaluate, is_granted
 from cdi_consent.domain.purposes import Outcome, Purpose, snapshot
 
 WORKSPACE = "acme"
@@ -271,3 +271,16 @@ def test_news_is_what_differs_from_the_standing_or_confirms_it(
             for purpose, answer in answers.items()
         )
         assert is_news(answers, decided, decide_us) == expected
+
+
+def _standing(granted: bool, at: int) -> Standing:
+    return Standing(granted, at, f"d{at}", "form")
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(["advertising", "analytics", "email"]), st.booleans(), max_size=3), max_size=2))
+def test_a_person_is_granted_what_an_event_of_the_same_ids_is(answers: list[dict[str, bool]]) -> None:
+    decided = [{name: _standing(granted, 1) for name, granted in one.items()} for one in answers]
+    subjects = (ADA, BROWSER)[: len(decided)]
+    standings = dict(zip(subjects, decided, strict=True))
+    (outcome,) = evaluate([Item(WORKSPACE, subjects)], PURPOSES, standings, (), NOW_US).outcomes
+    assert {one.name for one in PURPOSES[WORKSPACE].purposes if is_granted(one, decided)} == granted(outcome)

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from cdi.error.v1 import error_pb2
 from cdi_consent.domain.decisions import Decided, Decision, Subject
-from cdi_consent.domain.evaluation import Item, earlier_than_batch, evaluate
+from cdi_consent.domain.evaluation import Item, earlier_than_batch, evaluate, is_granted
 from cdi_consent.domain.purposes import Outcome, Purpose, Purposes, checked, snapshot
 from cdi_consent.domain.recording import Draft, accepted
 from cdi_consent.ports import Clock, Ledger, Position, PurposeStore, Reading
-from cdi_kernel.faults import Fault, Transient
+from cdi_kernel.faults import Fault, NotFound, Transient
 
 RELOAD_SECONDS = 1.0
 """How often a replica looks for purposes that another one was given. With the read itself it keeps the 2 s that the protocol promises."""
@@ -80,6 +81,24 @@ class Consent:
             async with self.ledger.writing({decision.subject for decision in good}) as writing:
                 await writing.record(good)
         return results
+
+    async def check(self, workspace_id: str, name: str, people: Sequence[Sequence[Subject]]) -> list[bool]:
+        """Whether a purpose is granted, for each of some people by all their ids. Records nothing.
+
+        Raises:
+            NotFound: the workspace has no such purpose.
+        """
+        workspace = self.book.current.get(workspace_id)
+        purpose = next((one for one in workspace.purposes if one.name == name), None) if workspace is not None else None
+        if purpose is None:
+            metadata = {"resource": "purpose", "name": name}
+            raise NotFound(error_pb2.ERROR_REASON_NOT_FOUND, "no such purpose", metadata=metadata)
+        subjects = dict.fromkeys([subject for person in people for subject in person])
+        standings: dict[Subject, Decided] = {}
+        if subjects:
+            async with self.ledger.reading() as reading:
+                standings = await reading.standings(subjects)
+        return [is_granted(purpose, [standings[subject] for subject in person if subject in standings]) for person in people]
 
     async def evaluate(self, items: Sequence[Item]) -> list[Outcome]:
         """What each event may be used for, after recording the answers that the events carry.

@@ -23,6 +23,9 @@ from cdi_kernel.faults import InvalidArgument
 MAX_INPUTS: Final = 5_000
 """Events or decisions in one request."""
 
+MAX_SUBJECTS: Final = 10_000
+"""Ids of all people of one ``CheckPurposeRequest``."""
+
 DEFAULT_PAGE: Final = 100
 MAX_PAGE: Final = 1_000
 
@@ -85,6 +88,23 @@ def _around_ids(granted: tuple[str, ...], ids: int, linkable: bool) -> tuple[byt
     all_ids = _BETWEEN_IDS.join([_ANY_ID] * ids).encode()
     start = written.rindex(all_ids)
     return written[:start], written[start + len(all_ids) :]
+
+
+def people_of(request: service_pb2.CheckPurposeRequest) -> list[list[Subject]]:
+    """The ids of each person that can have decided something.
+
+    Raises:
+        InvalidArgument: too many people or ids, or a workspace or purpose that cannot be one.
+    """
+    workspace_id = checked_text(request.workspace_id, "workspace_id")
+    checked_text(request.purpose, "purpose")
+    checked_size(len(request.people), "people")
+    if sum(len(person.subjects) for person in request.people) > MAX_SUBJECTS:
+        raise _invalid("people.subjects", f"must be at most {MAX_SUBJECTS} in all")
+    return [
+        [(workspace_id, one.type, one.id) for one in person.subjects if one.type in SUBJECT_TYPES and can_be_subject(one.id)]
+        for person in request.people
+    ]
 
 
 def draft_of(message: purpose_pb2.Decision) -> Draft:

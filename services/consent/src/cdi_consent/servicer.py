@@ -51,6 +51,10 @@ class ConsentServicer(consent_service_pb2_grpc.ConsentServiceServicer):
         _trace(sampled, started_ns)
         return response
 
+    async def CheckPurpose(self, request: service_pb2.CheckPurposeRequest, context: Context) -> service_pb2.CheckPurposeResponse:
+        people = convert.people_of(request)
+        return service_pb2.CheckPurposeResponse(granted=await self._consent.check(request.workspace_id, request.purpose, people))
+
     async def ListDecisions(self, request: service_pb2.ListDecisionsRequest, context: Context) -> service_pb2.ListDecisionsResponse:
         size, before = convert.page_size(request.page_size), convert.position_of_token(request.page_token)
         found = await self._consent.list_decisions(convert.subject_of(request), before, size + 1)

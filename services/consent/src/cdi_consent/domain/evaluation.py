@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias
 import msgspec
 
 from cdi_consent.domain.decisions import UNDECIDED, Decided, Decision, Standing, Standings, Subject, decision_id, is_news
-from cdi_consent.domain.purposes import WITHOUT_PURPOSES, Outcome, Purposes, WorkspacePurposes
+from cdi_consent.domain.purposes import WITHOUT_PURPOSES, Outcome, Purpose, Purposes, WorkspacePurposes
 
 Preferences: TypeAlias = tuple[tuple[str, bool], ...]
 """The answers that an event carries, as (category, granted)."""
@@ -171,6 +171,22 @@ def _judge(workspace: WorkspacePurposes, found: Iterable[Decided]) -> Outcome:
         elif purpose.required_for_linking:
             linkable = False
     return Outcome(tuple(granted), tuple(rests_on), linkable)
+
+
+def is_granted(purpose: Purpose, found: Iterable[Decided]) -> bool:
+    """Whether a person may be addressed for a purpose: a denial of any of the ids counts, then a grant, then the default.
+
+    Args:
+        purpose: the purpose.
+        found: what each of the person's ids has decided; those that have decided nothing may be left out.
+    """
+    granted = purpose.allowed_by_default
+    for decided in found:
+        if (standing := decided.get(purpose.name)) is not None:
+            if not standing.granted:
+                return False
+            granted = True
+    return granted
 
 
 def _without_subject(workspace: WorkspacePurposes, answers: Mapping[str, bool]) -> Outcome:

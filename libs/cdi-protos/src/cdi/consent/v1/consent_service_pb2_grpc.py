@@ -55,6 +55,11 @@ class ConsentServiceStub:
                 request_serializer=cdi_dot_consent_dot_v1_dot_consent__service__pb2.EvaluateConsentRequest.SerializeToString,
                 response_deserializer=cdi_dot_consent_dot_v1_dot_consent__service__pb2.EvaluateConsentResponse.FromString,
                 _registered_method=True)
+        self.CheckPurpose = channel.unary_unary(
+                '/cdi.consent.v1.ConsentService/CheckPurpose',
+                request_serializer=cdi_dot_consent_dot_v1_dot_consent__service__pb2.CheckPurposeRequest.SerializeToString,
+                response_deserializer=cdi_dot_consent_dot_v1_dot_consent__service__pb2.CheckPurposeResponse.FromString,
+                _registered_method=True)
         self.ListDecisions = channel.unary_unary(
                 '/cdi.consent.v1.ConsentService/ListDecisions',
                 request_serializer=cdi_dot_consent_dot_v1_dot_consent__service__pb2.ListDecisionsRequest.SerializeToString,
@@ -94,6 +99,13 @@ class ConsentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckPurpose(self, request, context):
+        """Whether a purpose is granted, for each of some people. Records nothing. Errors: NOT_FOUND (there is no such purpose).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListDecisions(self, request, context):
         """The ledger of one subject, newest first.
         """
@@ -123,6 +135,11 @@ def add_ConsentServiceServicer_to_server(servicer, server):
                     servicer.EvaluateConsent,
                     request_deserializer=cdi_dot_consent_dot_v1_dot_consent__service__pb2.EvaluateConsentRequest.FromString,
                     response_serializer=cdi_dot_consent_dot_v1_dot_consent__service__pb2.EvaluateConsentResponse.SerializeToString,
+            ),
+            'CheckPurpose': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckPurpose,
+                    request_deserializer=cdi_dot_consent_dot_v1_dot_consent__service__pb2.CheckPurposeRequest.FromString,
+                    response_serializer=cdi_dot_consent_dot_v1_dot_consent__service__pb2.CheckPurposeResponse.SerializeToString,
             ),
             'ListDecisions': grpc.unary_unary_rpc_method_handler(
                     servicer.ListDecisions,
@@ -239,6 +256,33 @@ class ConsentService:
             '/cdi.consent.v1.ConsentService/EvaluateConsent',
             cdi_dot_consent_dot_v1_dot_consent__service__pb2.EvaluateConsentRequest.SerializeToString,
             cdi_dot_consent_dot_v1_dot_consent__service__pb2.EvaluateConsentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckPurpose(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cdi.consent.v1.ConsentService/CheckPurpose',
+            cdi_dot_consent_dot_v1_dot_consent__service__pb2.CheckPurposeRequest.SerializeToString,
+            cdi_dot_consent_dot_v1_dot_consent__service__pb2.CheckPurposeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,8 @@ class ConsentServiceStub:
     """Writes decisions into the ledger, one result each. A decision older than the one in force is kept and changes nothing."""
     EvaluateConsent: _grpc.UnaryUnaryMultiCallable[_consent_service_pb2.EvaluateConsentRequest, _consent_service_pb2.EvaluateConsentResponse]
     """What each event of a batch may be used for. Answers that the events carry are recorded first, in order. Doing it again gives the same."""
+    CheckPurpose: _grpc.UnaryUnaryMultiCallable[_consent_service_pb2.CheckPurposeRequest, _consent_service_pb2.CheckPurposeResponse]
+    """Whether a purpose is granted, for each of some people. Records nothing. Errors: NOT_FOUND (there is no such purpose)."""
     ListDecisions: _grpc.UnaryUnaryMultiCallable[_consent_service_pb2.ListDecisionsRequest, _consent_service_pb2.ListDecisionsResponse]
     """The ledger of one subject, newest first."""
 
@@ -57,6 +59,8 @@ class ConsentServiceAsyncStub(ConsentServiceStub):
     """Writes decisions into the ledger, one result each. A decision older than the one in force is kept and changes nothing."""
     EvaluateConsent: _aio.UnaryUnaryMultiCallable[_consent_service_pb2.EvaluateConsentRequest, _consent_service_pb2.EvaluateConsentResponse]  # type: ignore[assignment]
     """What each event of a batch may be used for. Answers that the events carry are recorded first, in order. Doing it again gives the same."""
+    CheckPurpose: _aio.UnaryUnaryMultiCallable[_consent_service_pb2.CheckPurposeRequest, _consent_service_pb2.CheckPurposeResponse]  # type: ignore[assignment]
+    """Whether a purpose is granted, for each of some people. Records nothing. Errors: NOT_FOUND (there is no such purpose)."""
     ListDecisions: _aio.UnaryUnaryMultiCallable[_consent_service_pb2.ListDecisionsRequest, _consent_service_pb2.ListDecisionsResponse]  # type: ignore[assignment]
     """The ledger of one subject, newest first."""
 
@@ -94,6 +98,14 @@ class ConsentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_consent_service_pb2.EvaluateConsentResponse, _abc.Awaitable[_consent_service_pb2.EvaluateConsentResponse]]:
         """What each event of a batch may be used for. Answers that the events carry are recorded first, in order. Doing it again gives the same."""
+
+    @_abc_1.abstractmethod
+    def CheckPurpose(
+        self,
+        request: _consent_service_pb2.CheckPurposeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_consent_service_pb2.CheckPurposeResponse, _abc.Awaitable[_consent_service_pb2.CheckPurposeResponse]]:
+        """Whether a purpose is granted, for each of some people. Records nothing. Errors: NOT_FOUND (there is no such purpose)."""
 
     @_abc_1.abstractmethod
     def ListDecisions(

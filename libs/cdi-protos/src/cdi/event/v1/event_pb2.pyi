@@ -411,12 +411,17 @@ class IdentityResult(_message.Message):
     CREATED_FIELD_NUMBER: _builtins.int
     MERGED_PROFILE_IDS_FIELD_NUMBER: _builtins.int
     FALLBACK_FIELD_NUMBER: _builtins.int
+    TRAITS_FIELD_NUMBER: _builtins.int
     profile_id: _builtins.str
     """The canonical profile at the time of resolution. For an event that may not be linked: a deterministic fallback id."""
     created: _builtins.bool
     """The event made this profile."""
     fallback: _builtins.bool
     """The id was derived from the identifiers alone, without the graph."""
+    traits: _builtins.bytes
+    """JSON object of the profile's traits and aggregates that the identity rules choose for events, as of the moment of resolution; empty when
+    they choose none.
+    """
     @_builtins.property
     def merged_profile_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Profiles that this event merged into `profile_id`."""
@@ -428,10 +433,11 @@ class IdentityResult(_message.Message):
         created: _builtins.bool = ...,
         merged_profile_ids: _abc.Iterable[_builtins.str] | None = ...,
         fallback: _builtins.bool = ...,
+        traits: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "fallback", b"fallback", "merged_profile_ids", b"merged_profile_ids", "profile_id", b"profile_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "fallback", b"fallback", "merged_profile_ids", b"merged_profile_ids", "profile_id", b"profile_id", "traits", b"traits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,23 +25,25 @@ _sym_db = _symbol_database.Default()
 from cdi.identity.v1 import profile_pb2 as cdi_dot_identity_dot_v1_dot_profile__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'cdi/identity/v1/audiences_service.proto\x12\x0f\x63\x64i.identity.v1\x1a\x1d\x63\x64i/identity/v1/profile.proto\"?\n\x0eTraitCondition\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x10\n\x08\x61t_least\x18\x03 \x01(\x08\"\xce\x01\n\x15\x45xportAudienceRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x13\n\x0bprofile_ids\x18\x02 \x03(\t\x12\x33\n\nconditions\x18\x03 \x03(\x0b\x32\x1f.cdi.identity.v1.TraitCondition\x12+\n\x06scheme\x18\x04 \x01(\x0e\x32\x1b.cdi.identity.v1.HashScheme\x12\x0f\n\x07purpose\x18\x05 \x01(\t\x12\x17\n\x0f\x64\x65\x66\x61ult_country\x18\x06 \x01(\t\"O\n\x0cHashedPerson\x12\x12\n\nprofile_id\x18\x01 \x01(\t\x12+\n\x06hashes\x18\x02 \x03(\x0b\x32\x1b.cdi.identity.v1.Identifier\"m\n\x16\x45xportAudienceResponse\x12-\n\x06people\x18\x01 \x03(\x0b\x32\x1d.cdi.identity.v1.HashedPerson\x12\x10\n\x08withheld\x18\x02 \x01(\x04\x12\x12\n\nunhashable\x18\x03 \x01(\x04*q\n\nHashScheme\x12\x1b\n\x17HASH_SCHEME_UNSPECIFIED\x10\x00\x12\x14\n\x10HASH_SCHEME_META\x10\x01\x12\x16\n\x12HASH_SCHEME_GOOGLE\x10\x02\x12\x18\n\x14HASH_SCHEME_LIVERAMP\x10\x03\x32w\n\x10\x41udiencesService\x12\x63\n\x0e\x45xportAudience\x12&.cdi.identity.v1.ExportAudienceRequest\x1a\'.cdi.identity.v1.ExportAudienceResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'cdi/identity/v1/audiences_service.proto\x12\x0f\x63\x64i.identity.v1\x1a\x1d\x63\x64i/identity/v1/profile.proto\"D\n\x0eTraitCondition\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\x05value\x18\x02 \x01(\tB\x03\x80\x01\x01\x12\x10\n\x08\x61t_least\x18\x03 \x01(\x08\"\xce\x01\n\x15\x45xportAudienceRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x13\n\x0bprofile_ids\x18\x02 \x03(\t\x12\x33\n\nconditions\x18\x03 \x03(\x0b\x32\x1f.cdi.identity.v1.TraitCondition\x12+\n\x06scheme\x18\x04 \x01(\x0e\x32\x1b.cdi.identity.v1.HashScheme\x12\x0f\n\x07purpose\x18\x05 \x01(\t\x12\x17\n\x0f\x64\x65\x66\x61ult_country\x18\x06 \x01(\t\"O\n\x0cHashedPerson\x12\x12\n\nprofile_id\x18\x01 \x01(\t\x12+\n\x06hashes\x18\x02 \x03(\x0b\x32\x1b.cdi.identity.v1.Identifier\"m\n\x16\x45xportAudienceResponse\x12-\n\x06people\x18\x01 \x03(\x0b\x32\x1d.cdi.identity.v1.HashedPerson\x12\x10\n\x08withheld\x18\x02 \x01(\x04\x12\x12\n\nunhashable\x18\x03 \x01(\x04*q\n\nHashScheme\x12\x1b\n\x17HASH_SCHEME_UNSPECIFIED\x10\x00\x12\x14\n\x10HASH_SCHEME_META\x10\x01\x12\x16\n\x12HASH_SCHEME_GOOGLE\x10\x02\x12\x18\n\x14HASH_SCHEME_LIVERAMP\x10\x03\x32w\n\x10\x41udiencesService\x12\x63\n\x0e\x45xportAudience\x12&.cdi.identity.v1.ExportAudienceRequest\x1a\'.cdi.identity.v1.ExportAudienceResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'cdi.identity.v1.audiences_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_HASHSCHEME']._serialized_start=557
-  _globals['_HASHSCHEME']._serialized_end=670
+  _globals['_TRAITCONDITION'].fields_by_name['value']._loaded_options = None
+  _globals['_TRAITCONDITION'].fields_by_name['value']._serialized_options = b'\200\001\001'
+  _globals['_HASHSCHEME']._serialized_start=562
+  _globals['_HASHSCHEME']._serialized_end=675
   _globals['_TRAITCONDITION']._serialized_start=91
-  _globals['_TRAITCONDITION']._serialized_end=154
-  _globals['_EXPORTAUDIENCEREQUEST']._serialized_start=157
-  _globals['_EXPORTAUDIENCEREQUEST']._serialized_end=363
-  _globals['_HASHEDPERSON']._serialized_start=365
-  _globals['_HASHEDPERSON']._serialized_end=444
-  _globals['_EXPORTAUDIENCERESPONSE']._serialized_start=446
-  _globals['_EXPORTAUDIENCERESPONSE']._serialized_end=555
-  _globals['_AUDIENCESSERVICE']._serialized_start=672
-  _globals['_AUDIENCESSERVICE']._serialized_end=791
+  _globals['_TRAITCONDITION']._serialized_end=159
+  _globals['_EXPORTAUDIENCEREQUEST']._serialized_start=162
+  _globals['_EXPORTAUDIENCEREQUEST']._serialized_end=368
+  _globals['_HASHEDPERSON']._serialized_start=370
+  _globals['_HASHEDPERSON']._serialized_end=449
+  _globals['_EXPORTAUDIENCERESPONSE']._serialized_start=451
+  _globals['_EXPORTAUDIENCERESPONSE']._serialized_end=560
+  _globals['_AUDIENCESSERVICE']._serialized_start=677
+  _globals['_AUDIENCESSERVICE']._serialized_end=796
 # @@protoc_insertion_point(module_scope)

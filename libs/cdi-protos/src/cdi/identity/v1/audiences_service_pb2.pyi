@@ -29,23 +29,31 @@ class _HashSchemeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HashScheme
     HASH_SCHEME_UNSPECIFIED: _HashScheme.ValueType  # 0
     """Refused."""
     HASH_SCHEME_META: _HashScheme.ValueType  # 1
-    """Meta's: e-mail trimmed and in lower case; phone as digits with country code, no leading zeros or plus sign."""
+    """Meta's: e-mail trimmed and in lower case; phone as digits with country code, without leading zeros and plus sign. SHA-256."""
     HASH_SCHEME_GOOGLE: _HashScheme.ValueType  # 2
-    """Google's: e-mail trimmed and in lower case, without dots before gmail.com and googlemail.com; phone in E.164 with the plus sign."""
+    """Google's: e-mail without any white space and in lower case, at gmail.com and googlemail.com also without dots and without "+" and what
+    follows it before the "@"; phone in E.164 with the plus sign. SHA-256.
+    """
     HASH_SCHEME_LIVERAMP: _HashScheme.ValueType  # 3
-    """LiveRamp's: e-mail trimmed and in lower case; phone as ten digits without country code (US)."""
+    """LiveRamp's: e-mail without any white space and in lower case, SHA-256; phone as ten digits without country code, SHA-1, which is the only
+    digest of a phone number that LiveRamp takes. Phone numbers outside the North American plan (country code 1) are left out.
+    """
 
 class HashScheme(_HashScheme, metaclass=_HashSchemeEnumTypeWrapper):
-    """Whose normalization."""
+    """Whose normalization. What cannot be normalized is left out."""
 
 HASH_SCHEME_UNSPECIFIED: HashScheme.ValueType  # 0
 """Refused."""
 HASH_SCHEME_META: HashScheme.ValueType  # 1
-"""Meta's: e-mail trimmed and in lower case; phone as digits with country code, no leading zeros or plus sign."""
+"""Meta's: e-mail trimmed and in lower case; phone as digits with country code, without leading zeros and plus sign. SHA-256."""
 HASH_SCHEME_GOOGLE: HashScheme.ValueType  # 2
-"""Google's: e-mail trimmed and in lower case, without dots before gmail.com and googlemail.com; phone in E.164 with the plus sign."""
+"""Google's: e-mail without any white space and in lower case, at gmail.com and googlemail.com also without dots and without "+" and what
+follows it before the "@"; phone in E.164 with the plus sign. SHA-256.
+"""
 HASH_SCHEME_LIVERAMP: HashScheme.ValueType  # 3
-"""LiveRamp's: e-mail trimmed and in lower case; phone as ten digits without country code (US)."""
+"""LiveRamp's: e-mail without any white space and in lower case, SHA-256; phone as ten digits without country code, SHA-1, which is the only
+digest of a phone number that LiveRamp takes. Phone numbers outside the North American plan (country code 1) are left out.
+"""
 Global___HashScheme: _TypeAlias = HashScheme  # noqa: Y015
 
 @_typing.final
@@ -60,9 +68,9 @@ class TraitCondition(_message.Message):
     name: _builtins.str
     """Name of a trait or computed trait."""
     value: _builtins.str
-    """JSON text of the value that it has to have; empty: any."""
+    """JSON text of the value that it has to have; empty: any but null."""
     at_least: _builtins.bool
-    """With a number: at least so much, in the place of equality."""
+    """The value is a number: at least so much, in the place of equality."""
     def __init__(
         self,
         *,
@@ -100,11 +108,11 @@ class ExportAudienceRequest(_message.Message):
     """Country of phone numbers without country code, ISO 3166-1 alpha-2; empty: such numbers are left out."""
     @_builtins.property
     def profile_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only these profiles, by any of their ids; none: all that fulfil the conditions."""
+        """Only these profiles, by any of their ids, at most 10,000; none: all. Ids that nobody has are ignored."""
 
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___TraitCondition]:
-        """All of them have to hold."""
+        """All of them have to hold, at most 20."""
 
     def __init__(
         self,
@@ -136,7 +144,7 @@ class HashedPerson(_message.Message):
     """The profile."""
     @_builtins.property
     def hashes(self) -> _containers.RepeatedCompositeFieldContainer[_profile_pb2.Identifier]:
-        """Lower-case hexadecimal SHA-256, by type ("email", "phone")."""
+        """Lower-case hexadecimal digests by type: "email_sha256", "phone_sha256" or "phone_sha1"; each of the person's addresses and numbers once."""
 
     def __init__(
         self,
@@ -162,9 +170,9 @@ class ExportAudienceResponse(_message.Message):
     WITHHELD_FIELD_NUMBER: _builtins.int
     UNHASHABLE_FIELD_NUMBER: _builtins.int
     withheld: _builtins.int
-    """On the last answer: people left out because their consent does not allow it."""
+    """On the last answer: people left out although they could be hashed, because their consent does not allow it."""
     unhashable: _builtins.int
-    """On the last answer: people without an e-mail address or phone number that can be normalized."""
+    """On the last answer: people without an e-mail address or phone number that can be normalized; consent is not asked about them."""
     @_builtins.property
     def people(self) -> _containers.RepeatedCompositeFieldContainer[Global___HashedPerson]:
         """People whose consent allows it and who have at least one identifier that can be normalized."""

@@ -47,8 +47,9 @@ class AudiencesServiceServicer:
     """
 
     def ExportAudience(self, request, context):
-        """The people of an audience whose consent allows it, each as the SHA-256 of their normalized identifiers. In pages of one stream.
-        Errors: INVALID_ARGUMENT, UNAVAILABLE when consent cannot be asked.
+        """The people of an audience whose consent allows it, each as the digests of their normalized identifiers, in pages of one stream. Consent
+        is asked page by page, so a withdrawal during a long export counts for the people that are still to come.
+        Errors: INVALID_ARGUMENT, NOT_FOUND (there is no such purpose), UNAVAILABLE when consent cannot be asked.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

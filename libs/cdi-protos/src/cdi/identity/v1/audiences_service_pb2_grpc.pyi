@@ -34,8 +34,9 @@ class AudiencesServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AudiencesServiceAsyncStub: ...
     ExportAudience: _grpc.UnaryStreamMultiCallable[_audiences_service_pb2.ExportAudienceRequest, _audiences_service_pb2.ExportAudienceResponse]
-    """The people of an audience whose consent allows it, each as the SHA-256 of their normalized identifiers. In pages of one stream.
-    Errors: INVALID_ARGUMENT, UNAVAILABLE when consent cannot be asked.
+    """The people of an audience whose consent allows it, each as the digests of their normalized identifiers, in pages of one stream. Consent
+    is asked page by page, so a withdrawal during a long export counts for the people that are still to come.
+    Errors: INVALID_ARGUMENT, NOT_FOUND (there is no such purpose), UNAVAILABLE when consent cannot be asked.
     """
 
 @_typing.type_check_only
@@ -44,8 +45,9 @@ class AudiencesServiceAsyncStub(AudiencesServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ExportAudience: _aio.UnaryStreamMultiCallable[_audiences_service_pb2.ExportAudienceRequest, _audiences_service_pb2.ExportAudienceResponse]  # type: ignore[assignment]
-    """The people of an audience whose consent allows it, each as the SHA-256 of their normalized identifiers. In pages of one stream.
-    Errors: INVALID_ARGUMENT, UNAVAILABLE when consent cannot be asked.
+    """The people of an audience whose consent allows it, each as the digests of their normalized identifiers, in pages of one stream. Consent
+    is asked page by page, so a withdrawal during a long export counts for the people that are still to come.
+    Errors: INVALID_ARGUMENT, NOT_FOUND (there is no such purpose), UNAVAILABLE when consent cannot be asked.
     """
 
 class AudiencesServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -57,8 +59,9 @@ class AudiencesServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audiences_service_pb2.ExportAudienceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_audiences_service_pb2.ExportAudienceResponse], _abc.AsyncIterator[_audiences_service_pb2.ExportAudienceResponse]]:
-        """The people of an audience whose consent allows it, each as the SHA-256 of their normalized identifiers. In pages of one stream.
-        Errors: INVALID_ARGUMENT, UNAVAILABLE when consent cannot be asked.
+        """The people of an audience whose consent allows it, each as the digests of their normalized identifiers, in pages of one stream. Consent
+        is asked page by page, so a withdrawal during a long export counts for the people that are still to come.
+        Errors: INVALID_ARGUMENT, NOT_FOUND (there is no such purpose), UNAVAILABLE when consent cannot be asked.
         """
 
 def add_AudiencesServiceServicer_to_server(servicer: AudiencesServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
