@@ -1,6 +1,6 @@
 """CDI identity: the identity graph, resolved in batches.
 
-Serves: cdi.identity.v1.IdentityService (resolve, read, rules, merge, split, explain).
+Serves: cdi.identity.v1.IdentityService (resolve, read, rules, merge, split, explain), AudiencesService (asks consent).
 Produces: stream IDENTITY, subject cdi.identity.changed (GraphChanged), through an outbox.
 Owns: profiles, identifiers, traits, rules, decisions, the log of merges, separations.
 Invariants: an identifier has one profile; changes of a workspace happen one after the other, whatever the number of replicas; a batch

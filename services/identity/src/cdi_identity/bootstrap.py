@@ -7,11 +7,15 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from cdi_identity.application import Identities
+from cdi_identity.clients import ConsentClient
+from cdi_identity.onboarding import Audiences
 from cdi_identity.operating import Operations
 from cdi_identity.ruling import RuleBook, Ruling
+from cdi_identity.servicer import audiences as audiences_servicer
 from cdi_identity.servicer.identity import registration
 from cdi_identity.settings import Settings
 from cdi_identity.store.graph import PostgresGraph, indexed_only
+from cdi_identity.store.people import PostgresPeople
 from cdi_runtime import bus, rpc
 from cdi_runtime.service import ServiceContext
 from cdi_runtime.store import Database, OutboxRelay
@@ -32,7 +36,13 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
         graph = PostgresGraph(database)
         identities = Identities(graph, RuleBook(), now_us, relay.wake)
         served = registration(identities, Ruling(graph, now_us), Operations(graph, now_us, relay.wake))
-        await stack.enter_async_context(rpc.serve(context, settings.grpc_address, served))
+        consent = None
+        if settings.consent_target:
+            # No part of readiness: resolving does not need it.
+            consent = ConsentClient(await stack.enter_async_context(rpc.channel(settings.consent_target)))
+        audiences = Audiences(PostgresPeople(database), consent)
+        registrations = (served, audiences_servicer.registration(audiences))
+        await stack.enter_async_context(rpc.serve(context, settings.grpc_address, *registrations))
         yield
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
+from cdi_identity.domain.audiences import Condition
 from cdi_identity.domain.changes import Changes
 from cdi_identity.domain.decisions import Decision
 from cdi_identity.domain.graph import Profile
@@ -140,4 +141,49 @@ class GraphStore(Protocol):
 
     async def decision_of_message(self, workspace_id: str, message_id: str) -> Decision | None:
         """The last decision that was recorded for an event or a request."""
+        ...
+
+
+Asked: TypeAlias = Sequence[tuple[str, str]]
+"""Type (``user_id``, ``anonymous_id``) and value of the ids by which consent knows a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A person who may be exported.
+
+    Attributes:
+        profile_id: the canonical id.
+        contacts: addresses and numbers by type (``domain.audiences.contacts``).
+        subjects: see ``Asked``.
+    """
+
+    profile_id: str
+    contacts: Mapping[str, Sequence[str]]
+    subjects: Asked
+
+
+class PeopleStore(Protocol):
+    """The people of the graph. Raises a ``Transient`` fault when the store does not answer."""
+
+    def pages(
+        self, workspace_id: str, profile_ids: Sequence[str] | None, conditions: Sequence[Condition]
+    ) -> AsyncIterator[list[Candidate]]:
+        """Everybody who fulfils the conditions, in pages of bounded size, some of them empty; each page as of one moment.
+
+        Who is merged between two pages may come under both ids or under neither.
+
+        Args:
+            workspace_id: the workspace.
+            profile_ids: UUIDs, also of merged profiles; ``None``: everybody.
+            conditions: all of them have to hold.
+        """
+        ...
+
+
+class PurposeChecker(Protocol):
+    """The consent service. Raises ``Unavailable`` when it does not answer, ``NotFound`` when it knows no such purpose."""
+
+    async def granted(self, workspace_id: str, purpose: str, people: Sequence[Asked]) -> list[bool]:
+        """Whether the purpose is granted, for each person."""
         ...

@@ -28,7 +28,7 @@ SPECS: Final[Mapping[str, ServiceSpec]] = {
     spec.name: spec
     for spec in (
         ServiceSpec("consent", "cdi_consent"),
-        ServiceSpec("identity", "cdi_identity"),
+        ServiceSpec("identity", "cdi_identity", {"CDI_CONSENT_TARGET": "consent"}),
         ServiceSpec("warehouse-loader", None),
         ServiceSpec("collector", "cdi_collector", settings={"CDI_HTTP_ADDRESS": "127.0.0.1:0"}),
         ServiceSpec(
