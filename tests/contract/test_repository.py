@@ -57,7 +57,7 @@ def test_every_package_names_its_licence(project: Path) -> None:
 def test_every_command_is_documented() -> None:
     text = (ROOT / "docs" / "cli.md").read_text()
     commands = set(get_command(app).commands)  # type: ignore[attr-defined]
-    assert commands == {"up", "demo", "apply", "send", "tail", "explain", "trace", "audit", "query", "dead-letters", "doctor"}
+    assert commands == {"up", "demo", "apply", "send", "tail", "explain", "trace", "audit", "query", "audience", "dead-letters", "doctor"}
     assert {name for name in commands if f"| `{name}" not in text} == set()
 
 

@@ -1,5 +1,6 @@
 """The `cdi` command as a person uses it: `up` in one process, the other commands beside it."""
 
+import hashlib
 import json
 import os
 import signal
@@ -137,6 +138,34 @@ def test_a_destination_that_came_later_balances(cdi: Cdi, tmp_path: Path) -> Non
     (tmp_path / "later.yaml").write_text(later)
     cdi("apply", "-f", str(tmp_path / "later.yaml"))
     assert "destination:later" in cdi("audit", "--wait")
+
+
+def test_an_audience_is_exported_as_digests_of_who_agreed(cdi: Cdi, tmp_path: Path) -> None:
+    def identify(name: str, agrees: bool) -> str:
+        consent = {"consent": {"categoryPreferences": {"advertising": agrees}}}
+        traits = {"email": f"{name}@Example.com", "phone": "650 555 1212", "plan": "pro"}
+        return json.dumps({"type": "identify", "userId": name, "messageId": f"i-{name}", "traits": traits, "context": consent})
+
+    cdi("send", "--file", "-", given=identify("grace", True) + "\n" + identify("mallory", False) + "\n")
+    choose = ("audience", "export", "--purpose", "advertising", "--where", "plan=pro", "--country", "us")
+    address = hashlib.sha256(b"grace@example.com").hexdigest()
+
+    def exported() -> subprocess.CompletedProcess[str]:
+        result = cdi.run(*choose, "--scheme", "google", "--json")
+        assert "1 people exported, 1 withheld by consent, 0 without" in result.stderr
+        return result
+
+    (line,) = eventually_sync(exported, within=15).stdout.splitlines()
+    person = json.loads(line)
+    assert person["email_sha256"] == [address]
+    assert person["phone_sha256"] == [hashlib.sha256(b"+16505551212").hexdigest()]
+    file = tmp_path / "audience.csv"
+    cdi(*choose, "--scheme", "liveramp", "--profile", person["profile_id"], "--output", str(file))
+    number = hashlib.sha1(b"6505551212", usedforsecurity=False).hexdigest()
+    assert file.read_text() == f"profile_id,email_sha256,phone_sha1\n{person['profile_id']},{address},{number}\n"
+    refused = cdi.run("audience", "export", "--purpose", "nonsense", "--scheme", "meta", "--output", str(tmp_path / "none.csv"))
+    assert (refused.returncode, "no such purpose" in refused.stderr) == (1, True)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["audience.csv"]
 
 
 def test_what_cannot_be_done_is_told_in_one_line(cdi: Cdi, tmp_path: Path) -> None:

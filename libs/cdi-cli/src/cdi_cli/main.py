@@ -7,6 +7,7 @@ from typing import Final
 import typer
 
 from cdi_cli.commands.applying import apply
+from cdi_cli.commands.audiences import audience
 from cdi_cli.commands.auditing import audit
 from cdi_cli.commands.dead import dead_letters
 from cdi_cli.commands.demo import demo
@@ -30,3 +31,4 @@ def begin() -> None:
 
 for command in (up, demo, apply, send, tail, explain, trace, audit, query, dead_letters, doctor):
     app.command()(command)
+app.add_typer(audience, name="audience")

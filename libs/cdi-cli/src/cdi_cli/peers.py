@@ -11,6 +11,7 @@ import grpc
 from cdi.collector.v1.collector_service_pb2_grpc import SourcesServiceStub
 from cdi.consent.v1.consent_service_pb2_grpc import ConsentServiceStub
 from cdi.enrichment.v1.enrichment_service_pb2_grpc import EnrichmentServiceStub
+from cdi.identity.v1.audiences_service_pb2_grpc import AudiencesServiceStub
 from cdi.router.v1.router_service_pb2_grpc import RouterServiceStub
 from cdi.warehouse.v1.warehouse_service_pb2_grpc import WarehouseServiceStub
 from cdi_cli.suite import Endpoints
@@ -20,6 +21,7 @@ if TYPE_CHECKING:  # mypy-protobuf declares them, the generated modules do not h
     from cdi.collector.v1.collector_service_pb2_grpc import SourcesServiceAsyncStub
     from cdi.consent.v1.consent_service_pb2_grpc import ConsentServiceAsyncStub
     from cdi.enrichment.v1.enrichment_service_pb2_grpc import EnrichmentServiceAsyncStub
+    from cdi.identity.v1.audiences_service_pb2_grpc import AudiencesServiceAsyncStub
     from cdi.router.v1.router_service_pb2_grpc import RouterServiceAsyncStub
     from cdi.warehouse.v1.warehouse_service_pb2_grpc import WarehouseServiceAsyncStub
 
@@ -49,6 +51,10 @@ class Peers:
     async def consent(self) -> ConsentServiceAsyncStub:
         """Purposes and the ledger."""
         return ConsentServiceStub(await self._channel("consent"))
+
+    async def audiences(self) -> AudiencesServiceAsyncStub:
+        """Exports of people."""
+        return AudiencesServiceStub(await self._channel("identity"))
 
     async def router(self) -> RouterServiceAsyncStub:
         """Destinations and deliveries."""

@@ -47,7 +47,8 @@ DRAIN_ORDER: Final[tuple[tuple[str, ...], ...]] = (
     ("collector",),
     ("enrichment",),
     ("router", "warehouse-loader"),
-    ("consent", "identity"),
+    ("identity",),
+    ("consent",),
 )
 """Who lets events in stops first; who is called stops last. The services of one step drain side by side."""
 

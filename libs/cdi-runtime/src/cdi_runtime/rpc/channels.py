@@ -68,6 +68,17 @@ async def call(
         raise fault_of_error(error, peer=peer) from error
 
 
+async def stream(
+    method: grpc.aio.UnaryStreamMultiCallable[Request, Response], request: Request, *, timeout: float, peer: str = "peer"
+) -> AsyncIterator[Response]:
+    """The answers of a call that gives several, as they come. Arguments and faults as for ``call``; the time is that of the whole call."""
+    try:
+        async for response in method(request, timeout=timeout):
+            yield response
+    except grpc.aio.AioRpcError as error:
+        raise fault_of_error(error, peer=peer) from error
+
+
 class _ClientInterceptor(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
     """A CLIENT span when there is a recorded parent, its ``traceparent`` for the server, and the duration metric."""
 
