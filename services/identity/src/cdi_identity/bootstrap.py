@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from cdi_identity.application import Identities
-from cdi_identity.clients import ConsentClient
+from cdi_identity.clients.consent import ConsentClient
 from cdi_identity.onboarding import Audiences
 from cdi_identity.operating import Operations
 from cdi_identity.ruling import RuleBook, Ruling

@@ -72,7 +72,7 @@ class Condition:
 
     @property
     def marker(self) -> bytes:
-        """What the document of every profile with this trait contains (``traits.to_document``): others need not be read."""
+        """What a document with this trait contains (``traits.to_document``): people without it need not be read."""
         return msgspec.json.encode(self.name) + b":["
 
     def holds(self, known: Traits) -> bool:
@@ -105,9 +105,11 @@ def _same(one: Any, other: Any) -> bool:
     return ((is_number(one) and is_number(other)) or type(one) is type(other)) and bool(one == other)
 
 
-def selected(document: bytes, conditions: Iterable[Condition]) -> Traits | None:
-    """The traits of a stored document if all conditions hold for it."""
-    known = traits.from_document(document)
+def selected(documents: Iterable[bytes], conditions: Iterable[Condition]) -> Traits | None:
+    """The traits of a person, the newest of the stored documents, if all conditions hold for them."""
+    known: Traits = {}
+    for document in documents:
+        traits.learn(known, traits.from_document(document))
     return known if all(condition.holds(known) for condition in conditions) else None
 
 

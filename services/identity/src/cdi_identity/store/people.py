@@ -27,15 +27,22 @@ _LAST: Final = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 
 _END_OF_PAGE: Final = "SELECT profile_id::text FROM profiles WHERE profile_id > $1::uuid ORDER BY profile_id OFFSET $2 LIMIT 1"
 
+# A person's traits are those of all profiles that are part of it.
 _PEOPLE: Final = """
-SELECT p.profile_id::text, p.traits, (
+SELECT p.profile_id::text, d.documents, (
     SELECT array_agg(ARRAY[i.type, i.value] ORDER BY i.type, i.value)
     FROM identifiers i WHERE i.profile_id = p.profile_id AND i.type = ANY($2::text[])
 )
-FROM profiles p
-WHERE p.workspace_id = $1 AND p.canonical_profile_id IS NULL
-    AND NOT EXISTS (SELECT FROM unnest($3::bytea[]) AS needed WHERE position(needed IN p.traits) = 0)
-    AND {}
+FROM profiles p, LATERAL (
+    SELECT CASE WHEN p.merges = 0 THEN ARRAY[p.traits] ELSE ARRAY[p.traits] || ARRAY(
+        SELECT m.traits FROM profiles m WHERE m.canonical_profile_id = p.profile_id ORDER BY m.ordinal
+    ) END AS documents
+) d
+WHERE p.workspace_id = $1 AND p.canonical_profile_id IS NULL AND {}
+    AND NOT EXISTS (
+        SELECT FROM unnest($3::bytea[]) AS needed
+        WHERE NOT EXISTS (SELECT FROM unnest(d.documents) AS document WHERE position(needed IN document) > 0)
+    )
 ORDER BY p.profile_id
 """
 _OF_RANGE: Final = _PEOPLE.format("p.profile_id > $4::uuid AND p.profile_id <= $5::uuid")
@@ -82,8 +89,8 @@ class PostgresPeople:
         page: list[Candidate] = []
         async with self._database.transaction() as connection:
             async for row in raw(connection).cursor(statement, workspace_id, types, needed, *arguments, prefetch=PREFETCHED):
-                profile_id, document, pairs = row
-                known = selected(document, conditions)
+                profile_id, documents, pairs = row
+                known = selected(documents, conditions)
                 if known is not None:
                     identifiers = [(kind, value) for kind, value in pairs or ()]
                     subjects = [pair for pair in identifiers if pair[0] in SUBJECT_TYPES]
