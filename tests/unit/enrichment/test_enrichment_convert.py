@@ -50,13 +50,17 @@ def test_what_identity_left_out_does_not_go_into_the_event() -> None:
         created=st.booleans(),
         merged_profile_ids=st.lists(st.text(max_size=40), max_size=2),
         demoted_identifiers=st.lists(st.builds(Identifier, type=st.text(max_size=9), value=st.text(max_size=9)), max_size=2),
+        chosen_traits=st.binary(max_size=5_000),
     )
 )
 def test_an_event_keeps_the_profile_whatever_else_the_answer_says(resolved: ResolvedIdentity) -> None:
     passage = Passage(track(), Place(1, 0), 0)
     convert.set_identity(passage, resolved.SerializeToString())
     assert written(passage).identity == IdentityResult(
-        profile_id=resolved.profile_id, created=resolved.created, merged_profile_ids=resolved.merged_profile_ids
+        profile_id=resolved.profile_id,
+        created=resolved.created,
+        merged_profile_ids=resolved.merged_profile_ids,
+        traits=resolved.chosen_traits,
     )
 
 

@@ -83,9 +83,11 @@ def test_the_whole_event() -> None:
     )
     event.properties = b'{"total": 1.50, "big": 12345678901234567890}'
     event.identity.profile_id = "p"
+    event.identity.traits = b'{"lifetime_value": 9.50}'
     text = event_json(event)
     # The client's bytes, not our reading of them.
     assert b'"properties":{"total": 1.50, "big": 12345678901234567890}' in text
+    assert b'"profileTraits":{"lifetime_value": 9.50}' in text
     assert json.loads(text) == {
         "messageId": "m",
         "type": "track",
@@ -103,6 +105,7 @@ def test_the_whole_event() -> None:
         "workspaceId": "acme",
         "consent": {"grantedPurposes": ["ads"], "decisionIds": []},
         "enrichments": {"geo": {"country": "DE"}, "userAgent": {"browser": "Firefox", "osVersion": "10"}},
+        "profileTraits": {"lifetime_value": 9.5},
     }
 
 

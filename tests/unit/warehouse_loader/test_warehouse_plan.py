@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cdi.event.v1.event_pb2 import Event, EventBatch
+from cdi.event.v1.event_pb2 import Event, EventBatch, IdentityResult
 from cdi_kernel.faults import Rejected
 from cdi_testing import builders
 from cdi_warehouse_loader.domain.batches import Batch, fresh
@@ -132,6 +132,38 @@ def test_context_conflicts_name_every_event_that_had_the_value() -> None:
     schema.load(builders.page(context={"zoom": 1}))
     schema.load(*(builders.page(message_id=f"m{n}", context={"zoom": "far"}) for n in range(2)))
     assert {(found[0], found[3]) for found in schema.discards()} == {("m0", "far"), ("m1", "far")}
+
+
+def resolved(message_id: str, traits: bytes, **fields: Any) -> Event:
+    """A page whose person has chosen traits."""
+    return builders.page(message_id=message_id, identity=IdentityResult(profile_id="p", traits=traits), **fields)
+
+
+def test_the_persons_chosen_traits_are_columns_from_the_first_value_on() -> None:
+    schema = Schema()
+    schema.load(builders.page(message_id="m0", identity=IdentityResult(profile_id="p")))
+    assert not [name for name in schema.columns["pages"] if name.startswith("context_profile")]
+    rich = b'{"ordersToDate":3,"lifetime_value":9.5,"tags":["a"],"address":{"city":"Rome"}}'
+    schema.load(resolved("m1", rich), resolved("m2", b'{"ordersToDate":4}'), resolved("m3", b""), builders.track("Seen", message_id="m4"))
+    found = {row["id"]: shown(row, "profile_id", "context_profile_orders_to_date") for row in schema.rows["pages"]}
+    assert found == {
+        name: {"profile_id": "p", "context_profile_orders_to_date": orders} for name, orders in zip(found, (None, 3, 4, None), strict=True)
+    }
+    row = schema.rows["pages"][1]
+    names = ("context_profile_lifetime_value", "context_profile_tags", "context_profile_address_city")
+    assert shown(row, *names) == dict(zip(names, (9.5, '["a"]', "Rome"), strict=True))
+    assert "context_profile_orders_to_date" not in schema.columns["seen"]
+
+
+def test_a_clients_own_profile_in_the_context_gives_way_and_is_kept() -> None:
+    schema = Schema()
+    own = {"profile": {"orders": 99, "theme": "dark"}, "ip": "::1"}
+    schema.load(resolved("m1", b'{"orders":3}', context=own), resolved("m2", b"", context=own))
+    first, second = schema.rows["pages"]
+    names = ("context_profile_orders", "context_profile_theme", "context_ip")
+    assert shown(first, *names) == dict(zip(names, (3, "dark", "::1"), strict=True))
+    assert shown(second, *names) == dict(zip(names, (99, "dark", "::1"), strict=True))
+    assert schema.discards() == [("m1", "pages", "context_profile_orders", "99", "name_collision")]
 
 
 def test_more_columns_than_a_table_may_have_go_to_unmapped() -> None:

@@ -122,8 +122,10 @@ def set_identity(passage: Passage, resolved: bytes) -> None:
 
 
 def _kept(resolved: bytes) -> bytes:
-    """A ``ResolvedIdentity`` without the identifiers that identity left out."""
+    """A ``ResolvedIdentity`` without the identifiers that identity left out. The traits that it chose stay."""
     result = identity_service_pb2.ResolvedIdentity.FromString(resolved)
+    if not result.demoted_identifiers:
+        return resolved
     result.ClearField("demoted_identifiers")
     return result.SerializeToString()
 

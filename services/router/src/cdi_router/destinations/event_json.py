@@ -1,7 +1,8 @@
 """The JSON object that destinations get for an event.
 
 Names follow the protocol of the SDKs, so that a receiver that knows their webhooks knows this one. ``properties``, ``traits``, ``context``
-and ``integrations`` are the client's own bytes, spliced in without being decoded. Members without a value are left out.
+and ``integrations`` are the client's own bytes and ``profileTraits`` are what identity chose, all spliced in without being decoded.
+Members without a value are left out.
 """
 
 from __future__ import annotations
@@ -55,12 +56,14 @@ class _Event(msgspec.Struct, omit_defaults=True, rename="camel"):
     schema: str = ""
     consent: _Consent | None = None
     enrichments: msgspec.Raw | None = None
+    profile_traits: msgspec.Raw | None = None
 
 
 def event_json(event: Event) -> bytes:
     """The object as JSON bytes. Total: what cannot be written is left out."""
     kind = event.type
     track = kind in _NAMED_EVENT
+    identity = event.identity
     return _encoder.encode(
         _Event(
             event.message_id,
@@ -72,7 +75,7 @@ def event_json(event: Event) -> bytes:
             event.anonymous_id,
             event.group_id,
             event.previous_id,
-            event.identity.profile_id,
+            identity.profile_id,
             _moment(event.event_time) if event.HasField("event_time") else None,
             _moment(event.original_time) if event.HasField("original_time") else None,
             _moment(event.sent_time) if event.HasField("sent_time") else None,
@@ -86,6 +89,7 @@ def event_json(event: Event) -> bytes:
             event.schema_uri,
             _consent(event.consent) if event.HasField("consent") else None,
             _enrichments(event.enrichments.SerializeToString()) if event.HasField("enrichments") else None,
+            _raw(identity.traits),
         )
     )
 

@@ -12,12 +12,16 @@ from typing import Any, Final
 
 import msgspec
 
+from cdi_warehouse_loader.domain.batch_columns import distinct
 from cdi_warehouse_loader.domain.flatten import Flat, by_shape, flatten
 from cdi_warehouse_loader.domain.layout import CONTEXT_NAMES
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _object = msgspec.json.Decoder(dict[str, Any]).decode
 _value = msgspec.json.Decoder().decode
+
+_PROFILE: Final = "profile\0"
+"""The member that holds the profile: gives the columns of a member ``profile`` and is the name of none that a client sends in earnest."""
 
 _ABSENT: Final = 0
 """Place of the value that stands for none."""
@@ -36,19 +40,24 @@ class ContextPart:
     row_of: list[int]
 
 
-def read_contexts(contexts: Sequence[bytes]) -> Sequence[ContextPart]:
+def read_contexts(contexts: Sequence[bytes], profiles: Sequence[bytes] = ()) -> Sequence[ContextPart]:
     """Reads the contexts of a batch; no column is in two parts.
 
     Args:
         contexts: per event, a JSON object as the client sent it; no bytes are no members.
+        profiles: per event, a JSON object of the traits that identity chose, for the columns ``context_profile_…``; none at all: nowhere.
 
     Raises:
         msgspec.DecodeError: one is not a JSON object.
     """
     parts = _by_member(contexts)
+    if profiles:
+        parts.append(_whole([(profile, b"") for profile in profiles]))
     names = [name for part in parts for name in part.flat.columns]
+    if len(set(names)) == len(names):
+        return parts
     # Two members of one column: which of them stays is a matter of the whole context.
-    return parts if len(set(names)) == len(names) else [_whole(contexts)]
+    return [_whole(list(zip(profiles or [b""] * len(contexts), contexts, strict=True)))]
 
 
 def _by_member(contexts: Sequence[bytes]) -> list[ContextPart]:
@@ -71,9 +80,14 @@ def _by_member(contexts: Sequence[bytes]) -> list[ContextPart]:
     return [_part([{}, *({key: _value(value)} for value in list(known)[1:])], place_of[key]) for key, known in places.items()]
 
 
-def _whole(contexts: Sequence[bytes]) -> ContextPart:
-    places = {context: place for place, context in enumerate(dict.fromkeys(contexts))}
-    return _part([_object(context) if context else {} for context in places], list(map(places.__getitem__, contexts)))
+def _whole(events: Sequence[tuple[bytes, bytes]]) -> ContextPart:
+    """Profile and context of each event together; of a column that both have, the profile's value stays."""
+    places, place_of = distinct(events)
+    objects: list[dict[str, Any]] = []
+    for profile, context in places:
+        members = {_PROFILE: _object(profile)} if profile else {}
+        objects.append(members | _object(context) if context else members)
+    return _part(objects, place_of)
 
 
 def _part(objects: Sequence[dict[str, Any]], place_of: list[int]) -> ContextPart:

@@ -82,6 +82,7 @@ def event_columns(items: Sequence[Item], now_us: int) -> EventColumns:
     happened = microseconds([event.event_time for event in events])
     purposes = _purposes([event.consent for event in events])
     names = [event.name or event.schema_uri for event in events]
+    profile_ids, profile_traits = _profiles([event.identity for event in events])
     loaded = Coded(pa.array([now_us], ARROW[_TIME]), [0] * len(events))
     shared: BatchColumns = {
         "id": Each([event.message_id for event in events], _TEXT),
@@ -89,7 +90,7 @@ def event_columns(items: Sequence[Item], now_us: int) -> EventColumns:
         "source_id": coded([event.source_id for event in events], _none_if_empty),
         "user_id": _optional([event.user_id for event in events], "", _TEXT),
         "anonymous_id": _optional([event.anonymous_id for event in events], "", _TEXT),
-        "profile_id": _optional(_profile_ids([event.identity for event in events]), "", _TEXT),
+        "profile_id": _optional(profile_ids, "", _TEXT),
         "original_timestamp": _optional(microseconds([event.original_time for event in events]), 0, _TIME),
         "sent_at": _optional(microseconds([event.sent_time for event in events]), 0, _TIME),
         "received_at": _optional(received, 0, _TIME),
@@ -108,7 +109,7 @@ def event_columns(items: Sequence[Item], now_us: int) -> EventColumns:
         received,
         [happened[i] or received[i] for i in range(len(events))],
         shared,
-        read_contexts([event.context for event in events]),
+        read_contexts([event.context for event in events], profile_traits),
         {"event": coded(names, _event_column), "event_text": coded(names, _none_if_empty)},
         enrichment_columns([event.enrichments for event in events]),
     )
@@ -126,11 +127,13 @@ def _purposes(results: Sequence[bytes]) -> list[Purposes]:
     return list(map(granted.__getitem__, place_of))
 
 
-def _profile_ids(results: Sequence[bytes]) -> list[str]:
-    """The profiles, of serialized ``IdentityResult``."""
+def _profiles(results: Sequence[bytes]) -> tuple[list[str], list[bytes]]:
+    """The profiles, of serialized ``IdentityResult``, and the traits that came with them; no list of traits when no event has any."""
     wholes, place_of = distinct(results)
-    profiles = [event_pb2.IdentityResult.FromString(whole).profile_id for whole in wholes]
-    return list(map(profiles.__getitem__, place_of))
+    parsed = [event_pb2.IdentityResult.FromString(whole) for whole in wholes]
+    ids = [one.profile_id for one in parsed]
+    traits = [one.traits for one in parsed]
+    return list(map(ids.__getitem__, place_of)), list(map(traits.__getitem__, place_of)) if any(traits) else []
 
 
 def _none_if_empty(text: str) -> str | None:
