@@ -1,6 +1,7 @@
 """Batches over gRPC: split where they are too large, one result per input, in order."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import pytest
@@ -8,16 +9,21 @@ import pytest
 from cdi.consent.v1.consent_service_pb2 import ConsentInput, EvaluateConsentRequest, EvaluateConsentResponse, EvaluatedConsent
 from cdi.consent.v1.consent_service_pb2_grpc import ConsentServiceServicer, add_ConsentServiceServicer_to_server
 from cdi.identity.v1.identity_service_pb2 import (
+    GetIdentityRulesRequest,
+    GetIdentityRulesResponse,
     IdentityInput,
     ResolvedIdentity,
     ResolveIdentitiesRequest,
     ResolveIdentitiesResponse,
 )
 from cdi.identity.v1.identity_service_pb2_grpc import IdentityServiceServicer, add_IdentityServiceServicer_to_server
+from cdi.identity.v1.rules_pb2 import IdentifierRule, IdentityRules
 from cdi_enrichment import clients
+from cdi_enrichment.application import IdentifierPlaces
 from cdi_enrichment.clients import ConsentClient, IdentityClient
-from cdi_kernel.faults import Internal
+from cdi_kernel.faults import Internal, Unavailable
 from cdi_runtime import rpc
+from cdi_testing.builders import track
 
 
 class Consent(ConsentServiceServicer):
@@ -34,6 +40,8 @@ class Identity(IdentityServiceServicer):
 
     def __init__(self) -> None:
         self.batches: list[int] = []
+        self.rules: dict[str, IdentityRules] = {}
+        self.away = False
 
     async def ResolveIdentities(  # type: ignore[override]
         self, request: ResolveIdentitiesRequest, context: object
@@ -41,6 +49,13 @@ class Identity(IdentityServiceServicer):
         self.batches.append(len(request.inputs))
         known = [given.message_id for given in request.inputs if given.message_id != "lost"]
         return ResolveIdentitiesResponse(identities=[ResolvedIdentity(profile_id=name) for name in known])
+
+    async def GetIdentityRules(  # type: ignore[override]
+        self, request: GetIdentityRulesRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> GetIdentityRulesResponse:
+        if self.away:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+        return GetIdentityRulesResponse(rules=self.rules.get(request.workspace_id))
 
 
 @pytest.fixture
@@ -90,3 +105,25 @@ async def test_nothing_is_asked_about_nothing(channel: grpc.aio.Channel, identit
 async def test_a_missing_result_is_never_taken_for_another_event_s(channel: grpc.aio.Channel) -> None:
     with pytest.raises(Internal):
         await IdentityClient(channel).resolve(asked("a", "lost", "c"))
+
+
+async def test_the_places_of_identifiers_follow_the_rules_and_outlive_identity(channel: grpc.aio.Channel, identity: Identity) -> None:
+    places = IdentifierPlaces(IdentityClient(channel))
+    identity.away = True
+    with pytest.raises(Unavailable):
+        await places.of({"acme"})
+    identity.away = False
+    identity.rules["acme"] = IdentityRules(version=1, identifiers=[IdentifierRule(type="phone", paths=["traits.phone"])])
+    event = track(user_id="u", traits={"phone": "+49", "card": "c"})
+    assert list((await places.of({"acme", "plain"}))["acme"].identifiers(event)) == [("phone", "+49")]
+    identity.rules["acme"] = IdentityRules(version=2, identifiers=[IdentifierRule(type="card", paths=["traits.card"])])
+    assert list((await places.of({"acme"}))["acme"].identifiers(event)) == [("phone", "+49")]
+    await places.reload()
+    identity.away = True
+    with pytest.raises(Unavailable):
+        await places.reload()
+    assert list((await places.of({"acme", "plain"}))["acme"].identifiers(event)) == [("card", "c")]
+    identity.away = False
+    del identity.rules["acme"]
+    await places.reload()
+    assert await places.of({"acme"}) == {}

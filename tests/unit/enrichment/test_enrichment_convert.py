@@ -7,9 +7,11 @@ from cdi.consent.v1.consent_service_pb2 import ConsentInput, EvaluateConsentRequ
 from cdi.event.v1.event_pb2 import ConsentResult, Event, IdentityResult
 from cdi.identity.v1.identity_service_pb2 import IdentityInput, ResolvedIdentity, ResolveIdentitiesRequest
 from cdi.identity.v1.profile_pb2 import Identifier
+from cdi.identity.v1.rules_pb2 import IdentifierRule
 from cdi_enrichment import convert
 from cdi_enrichment.domain.claims import Place
 from cdi_enrichment.domain.passage import Passage
+from cdi_enrichment.domain.places import places_of
 from cdi_enrichment.domain.tracking_plan import PlanSnapshot
 from cdi_testing.builders import identify, track
 
@@ -94,7 +96,10 @@ def test_requests_carry_what_the_event_says() -> None:
     (known,) = ResolveIdentitiesRequest.FromString(b"".join(convert.identity_inputs([passage]))).inputs
     assert [identifier.type for identifier in known.identifiers] == ["user_id", "email", "anonymous_id"]
     assert (known.message_id, known.workspace_id, known.event_time) == (event.message_id, event.workspace_id, event.event_time)
-    assert (known.traits, known.traceparent) == (event.traits, "00-1-2-01")
+    assert (known.traits, known.traceparent, known.event_type) == (event.traits, "00-1-2-01", "identify")
+    places = {event.workspace_id: places_of([IdentifierRule(type="mail", paths=["traits.email"])])}
+    (known,) = ResolveIdentitiesRequest.FromString(b"".join(convert.identity_inputs([passage], places))).inputs
+    assert [identifier.type for identifier in known.identifiers] == ["user_id", "email", "anonymous_id", "mail"]
 
 
 def test_the_time_is_told_only_with_answers() -> None:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from cdi.enrichment.v1 import tracking_plan_pb2
 from cdi.error.v1 import error_pb2
 from cdi.event.v1 import outcome_pb2
+from cdi.identity.v1 import rules_pb2
 from cdi_enrichment.domain.claims import claim_key
+from cdi_enrichment.domain.places import Places, places_of
 from cdi_enrichment.domain.tracking_plan import CompiledPlan, PlanSnapshot, compile_plan
-from cdi_enrichment.ports import Claims, Plans, Progress, SeenEvent
-from cdi_kernel.faults import InvalidArgument, NotFound, Transient
+from cdi_enrichment.ports import Claims, Plans, Progress, RulesReader, SeenEvent
+from cdi_kernel.faults import Fault, InvalidArgument, NotFound, Transient
 from cdi_runtime.telemetry import logger
 
 RELOAD_SECONDS: Final = 1.0
 """How often the store is asked whether plans changed; a change is in force everywhere within 2 s."""
+
+RULES_SECONDS: Final = 3.0
+"""How often identity is asked whether its rules changed."""
 
 MAX_NAME_LENGTH: Final = 200
 
@@ -77,6 +82,53 @@ class TrackingPlans:
             except Transient as fault:
                 # Batches wait for the same database, so none is checked against an old plan for long.
                 _log.warning("plans.reload_waits", reason=fault.reason_name)
+
+
+class IdentifierPlaces:
+    """Where the workspaces' identity rules find identifiers: a snapshot that follows identity within seconds.
+
+    A workspace is asked about when its first event comes; until identity has answered, its events wait. Later a change is seen in the
+    background, and while identity is away the last answer stays.
+    """
+
+    def __init__(self, reader: RulesReader) -> None:
+        self._reader = reader
+        self._known: dict[str, rules_pb2.IdentityRules] = {}
+        self._snapshot: Mapping[str, Places] = {}
+
+    async def of(self, workspace_ids: Collection[str]) -> Mapping[str, Places]:
+        """The places of these workspaces, and perhaps of others; those that have none beside the standard ones are missing.
+
+        Raises:
+            Transient: identity does not answer about a workspace that was never asked about.
+        """
+        for workspace_id in workspace_ids:
+            if workspace_id not in self._known:
+                await self._read(workspace_id)
+        return self._snapshot
+
+    async def reload(self) -> None:
+        """Asks again about every known workspace."""
+        for workspace_id in list(self._known):
+            await self._read(workspace_id)
+
+    async def follow(self) -> None:
+        """Keeps the snapshot up to date until cancelled."""
+        while True:
+            await asyncio.sleep(RULES_SECONDS)
+            try:
+                await self.reload()
+            except Fault as fault:
+                _log.warning("identity_rules.reload_waits", reason=fault.reason_name)
+
+    async def _read(self, workspace_id: str) -> None:
+        rules = await self._reader.rules(workspace_id)
+        if self._known.get(workspace_id) == rules:
+            return
+        self._known[workspace_id] = rules
+        places = places_of(rules.identifiers)
+        others = {name: known for name, known in self._snapshot.items() if name != workspace_id}
+        self._snapshot = others | {workspace_id: places} if places else others
 
 
 class Questions:

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import Final
 
 from cdi.event.v1 import event_pb2
-from cdi_enrichment.application import Questions, TrackingPlans
+from cdi_enrichment.application import IdentifierPlaces, Questions, TrackingPlans
 from cdi_enrichment.clients import ConsentClient, IdentityClient
 from cdi_enrichment.consumer import Consumer, Outside
 from cdi_enrichment.enrichers import Enrichers, ReferenceFiles
@@ -53,7 +53,9 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
         await stack.enter_async_context(rpc.serve(context, settings.grpc_address, registration(plans, Questions(claims, progress))))
 
         enrichers = Enrichers(ReferenceFiles(settings.geo_database), disabled=settings.disabled_enrichers)
-        outside = Outside(claims, progress, consent, identity, connection)
+        places = IdentifierPlaces(identity)
+        await stack.enter_async_context(context.background(places.follow(), "identity-rules"))
+        outside = Outside(claims, progress, consent, identity, places, connection)
         consumer = Consumer(outside, plans, enrichers, version("cdi-enrichment"))
         reader = await stack.enter_async_context(bus.reading(connection, _reader_spec(settings), consumer.handle, context))
         context.readiness.add("reader", reader.ready)

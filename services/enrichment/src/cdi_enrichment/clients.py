@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
@@ -11,10 +11,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cdi.consent.v1 import consent_service_pb2
 from cdi.error.v1 import error_pb2
-from cdi.identity.v1 import identity_service_pb2
+from cdi.identity.v1 import identity_service_pb2, rules_pb2
+from cdi.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
 from cdi_enrichment.domain import wire
 from cdi_kernel.faults import Internal, Unavailable
 from cdi_runtime.rpc import call
+
+if TYPE_CHECKING:  # mypy-protobuf declares it, the generated module does not have it
+    from cdi.identity.v1.identity_service_pb2_grpc import IdentityServiceAsyncStub
 
 DEADLINE_SECONDS: Final = 5.0
 """Until a call is given up and the batch is tried again."""
@@ -51,11 +55,17 @@ class IdentityClient:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         method = identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"].methods_by_name["ResolveIdentities"]
         self._resolve = _Batches(channel, method, _resolved, "identity")
+        self._stub: IdentityServiceAsyncStub = IdentityServiceStub(channel)
         self._health = _Health(channel, "identity")
 
     async def resolve(self, inputs: Sequence[bytes]) -> Sequence[bytes]:
         """The profile of each event, in order, serialized. Raises ``Unavailable`` while identity is away."""
         return await self._resolve.ask(inputs)
+
+    async def rules(self, workspace_id: str) -> rules_pb2.IdentityRules:
+        """The rules of a workspace. Raises ``Unavailable`` while identity is away."""
+        request = identity_service_pb2.GetIdentityRulesRequest(workspace_id=workspace_id)
+        return (await call(self._stub.GetIdentityRules, request, timeout=DEADLINE_SECONDS, peer="identity")).rules
 
     async def ping(self) -> None:
         """Returns while identity serves; raises a ``Fault`` otherwise."""

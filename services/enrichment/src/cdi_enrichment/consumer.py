@@ -17,7 +17,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from cdi.event.v1 import event_pb2, outcome_pb2
 from cdi_enrichment import convert
-from cdi_enrichment.application import TrackingPlans
+from cdi_enrichment.application import IdentifierPlaces, TrackingPlans
 from cdi_enrichment.domain import wire
 from cdi_enrichment.domain.claims import Place, is_duplicate, wanted_claims
 from cdi_enrichment.domain.passage import Passage
@@ -42,6 +42,7 @@ class Outside:
     progress: Progress
     consent: ConsentEvaluator
     identity: IdentityResolver
+    places: IdentifierPlaces
     bus: Publisher
 
 
@@ -107,7 +108,8 @@ class Consumer:
 
     async def _resolve_identities(self, passages: Sequence[Passage]) -> None:
         linkable = [passage for passage in passages if passage.linkable]
-        results = await self._outside.identity.resolve(convert.identity_inputs(linkable))
+        places = await self._outside.places.of({passage.workspace_id for passage in linkable})
+        results = await self._outside.identity.resolve(convert.identity_inputs(linkable, places))
         for passage, result in zip(linkable, results, strict=True):
             convert.set_identity(passage, result)
         for passage in passages:

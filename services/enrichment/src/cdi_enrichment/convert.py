@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Final
 
@@ -16,6 +16,7 @@ from cdi_enrichment.domain import wire
 from cdi_enrichment.domain.context import Answers
 from cdi_enrichment.domain.identifiers import identifiers_of, traits_of
 from cdi_enrichment.domain.passage import Passage
+from cdi_enrichment.domain.places import Places
 from cdi_enrichment.ports import SeenEvent
 from cdi_kernel.faults import InvalidArgument
 from cdi_kernel.ids import fallback_profile_id
@@ -25,6 +26,8 @@ MAX_PAGE: Final = 1_000
 
 _REMEMBERED: Final = 256
 """Few values, because clients choose how long they are; traffic repeats a handful."""
+
+NO_PLACES: Final[Mapping[str, Places]] = {}
 
 # Heads alone where the collector, or ``identifiers_of``, keeps the length within their table.
 # Identity's input has the same numbers for the workspace and the message; a test holds it.
@@ -46,6 +49,12 @@ _event_identity = wire.field(event_pb2.Event, "identity")
 _identifier_type = wire.field(profile_pb2.Identifier, "type")
 _value = wire.heads(profile_pb2.Identifier, "value")
 _external = wire.field(event_pb2.Event, "external_ids")
+_event_type = wire.field(identity_service_pb2.IdentityInput, "event_type")
+_EVENT_TYPES: Final = {
+    value: _event_type(name.removeprefix("EVENT_TYPE_").lower().encode()) if value else b"" for name, value in event_pb2.EventType.items()
+}
+"""The field ``event_type`` by the event's own."""
+
 _PROFILE_ID_TAG: Final = wire.heads(identity_service_pb2.ResolvedIdentity, "profile_id")[0][0]
 
 
@@ -78,14 +87,20 @@ def _preferences(answers: Answers) -> bytes:
     return consent_service_pb2.ConsentInput(preferences=preferences).SerializeToString()
 
 
-def identity_inputs(passages: Iterable[Passage]) -> list[bytes]:
-    """The identifiers and traits of each event, as fields of the request."""
+def identity_inputs(passages: Iterable[Passage], places: Mapping[str, Places] = NO_PLACES) -> list[bytes]:
+    """The identifiers and traits of each event, as fields of the request.
+
+    Args:
+        passages: the events.
+        places: by workspace, where its events carry identifiers beside the standard places; most have none.
+    """
     inputs: list[bytes] = []
     for passage in passages:
         event, subject = passage.event, passage.subject
         encoded = passage.message_id.encode()
-        parts = [_workspace(passage.workspace_id), _message[len(encoded)], encoded]
-        for kind, value in identifiers_of(event, subject.context, subject.email, subject.external):
+        parts = [_workspace(passage.workspace_id), _message[len(encoded)], encoded, _EVENT_TYPES.get(event.type, b"")]
+        own = places.get(passage.workspace_id) if places else None
+        for kind, value in identifiers_of(event, subject.context, subject.email, subject.external, own):
             encoded = value.encode()
             parts.append(_identifier(_type(kind) + _value[len(encoded)] + encoded))
         if traits := traits_of(event):

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 from cdi.consent.v1 import consent_service_pb2
 from cdi.enrichment.v1 import tracking_plan_pb2
 from cdi.event.v1 import outcome_pb2
+from cdi.identity.v1 import rules_pb2
 from cdi_enrichment.domain.claims import Place
 from cdi_runtime.bus import Outgoing, PubAck
 
@@ -114,6 +115,14 @@ class IdentityResolver(Protocol):
 
     async def resolve(self, inputs: Sequence[bytes]) -> Sequence[bytes]:
         """One serialized ``ResolvedIdentity`` per input, in order; an input is a serialized field of ``ResolveIdentitiesRequest``."""
+        ...
+
+
+class RulesReader(Protocol):
+    """The identity service's rules. Raises a retryable ``Fault`` while it is away."""
+
+    async def rules(self, workspace_id: str) -> rules_pb2.IdentityRules:
+        """The rules of a workspace, or the defaults."""
         ...
 
 

@@ -27,7 +27,8 @@ _BY_CODE: dict[str, type[Fault]] = {
     "RESOURCE_EXHAUSTED": faults.RateLimited,
     "INTERNAL": faults.Internal,
 }
-_TRANSIENT = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "CANCELLED"})
+# UNIMPLEMENTED: the peer is older than its caller, as in the middle of an upgrade.
+_TRANSIENT = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "CANCELLED", "UNIMPLEMENTED"})
 
 
 def status_of(fault: Fault) -> status_pb2.Status:

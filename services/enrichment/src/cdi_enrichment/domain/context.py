@@ -68,10 +68,29 @@ class Device(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     token: str | None = None
 
 
-class Contact(msgspec.Struct, frozen=True, gc=False):
-    """An object that may hold a person's e-mail address: traits or properties."""
+class Contact(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """An object that may hold a person's e-mail address: traits or properties; in ``context.traits`` also Segment's cross-domain id."""
 
     email: str | None = None
+    cross_domain_id: str | None = None
+
+
+class GoogleAnalytics(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """``context.integrations["Google Analytics"]``."""
+
+    client_id: str | None = None
+
+
+class Integrations(msgspec.Struct, frozen=True, gc=False):
+    """``context.integrations``."""
+
+    google_analytics: GoogleAnalytics | None = msgspec.field(name="Google Analytics", default=None)
+
+
+class Braze(msgspec.Struct, frozen=True, gc=False):
+    """``context.Braze``."""
+
+    braze_id: str | None = None
 
 
 class EventContext(msgspec.Struct, frozen=True, gc=False, rename="camel"):
@@ -85,6 +104,8 @@ class EventContext(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     external_ids: list[ExternalIdentifier] | None = None
     device: Device | None = None
     traits: Contact | None = None
+    integrations: Integrations | None = None
+    braze: Braze | None = msgspec.field(name="Braze", default=None)
 
 
 class _ContextTraits(msgspec.Struct, frozen=True):

@@ -1,8 +1,14 @@
 """The identifiers that an event brings for the identity graph.
 
-Source: reference algorithm of identity resolution, step 1. Differences: ``group_id`` names an account and is never an identifier
-of a person, since it would join all members of the account; the traits of a group event are the account's; an alias's previous id
-counts as an ``anonymous_id``, because two user ids of one profile would break the limit that protects from false merges.
+Source: Segment's table of default identifiers (Unify, external ids): ``user_id``, ``email``, ``anonymous_id``; ``ios.id``, ``ios.idfa``,
+``ios.push_token`` and the same of Android from ``context.device``; ``ga_client_id`` from
+``context.integrations["Google Analytics"].clientId``; ``braze_id`` from ``context.Braze.braze_id``; ``cross_domain_id`` from
+``context.traits.crossDomainId``, where analytics.js puts it; custom ones from ``context.externalIds`` and, by the workspace's rules, from
+any member of traits, properties and context (``places``).
+
+Differences: ``group_id`` names an account, so it would join all of the account's members: it is taken only in a workspace whose rules have
+one for it; the traits of a group event are the account's; an alias's previous id counts as an ``anonymous_id``, because two user ids of one
+profile would break the limit that protects from false merges.
 """
 
 from __future__ import annotations
@@ -12,6 +18,7 @@ from typing import Final
 
 from cdi.event.v1 import event_pb2
 from cdi_enrichment.domain.context import Device, EventContext, context_traits, read_email
+from cdi_enrichment.domain.places import Places
 
 MAX_IDENTIFIERS: Final = 50
 """Of one event (IdentityInput)."""
@@ -47,7 +54,7 @@ def external_ids(context: EventContext) -> list[tuple[str, str]]:
 
 
 def identifiers_of(
-    event: event_pb2.Event, context: EventContext, email: str | None, external: Iterable[tuple[str, str]]
+    event: event_pb2.Event, context: EventContext, email: str | None, external: Iterable[tuple[str, str]], places: Places | None = None
 ) -> list[tuple[str, str]]:
     """All identifiers of an event as type and value, the strongest first, without repetition; at most 50.
 
@@ -56,6 +63,7 @@ def identifiers_of(
         context: its decoded context.
         email: from ``email_of``.
         external: from ``external_ids``.
+        places: the further places of the event's workspace, if it has some.
     """
     found: list[tuple[str, str]] = []
     if user_id := event.user_id:
@@ -68,6 +76,10 @@ def identifiers_of(
     more.extend(external)
     if context.device is not None:
         more.extend(_device_ids(context.device))
+    if context.traits is not None or context.integrations is not None or context.braze is not None:
+        more.extend(_vendor_ids(context))
+    if places is not None:
+        more.extend(places.identifiers(event))
     if more:
         found = list(dict.fromkeys(found + more))
     return [pair for pair in found if len(pair[1]) <= MAX_VALUE_LENGTH and "\x00" not in pair[1]][:MAX_IDENTIFIERS]
@@ -90,3 +102,13 @@ def _device_ids(device: Device) -> Iterable[tuple[str, str]]:
         yield f"{platform}.idfa", device.advertising_id
     if device.token:
         yield f"{platform}.push_token", device.token
+
+
+def _vendor_ids(context: EventContext) -> Iterable[tuple[str, str]]:
+    integrations, braze, traits = context.integrations, context.braze, context.traits
+    if integrations is not None and integrations.google_analytics is not None and integrations.google_analytics.client_id:
+        yield "ga_client_id", integrations.google_analytics.client_id
+    if braze is not None and braze.braze_id:
+        yield "braze_id", braze.braze_id
+    if traits is not None and traits.cross_domain_id:
+        yield "cross_domain_id", traits.cross_domain_id
