@@ -50,11 +50,7 @@ _identifier_type = wire.field(profile_pb2.Identifier, "type")
 _value = wire.heads(profile_pb2.Identifier, "value")
 _external = wire.field(event_pb2.Event, "external_ids")
 _event_type = wire.field(identity_service_pb2.IdentityInput, "event_type")
-_EVENT_TYPES: Final = {
-    value: _event_type(name.removeprefix("EVENT_TYPE_").lower().encode()) if value else b"" for name, value in event_pb2.EventType.items()
-}
-"""The field ``event_type`` by the event's own."""
-
+_IDENTIFY: Final = event_pb2.EVENT_TYPE_IDENTIFY
 _PROFILE_ID_TAG: Final = wire.heads(identity_service_pb2.ResolvedIdentity, "profile_id")[0][0]
 
 
@@ -98,12 +94,14 @@ def identity_inputs(passages: Iterable[Passage], places: Mapping[str, Places] = 
     for passage in passages:
         event, subject = passage.event, passage.subject
         encoded = passage.message_id.encode()
-        parts = [_workspace(passage.workspace_id), _message[len(encoded)], encoded, _EVENT_TYPES.get(event.type, b"")]
-        own = places.get(passage.workspace_id) if places else None
+        workspace_id = passage.workspace_id
+        event_type = event.type
+        parts = [_workspace_and_type(workspace_id, event_type), _message[len(encoded)], encoded]
+        own = places.get(workspace_id) if places else None
         for kind, value in identifiers_of(event, subject.context, subject.email, subject.external, own):
             encoded = value.encode()
             parts.append(_identifier(_type(kind) + _value[len(encoded)] + encoded))
-        if traits := traits_of(event):
+        if event_type == _IDENTIFY and (traits := traits_of(event)):
             parts += (_traits(traits), _traits_time(event.event_time.SerializeToString()))
         if passage.traceparent:
             parts.append(_identity_trace(passage.traceparent.encode()))
@@ -114,6 +112,14 @@ def identity_inputs(passages: Iterable[Passage], places: Mapping[str, Places] = 
 @lru_cache(maxsize=_REMEMBERED)
 def _workspace(workspace_id: str) -> bytes:
     return _input_workspace(workspace_id.encode())
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _workspace_and_type(workspace_id: str, event_type: event_pb2.EventType.ValueType) -> bytes:
+    """The fields of identity's input that most events of a batch share."""
+    name = event_pb2.EventType.Name(event_type) if event_type in event_pb2.EventType.values() else ""
+    spelt = name.removeprefix("EVENT_TYPE_").lower() if event_type else ""
+    return _input_workspace(workspace_id.encode()) + (_event_type(spelt.encode()) if spelt else b"")
 
 
 @lru_cache(maxsize=_REMEMBERED)

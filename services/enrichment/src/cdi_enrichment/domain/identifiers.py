@@ -72,8 +72,9 @@ def identifiers_of(
         found.append(("email", email))
     if anonymous_id := event.anonymous_id:
         found.append(("anonymous_id", anonymous_id))
-    more = [("anonymous_id", event.previous_id)] if event.type == event_pb2.EVENT_TYPE_ALIAS and event.previous_id else []
-    more.extend(external)
+    more = [*external]
+    if (previous_id := event.previous_id) and event.type == event_pb2.EVENT_TYPE_ALIAS:
+        more.insert(0, ("anonymous_id", previous_id))
     if context.device is not None:
         more.extend(_device_ids(context.device))
     if context.traits is not None or context.integrations is not None or context.braze is not None:
