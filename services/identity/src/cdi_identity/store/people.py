@@ -25,7 +25,8 @@ SUBJECT_TYPES: Final = ("user_id", "anonymous_id")
 _FIRST: Final = "00000000-0000-0000-0000-000000000000"
 _LAST: Final = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 
-_END_OF_PAGE: Final = "SELECT profile_id::text FROM profiles WHERE profile_id > $1::uuid ORDER BY profile_id OFFSET $2 LIMIT 1"
+# Qualified: the bare name in ORDER BY would be the text that is selected, and all profiles would be sorted for each page.
+_END_OF_PAGE: Final = "SELECT p.profile_id::text FROM profiles p WHERE p.profile_id > $1::uuid ORDER BY p.profile_id OFFSET $2 LIMIT 1"
 
 # A person's traits are those of all profiles that are part of it.
 _PEOPLE: Final = """
@@ -43,7 +44,6 @@ WHERE p.workspace_id = $1 AND p.canonical_profile_id IS NULL AND {}
         SELECT FROM unnest($3::bytea[]) AS needed
         WHERE NOT EXISTS (SELECT FROM unnest(d.documents) AS document WHERE position(needed IN document) > 0)
     )
-ORDER BY p.profile_id
 """
 _OF_RANGE: Final = _PEOPLE.format("p.profile_id > $4::uuid AND p.profile_id <= $5::uuid")
 _OF_IDS: Final = _PEOPLE.format("p.profile_id = ANY($4::uuid[])")
