@@ -12,8 +12,9 @@ from cdi.consent.v1.purpose_pb2 import Purpose
 from cdi.enrichment.v1.enrichment_service_pb2 import ApplyTrackingPlanRequest, ExplainEventRequest, ListTrackingPlansRequest
 from cdi.enrichment.v1.tracking_plan_pb2 import VIOLATION_POLICY_FORWARD, EventRule, TrackingPlan
 from cdi.event.v1.event_pb2 import Event
-from cdi.identity.v1.identity_service_pb2 import GetProfileRequest
+from cdi.identity.v1.identity_service_pb2 import ApplyIdentityRulesRequest, GetProfileRequest
 from cdi.identity.v1.profile_pb2 import Identifier
+from cdi.identity.v1.rules_pb2 import IdentifierRule, IdentityRules
 from cdi_cli.embedded import ServiceProcess
 from cdi_kernel.envelope import EVENTS, SOURCE_SEQUENCE
 from cdi_kernel.topology import StreamName
@@ -215,3 +216,27 @@ async def test_an_event_can_be_found_again(run: Run) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as refusal:
         await run.plans.ExplainEvent(ExplainEventRequest(workspace_id=run.workspace, message_id="never"))
     assert refusal.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_rules_of_identity_say_where_identifiers_are_and_what_events_leave_with(run: Run) -> None:
+    first = await passed(run, identify(user_id="ada", traits={"phone": "+49", "plan": "pro", "secret": "s"}))
+    assert not first.identity.traits
+    rules = IdentityRules(
+        workspace_id=run.workspace,
+        identifiers=[IdentifierRule(type="phone", paths=["traits.phone", "properties.phone"])],
+        event_traits=["plan"],
+    )
+    await run.identities.ApplyIdentityRules(ApplyIdentityRulesRequest(rules=rules))
+
+    async def phone_known() -> bool:
+        await passed(run, identify(user_id="ada", traits={"phone": "+49"}))
+        request = GetProfileRequest(workspace_id=run.workspace, identifier=Identifier(type="phone", value="+49"))
+        try:
+            return bool((await run.identities.GetProfile(request)).profile.profile_id)
+        except grpc.aio.AioRpcError:
+            return False
+
+    assert await eventually(phone_known, within=WITHIN)
+    called = await passed(run, track(anonymous_id="call", properties={"phone": "+49"}))
+    assert called.identity.profile_id == first.identity.profile_id
+    assert json.loads(called.identity.traits) == {"plan": "pro"}
