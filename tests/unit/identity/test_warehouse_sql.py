@@ -26,7 +26,7 @@ names = nasty.filter(lambda name: name and "\0" not in name)
 def duck() -> Iterator[duckdb.DuckDBPyConnection]:
     connection = duckdb.connect(":memory:", config={"threads": 1})
     connection.execute("set global timezone = 'UTC'")
-    for statement in starting_tables("main"):
+    for statement in starting_tables("main", {}):
         connection.execute(statement)
     yield connection
     connection.close()
@@ -123,7 +123,7 @@ def test_the_table_of_a_track_is_among_the_candidates(name: str) -> None:
 
 
 def test_every_schema_is_looked_into_and_an_event_in_two_of_them_is_one(duck: duckdb.DuckDBPyConnection) -> None:
-    for statement in starting_tables("second"):
+    for statement in starting_tables("second", {}):
         duck.execute(statement)
     duck.execute("delete from tracks")
     insert(duck, "tracks", id="m", workspace_id="w", user_id="u", profile_id=LINKED, event_text="Paid", event="paid")
