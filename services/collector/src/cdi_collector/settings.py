@@ -70,7 +70,7 @@ class Settings(ServiceSettings):
 
     http_address: str = "127.0.0.1:0"
     trusted_proxy_hops: int = Field(default=0, ge=0, le=10)
-    linger_milliseconds: float = Field(default=10.0, ge=0.0, le=1_000.0)
+    linger_milliseconds: float = Field(default=5.0, ge=0.0, le=1_000.0)
     max_in_flight_bytes: int = Field(default=32 * 1024 * 1024, ge=1024 * 1024)
     max_connections: int = Field(default=4_096, ge=1)
     head_seconds: float = Field(default=10.0, gt=0.0)
