@@ -6,7 +6,7 @@ import pytest
 
 from cdi_runtime.telemetry import instruments
 
-UNITS = {"s", "By", "{event}", "{message}", "{partition}", "{row}"}
+UNITS = {"s", "By", "{event}", "{message}", "{partition}", "{request}", "{row}"}
 
 
 @pytest.mark.parametrize("described", instruments.REGISTRY.values(), ids=lambda described: described.name)
