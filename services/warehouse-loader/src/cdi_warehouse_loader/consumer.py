@@ -16,6 +16,7 @@ from cdi_warehouse_loader.domain.event_view import BatchView, read_batch
 
 READER = "warehouse-loader"
 _CHANGED = topology.identity("changed")
+_GRAPH_MESSAGES = 8
 
 
 class Consumer:
@@ -55,5 +56,5 @@ def rejected_spec(service: str, linger_seconds: float) -> ReaderSpec[rejected_ev
 
 
 def identity_spec(service: str, linger_seconds: float) -> ReaderSpec[bytes]:
-    """The whole stream, undecoded: the subject says what a message is."""
-    return ReaderSpec(service, READER, StreamName.IDENTITY, bytes, None, linger_seconds=linger_seconds)
+    """The whole stream, undecoded: the subject says what a message is. Few at a time: one may hold a quarter of a MiB of changes."""
+    return ReaderSpec(service, READER, StreamName.IDENTITY, bytes, None, max_events=_GRAPH_MESSAGES, linger_seconds=linger_seconds)

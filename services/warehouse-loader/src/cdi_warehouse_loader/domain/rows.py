@@ -83,8 +83,7 @@ def event_columns(items: Sequence[Item], now_us: int) -> EventColumns:
     happened = microseconds([event.event_time for event in events])
     purposes = _purposes([event.consent for event in events])
     names = [event.name or event.schema_uri for event in events]
-    identities = _identities([event.identity for event in events])
-    traits = [identity.traits for identity in identities]
+    profile_ids, demoted, traits = _identities([event.identity for event in events])
     contexts = read_contexts([event.context for event in events], traits if any(traits) else [])
     loaded = Coded(pa.array([now_us], ARROW[_TIME]), [0] * len(events))
     shared: BatchColumns = {
@@ -93,8 +92,8 @@ def event_columns(items: Sequence[Item], now_us: int) -> EventColumns:
         "source_id": coded([event.source_id for event in events], _none_if_empty),
         "user_id": _optional([event.user_id for event in events], "", _TEXT),
         "anonymous_id": _optional([event.anonymous_id for event in events], "", _TEXT),
-        "profile_id": _optional([identity.profile_id for identity in identities], "", _TEXT),
-        "demoted_identifiers": coded([tuple(identity.demoted_identifier_types) for identity in identities], _list_or_none),
+        "profile_id": _optional(profile_ids, "", _TEXT),
+        "demoted_identifiers": coded(demoted, _list_or_none),
         "original_timestamp": _optional(microseconds([event.original_time for event in events]), 0, _TIME),
         "sent_at": _optional(microseconds([event.sent_time for event in events]), 0, _TIME),
         "received_at": _optional(received, 0, _TIME),
@@ -131,11 +130,22 @@ def _purposes(results: Sequence[bytes]) -> list[Purposes]:
     return list(map(granted.__getitem__, place_of))
 
 
-def _identities(results: Sequence[bytes]) -> list[event_pb2.IdentityResult]:
-    """What identity said of each event; parsed once per distinct answer."""
+def _identities(results: Sequence[bytes]) -> tuple[list[str], list[tuple[str, ...]], list[bytes]]:
+    """What identity said of each event: profile, types that were left out, traits. Read once per distinct answer, of which none is kept."""
     wholes, place_of = distinct(results)
-    parsed = [event_pb2.IdentityResult.FromString(whole) for whole in wholes]
-    return list(map(parsed.__getitem__, place_of))
+    profile_ids: list[str] = []
+    demoted: list[tuple[str, ...]] = []
+    traits: list[bytes] = []
+    for whole in wholes:
+        one = event_pb2.IdentityResult.FromString(whole)
+        profile_ids.append(one.profile_id)
+        demoted.append(tuple(one.demoted_identifier_types))
+        traits.append(one.traits)
+    return (
+        list(map(profile_ids.__getitem__, place_of)),
+        list(map(demoted.__getitem__, place_of)),
+        list(map(traits.__getitem__, place_of)),
+    )
 
 
 def _list_or_none(values: tuple[str, ...]) -> str | None:
