@@ -2,15 +2,17 @@
 
 At most one commit is under way: a message for each partition that has events. So a partition's messages are stored in the order in
 which events came, and what a commit costs is paid once for all partitions. What arrives meanwhile leaves together with the next one:
-at once after the acknowledgement while requests come one by one, after a pause when they come at the same time.
+at once after the acknowledgement while requests come one by one, after a pause when they come at the same time. Requests of many events
+are few, so a short pause gathers little for what eight messages cost: they are waited for as long as they keep coming, within limits.
 Deliberately absent: retries. What the outlet did not take is the client's to send again; enrichment drops what was stored after all.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from opentelemetry.trace import SpanKind
 from opentelemetry.util.types import AttributeValue
@@ -21,6 +23,12 @@ from cdi_kernel import envelope, ids, topology
 from cdi_kernel.faults import Unavailable
 from cdi_runtime import telemetry
 from cdi_runtime.bus import Outgoing
+
+_LARGE_REQUEST: Final = 16
+"""Events per request from which waiting longer for more pays."""
+
+_LONGEST_PAUSE: Final = 4
+"""Times the linger that large requests wait for each other at most."""
 
 
 class Outlet(Protocol):
@@ -67,6 +75,14 @@ class _Gathered:
             self.links += traceparents
         self.receipts.append(receipt)
 
+    @property
+    def is_full(self) -> bool:
+        return self.events >= topology.MAX_BATCH_EVENTS
+
+    @property
+    def is_of_large_requests(self) -> bool:
+        return self.events >= _LARGE_REQUEST * len(self.receipts)
+
     def settle(self, failure: BaseException | None) -> None:
         for receipt in self.receipts:
             if receipt.done():
@@ -82,7 +98,8 @@ class GroupCommit:
 
     Args:
         outlet: where commits go, one at a time.
-        linger_seconds: least time between two commits when requests come at the same time, so that more of them share one.
+        linger_seconds: least time between two commits when requests come at the same time, so that more of them share one; large
+            requests that keep coming wait up to four times as long, unless a commit is full before.
     """
 
     def __init__(self, outlet: Outlet, linger_seconds: float) -> None:
@@ -103,9 +120,12 @@ class GroupCommit:
         if self._gathered is None:
             self._gathered = _Gathered(self._loop.time())
         self._gathered.add(frames, links, receipt)
-        if self._commit is None and self._timer is None:
-            # Idle: leave with whatever else comes in this turn of the loop.
-            self._timer = self._loop.call_soon(self._start)
+        if self._commit is None:
+            if self._timer is None:
+                # Idle: leave with whatever else comes in this turn of the loop.
+                self._timer = self._loop.call_soon(self._start)
+            elif self._gathered.is_full:
+                self._start()
         return receipt
 
     async def reject(self, workspace_id: str, events: Sequence[RejectedEvent]) -> None:
@@ -137,6 +157,22 @@ class GroupCommit:
         if (reason := self._outlet.ready()) is not None:
             raise Unavailable("nats", reason, retry_after=1.0)
 
+    def _pause(self, seconds: float, deadline: float) -> None:
+        """Lets requests gather, and looks again as long as large ones keep coming, until the deadline."""
+        waiting = self._gathered
+        if waiting is None:
+            return
+        seen = len(waiting.receipts)
+
+        def look() -> None:
+            now = self._loop.time()
+            if waiting.is_of_large_requests and len(waiting.receipts) > seen and now < deadline:
+                self._pause(min(self._linger / 2, deadline - now), deadline)
+            else:
+                self._start()
+
+        self._timer = self._loop.call_later(seconds, look)
+
     def _start(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -145,9 +181,9 @@ class GroupCommit:
         if gathered is None:
             return
         crowded = len(gathered.receipts) > 1
-        next_start = self._loop.time() + self._linger if crowded else 0.0
+        started = self._loop.time() if crowded else -math.inf
         self._commit = self._loop.create_task(self._send(gathered))
-        self._commit.add_done_callback(lambda task: self._finished(task, gathered, next_start))
+        self._commit.add_done_callback(lambda task: self._finished(task, gathered, started))
 
     async def _send(self, gathered: _Gathered) -> None:
         attributes: dict[str, AttributeValue] = {"messaging.system": "nats", "messaging.batch.message_count": gathered.events}
@@ -163,9 +199,12 @@ class GroupCommit:
             await self._outlet.publish_all(messages)
         record_commit(gathered.events, self._loop.time() - gathered.since)
 
-    def _finished(self, task: asyncio.Task[None], gathered: _Gathered, next_start: float) -> None:
+    def _finished(self, task: asyncio.Task[None], gathered: _Gathered, started: float) -> None:
         self._commit = None
         gathered.settle(Unavailable("nats", "the collector is stopping") if task.cancelled() else task.exception())
-        if self._gathered is not None:
-            full = self._gathered.events >= topology.MAX_BATCH_EVENTS
-            self._timer = self._loop.call_at(0.0 if full else next_start, self._start)
+        if self._gathered is None:
+            return
+        if self._gathered.is_full:
+            self._timer = self._loop.call_soon(self._start)
+        else:
+            self._pause(started + self._linger - self._loop.time(), started + _LONGEST_PAUSE * self._linger)

@@ -45,7 +45,8 @@ class Settings(ServiceSettings):
     Attributes:
         http_address: where events are taken over HTTP, ``host:port``; announced as ``http``.
         trusted_proxy_hops: how many proxies of one's own add to X-Forwarded-For; 0 takes the peer as the client.
-        linger_milliseconds: longest time that an event waits for others under load, beside the time of a commit.
+        linger_milliseconds: longest time that an event waits for others under load, beside the time of a commit; four times as
+            long where requests hold 16 events or more on average.
         max_in_flight_bytes: bodies and requests in memory, all together; beyond it new ones get 503.
         max_connections: open HTTP connections; further ones are closed at once.
         head_seconds: time for a request's head to arrive.

@@ -19,7 +19,7 @@ from google.rpc import status_pb2
 from cdi.collector.v1 import collector_service_pb2 as pb
 from cdi.event.v1 import event_pb2
 from cdi_collector.domain import json_text
-from cdi_collector.domain.client_event import ABSENT, ClientEvent, Instant, Item, depth_fault
+from cdi_collector.domain.client_event import ABSENT, ClientEvent, Instant, Item, JsonText, depth_fault
 from cdi_collector.domain.event_fields import TYPES, invalid
 from cdi_collector.domain.intake import Intake
 from cdi_collector.domain.limits import MAX_BATCH_EVENTS
@@ -191,11 +191,11 @@ def _unnamed(kind: int) -> str:
     return "" if kind == event_pb2.EVENT_TYPE_UNSPECIFIED else str(kind)
 
 
-def _object(field: str, raw: bytes) -> msgspec.Raw:
+def _object(field: str, raw: bytes) -> JsonText:
     """A serialized ``JsonObject``, which is not empty, as the text of an object."""
     # What nearly all are costs one look; the rest is looked at closely.
     if len(raw) < _SHORT and raw.startswith(head := _JSON_HEADS[len(raw)]) and json_text.is_plain_object(text := raw[len(head) :]):
-        return msgspec.Raw(text)
+        return text
     try:
         value = pb.JsonObject.FromString(raw)
     except DecodeError as error:
@@ -211,13 +211,13 @@ def _object(field: str, raw: bytes) -> msgspec.Raw:
         raise invalid(field, "a number of a Struct has to be finite") from error
 
 
-def _checked(field: str, text: bytes) -> msgspec.Raw:
+def _checked(field: str, text: bytes) -> bytes:
     repaired, fault = json_text.checked(text)
     if fault is not None or not json_text.is_object(repaired):
         raise invalid(field, "UTF-8 JSON text of an object is expected")
     if (fault := depth_fault(field, repaired)) is not None:
         raise fault
-    return msgspec.Raw(repaired.strip())
+    return repaired.strip()
 
 
 def _instant(raw: bytes) -> Instant:

@@ -13,7 +13,7 @@ import msgspec
 
 from cdi.event.v1 import event_pb2
 from cdi_collector.domain import event_fields, json_text, wire
-from cdi_collector.domain.client_event import ClientEvent, Item, nesting_fault
+from cdi_collector.domain.client_event import ClientEvent, Item, JsonText, nesting_fault
 from cdi_collector.domain.event_fields import append_objects, append_subject, append_times, too_large
 from cdi_collector.domain.limits import MAX_EVENT_BYTES
 from cdi_collector.domain.signals import NO_SIGNALS, Signals
@@ -156,7 +156,7 @@ def _with_defaults(item: ClientEvent, context: bytes, integrations: bytes) -> It
     return nesting_fault(item) or item
 
 
-def _default(outer: bytes, raw: msgspec.Raw) -> msgspec.Raw:
+def _default(outer: bytes, raw: JsonText) -> JsonText:
     inner = bytes(raw)
     if inner in (b"", b"null"):
         return msgspec.Raw(outer)
