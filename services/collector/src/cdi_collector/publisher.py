@@ -157,17 +157,14 @@ class GroupCommit:
         if (reason := self._outlet.ready()) is not None:
             raise Unavailable("nats", reason, retry_after=1.0)
 
-    def _pause(self, seconds: float, deadline: float) -> None:
+    def _pause(self, waiting: _Gathered, seconds: float, deadline: float) -> None:
         """Lets requests gather, and looks again as long as large ones keep coming, until the deadline."""
-        waiting = self._gathered
-        if waiting is None:
-            return
         seen = len(waiting.receipts)
 
         def look() -> None:
             now = self._loop.time()
             if waiting.is_of_large_requests and len(waiting.receipts) > seen and now < deadline:
-                self._pause(min(self._linger / 2, deadline - now), deadline)
+                self._pause(waiting, min(self._linger / 2, deadline - now), deadline)
             else:
                 self._start()
 
@@ -207,4 +204,4 @@ class GroupCommit:
         if self._gathered.is_full:
             self._timer = self._loop.call_soon(self._start)
         else:
-            self._pause(started + self._linger - self._loop.time(), started + _LONGEST_PAUSE * self._linger)
+            self._pause(self._gathered, started + self._linger - self._loop.time(), started + _LONGEST_PAUSE * self._linger)
