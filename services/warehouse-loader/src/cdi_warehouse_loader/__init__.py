@@ -6,3 +6,9 @@ Invariants: one row per message id in each of its tables, whatever crashes; a me
 a value that does not fit is kept in ``discards``; one process holds the file, others wait.
 Deliberately absent: staging files, a second database, deduplication by message id (enrichment's work; a stream position suffices here).
 """
+
+from cdi_runtime.lean import import_without
+
+# Both take numpy along where it happens to be installed: 18 MB that nothing here uses.
+import_without("pyarrow", "numpy")
+import_without("duckdb", "numpy")
