@@ -9,6 +9,5 @@ Deliberately absent: staging files, a second database, deduplication by message 
 
 from cdi_runtime.lean import import_without
 
-# Both take numpy along where it happens to be installed: 18 MB that nothing here uses.
+# It takes numpy along where that happens to be installed: 18 MB that nothing here uses.
 import_without("pyarrow", "numpy")
-import_without("duckdb", "numpy")
