@@ -30,12 +30,13 @@ SELECT string_agg(decision_id::text, ',' ORDER BY decision_id) FROM n
 """
 
 # An event that only had identifiers left out comes again and again when it is delivered again: it is recorded once.
+# Looked for by the event alone: a shared device has any number of decisions, and reading them for each event would take ever longer.
 _INSERT_NEW: Final = """
 INSERT INTO decisions (decide_time, profile_id, rules_version, kind, message_id, event_type, detail)
 SELECT $1, profile_id, rules_version, kind, message_id, event_type, detail
 FROM unnest($2::text::uuid[], $3::int[], $4::smallint[], $5::text::text[], $6::text::text[], $7::bytea[])
     WITH ORDINALITY AS n (profile_id, rules_version, kind, message_id, event_type, detail, position)
-WHERE NOT EXISTS (SELECT 1 FROM decisions d WHERE d.message_id = n.message_id AND d.profile_id = n.profile_id)
+WHERE (SELECT bool_or(d.profile_id = n.profile_id) FROM decisions d WHERE d.message_id = n.message_id) IS NOT TRUE
 ORDER BY position
 """
 
