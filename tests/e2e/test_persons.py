@@ -1,5 +1,7 @@
-"""One person on two devices, made one by an event and parted by an operator: the graph, the warehouse's views and the events of a profile say
-the same, and no row that was loaded is ever written again."""
+"""One person on two devices, made one by an event and parted by an operator.
+
+The graph, the warehouse's views and the events of a profile say the same, and no row that was loaded is ever written again.
+"""
 
 import json
 from collections.abc import Mapping

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from cdi_identity.ports import DecisionRetention
-from cdi_kernel.faults import Fault
+from cdi_kernel.faults import Transient
 from cdi_runtime.telemetry.logs import logger
 
 PAUSE_SECONDS: Final = 600.0
@@ -30,6 +30,6 @@ async def retain(store: DecisionRetention, days: int, now_us: Callable[[], int])
         try:
             while await store.forget(before):
                 pass
-        except Fault as fault:
+        except Transient as fault:
             log.warning("retention.waiting", reason=fault.reason_name, seconds=PAUSE_SECONDS)
         await asyncio.sleep(PAUSE_SECONDS)
