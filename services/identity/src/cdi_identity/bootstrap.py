@@ -5,23 +5,29 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
+from cdi_identity import consumer
 from cdi_identity.application import Identities
 from cdi_identity.change_feed import hearing_changes
 from cdi_identity.clients.consent import ConsentClient
 from cdi_identity.clients.warehouse import NoWarehouse, WarehouseHistory
+from cdi_identity.computing import ComputedTraits, Counting
 from cdi_identity.onboarding import Audiences
 from cdi_identity.operating import Operations
 from cdi_identity.ports import EventHistory
 from cdi_identity.reading import Profiles
 from cdi_identity.ruling import RuleBook, Ruling
 from cdi_identity.servicer import audiences as audiences_servicer
+from cdi_identity.servicer import computed_traits as computed_servicer
 from cdi_identity.servicer import profiles as profiles_servicer
 from cdi_identity.servicer.identity import registration
 from cdi_identity.settings import Settings
+from cdi_identity.store.computing import PostgresComputedTraits
 from cdi_identity.store.graph import PostgresGraph, indexed_only
 from cdi_identity.store.people import PostgresPeople
 from cdi_identity.store.profiles import PostgresProfiles
+from cdi_identity.supervisor import Supervisor
 from cdi_identity.watching import WatchedProfiles, Watchers
 from cdi_runtime import bus, rpc
 from cdi_runtime.service import ServiceContext
@@ -49,7 +55,13 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
         profiles = Profiles(PostgresProfiles(readers), await _history(settings, stack), now_us)
         reading = profiles_servicer.registration(profiles, WatchedProfiles(profiles, watchers))
         exporting = audiences_servicer.registration(Audiences(PostgresPeople(database), await _consent(settings, stack)))
-        await stack.enter_async_context(rpc.serve(context, settings.grpc_address, served, reading, exporting))
+        computed = PostgresComputedTraits(database, readers)
+        handler = consumer.Consumer(Counting(computed, now_us, relay.wake))
+        read = partial(bus.reading, connection, consumer.events_spec(context.name, settings.partitions), handler.events, context)
+        supervisor = Supervisor(computed, read, now_us, relay.wake)
+        await stack.enter_async_context(context.background(supervisor.run(), "computed-traits"))
+        computing = computed_servicer.registration(ComputedTraits(computed, now_us))
+        await stack.enter_async_context(rpc.serve(context, settings.grpc_address, served, reading, exporting, computing))
         stack.callback(watchers.close)  # first of all: the server waits for calls that run
         yield
 

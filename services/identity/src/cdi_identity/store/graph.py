@@ -18,19 +18,11 @@ from cdi_identity.domain.rules import Rules
 from cdi_identity.ports import GraphWriter, Lookup, StoredProfile
 from cdi_identity.store import decisions
 from cdi_identity.store.graph_writer import PostgresGraphWriter
-from cdi_identity.store.literals import array, lock_key, microseconds
+from cdi_identity.store.literals import array, microseconds
+from cdi_identity.store.locking import hold
 from cdi_identity.store.lookups import look_up
 from cdi_identity.store.rules import read_rules
 from cdi_runtime.store import Database, Readers, raw
-
-_LOCK_SPACE: Final = 0x0CD1
-"""First key of the workspace locks. The two-key locks are a space of their own beside the one-key lock of the outbox."""
-
-# A replica whose host vanished must not keep a workspace for long: its transaction ends by itself.
-_LOCK: Final = """
-SELECT set_config('idle_in_transaction_session_timeout', '10s', true), pg_advisory_xact_lock($1, key)
-FROM unnest($2::int[]) AS key
-"""
 
 _DOCUMENTS: Final = """
 SELECT p.profile_id::text, p.traits, CASE WHEN p.merges > 0 THEN
@@ -84,10 +76,9 @@ class PostgresGraph:
 
     @asynccontextmanager
     async def changing(self, workspace_ids: Iterable[str]) -> AsyncIterator[GraphWriter]:
-        """See ``GraphStore``. Locks are taken in ascending order by everybody: no deadlock."""
-        keys = sorted({lock_key(workspace_id) for workspace_id in workspace_ids})
+        """See ``GraphStore``."""
         async with self._database.transaction() as connection:
-            await raw(connection).execute(_LOCK, _LOCK_SPACE, keys)
+            await hold(connection, workspace_ids)
             yield PostgresGraphWriter(connection)
 
     async def rules(self, workspace_id: str) -> Rules:
