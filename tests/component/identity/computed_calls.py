@@ -38,6 +38,11 @@ async def apply(stub, *traits: pb.ComputedTrait) -> list[pb.ApplyComputedTraitRe
     return [await stub.ApplyComputedTrait(pb.ApplyComputedTraitRequest(trait=each), timeout=20) for each in traits]
 
 
+async def delete(stub, name: str, workspace: str = WORKSPACE) -> None:
+    """Deletes a definition."""
+    await stub.DeleteComputedTrait(pb.DeleteComputedTraitRequest(workspace_id=workspace, name=name), timeout=20)
+
+
 async def states(stub, workspace: str = WORKSPACE) -> dict[str, pb.ComputedTraitState]:
     """All definitions of a workspace with their state, by name."""
     answer = await stub.ListComputedTraits(pb.ListComputedTraitsRequest(workspace_id=workspace), timeout=20)

@@ -1,6 +1,7 @@
 """Computed traits: a real identity process counts what a publisher that plays enrichment puts into ENRICHED."""
 
-from collections.abc import AsyncIterator, Iterator
+import json
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -10,7 +11,10 @@ import pytest
 
 from cdi.identity.v1 import computed_traits_service_pb2 as pb
 from cdi.identity.v1.computed_traits_service_pb2_grpc import ComputedTraitsServiceStub
+from cdi.identity.v1.identity_service_pb2 import ApplyIdentityRulesRequest
 from cdi.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
+from cdi.identity.v1.profiles_service_pb2_grpc import ProfilesServiceStub
+from cdi.identity.v1.rules_pb2 import IdentityRules
 from cdi_cli.embedded import NatsServer, ServiceProcess
 from cdi_kernel.ids import fallback_profile_id
 from cdi_kernel.topology import StreamName
@@ -18,9 +22,9 @@ from cdi_runtime.bus import Bus, connect
 from cdi_testing import builders, eventually
 from cdi_testing.builders import WORKSPACE
 
-from .computed_calls import apply, condition, counted, order, reading, states, trait, values
-from .identity_calls import resolve, seen
-from .profile_calls import code_of
+from .computed_calls import apply, condition, counted, delete, order, reading, states, trait, values
+from .identity_calls import profile_of, resolve, seen
+from .profile_calls import batch, code_of
 
 
 @dataclass
@@ -30,6 +34,7 @@ class World:
     bus: Bus
     identity: IdentityServiceStub
     computed: ComputedTraitsServiceStub
+    profiles: ProfilesServiceStub
 
 
 @pytest.fixture
@@ -38,7 +43,7 @@ async def world(shared_identity: ServiceProcess, module_nats: NatsServer, module
     await connection.execute("TRUNCATE computed_traits, contributions, computed_values")
     await connection.close()
     async with connect(module_nats.url, "test") as bus, grpc.aio.insecure_channel(shared_identity.grpc) as channel:
-        yield World(bus, IdentityServiceStub(channel), ComputedTraitsServiceStub(channel))
+        yield World(bus, IdentityServiceStub(channel), ComputedTraitsServiceStub(channel), ProfilesServiceStub(channel))
 
 
 async def test_every_aggregation_over_the_events_of_a_person(world: World) -> None:
@@ -72,3 +77,22 @@ async def test_what_comes_again_is_counted_once(world: World) -> None:
     await counted(world.bus, [*events, *events])
     await counted(world.bus, events)
     assert await values(world.computed, ada.profile_id) == {"orders": 3, "value": "3.3"}
+
+
+async def test_a_value_is_a_trait_of_the_profile_before_one_that_events_brought(world: World) -> None:
+    [ada] = await resolve(world.identity, seen("user_id:ada", traits=b'{"orders":"many","plan":"pro"}'))
+    rules = IdentityRules(workspace_id=WORKSPACE, event_traits=["orders", "plan"])
+    await world.identity.ApplyIdentityRules(ApplyIdentityRulesRequest(rules=rules))
+    await apply(world.computed, trait("orders"), trait("value", "SUM", "properties.total"))
+    await reading(world.bus)
+    await counted(world.bus, [order(ada.profile_id, total, user_id="ada") for total in (0.1, 0.2)])
+    shown = await profile_of(world.identity, "user_id:ada")
+    assert json.loads(shown.traits) == {"orders": 2, "plan": "pro", "value": 0.3}
+    [found] = await batch(world.profiles, "user_id:ada", trait_names=["orders"], include_provenance=True)
+    assert json.loads(found.profile.traits) == {"orders": 2}
+    assert [item.name for item in found.provenance] == ["orders"]
+    [known] = await resolve(world.identity, seen("user_id:ada"))
+    assert json.loads(known.chosen_traits) == {"orders": 2, "plan": "pro"}
+    await delete(world.computed, "orders")
+    [known] = await resolve(world.identity, seen("user_id:ada"))
+    assert json.loads(known.chosen_traits) == {"orders": "many", "plan": "pro"}

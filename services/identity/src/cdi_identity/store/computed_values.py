@@ -71,9 +71,9 @@ SELECT DISTINCT workspace_id, profile_id::text, name, NULL FROM gone
 WHERE (profile_id, name) NOT IN (SELECT profile_id, name FROM computed)
 """
 
-# The document of the traits that are computed for the profile p (``domain.traits``, the form without sources); NULL: none.
+# The document of the traits that are computed for the profile p (``domain.traits.COMPUTED``); NULL: none.
 DOCUMENT: Final = """(
-    SELECT convert_to('{' || string_agg(
+    SELECT convert_to('={' || string_agg(
         to_json(t.name)::text || ':[' || (extract(epoch FROM v.update_time) * 1000000)::bigint || ',' || v.value || ']', ',' ORDER BY t.name
     ) || '}', 'UTF8')
     FROM computed_values v JOIN computed_traits t ON t.trait_id = v.trait_id AND NOT t.retired WHERE v.profile_id = p.profile_id

@@ -17,17 +17,18 @@ from cdi_identity.domain.identifiers import Identifier
 from cdi_identity.domain.rules import Rules
 from cdi_identity.ports import GraphWriter, Lookup, StoredProfile
 from cdi_identity.store import decisions
+from cdi_identity.store.computed_values import DOCUMENT
 from cdi_identity.store.graph_writer import PostgresGraphWriter
-from cdi_identity.store.literals import array, microseconds
+from cdi_identity.store.literals import array, documents, microseconds
 from cdi_identity.store.locking import hold
 from cdi_identity.store.lookups import look_up
 from cdi_identity.store.rules import read_rules
 from cdi_runtime.store import Database, Readers, raw
 
-_DOCUMENTS: Final = """
+_DOCUMENTS: Final = f"""
 SELECT p.profile_id::text, p.traits, CASE WHEN p.merges > 0 THEN
     (SELECT array_agg(m.traits ORDER BY m.ordinal) FROM profiles m WHERE m.canonical_profile_id = p.profile_id)
-END
+END AS documents, {DOCUMENT} AS computed
 FROM profiles p WHERE p.profile_id = ANY($1::text::uuid[])
 """
 
@@ -35,18 +36,17 @@ _ID_OF_IDENTIFIER: Final = "(SELECT profile_id FROM identifiers WHERE workspace_
 _ID_OF_ID: Final = "(SELECT coalesce(canonical_profile_id, profile_id) FROM profiles WHERE workspace_id = $1 AND profile_id = $2::uuid)"
 
 # One statement, so that a merge in between cannot tear the answer.
-_READ_PROFILE: Final = """
+_READ_PROFILE: Final = f"""
 SELECT p.profile_id::text, p.workspace_id, p.traits, p.create_time,
     (SELECT array_agg(ARRAY[i.type, i.value] ORDER BY i.type, i.value) FROM identifiers i WHERE i.profile_id = p.profile_id) AS identifiers,
-    m.merged, m.documents
+    m.merged, m.documents, {DOCUMENT} AS computed
 FROM profiles p, LATERAL (
     SELECT array_agg(m.profile_id::text ORDER BY m.ordinal) AS merged, array_agg(m.traits ORDER BY m.ordinal) AS documents
     FROM profiles m WHERE p.merges > 0 AND m.canonical_profile_id = p.profile_id
 ) m
-WHERE p.profile_id = {}
-"""
-_READ_BY_IDENTIFIER: Final = _READ_PROFILE.format(_ID_OF_IDENTIFIER)
-_READ_BY_ID: Final = _READ_PROFILE.format(_ID_OF_ID)
+WHERE p.profile_id = """
+_READ_BY_IDENTIFIER: Final = _READ_PROFILE + _ID_OF_IDENTIFIER
+_READ_BY_ID: Final = _READ_PROFILE + _ID_OF_ID
 
 
 def indexed_only(database: Database) -> None:
@@ -90,7 +90,7 @@ class PostgresGraph:
         """See ``GraphStore``."""
         async with self._database.session() as connection:
             rows = await raw(connection).fetch(_DOCUMENTS, array(profile_ids))
-        return {row[0]: (row[1], *(row[2] or ())) for row in rows}
+        return {row[0]: documents(row) for row in rows}
 
     async def profile_by_id(self, workspace_id: str, profile_id: str) -> StoredProfile | None:
         """See ``GraphStore``."""
@@ -119,7 +119,7 @@ class PostgresGraph:
             profile_id=row["profile_id"],
             workspace_id=row["workspace_id"],
             identifiers=[(row["workspace_id"], kind, value) for kind, value in row["identifiers"] or ()],
-            documents=[row["traits"], *(row["documents"] or ())],
+            documents=documents(row),
             merged_profile_ids=row["merged"] or [],
             create_us=microseconds(row["create_time"]),
         )
