@@ -3,28 +3,24 @@
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import timedelta
 
 import asyncpg
 import grpc
 import pytest
 
-from cdi.identity.v1 import computed_traits_service_pb2 as pb
 from cdi.identity.v1.computed_traits_service_pb2_grpc import ComputedTraitsServiceStub
 from cdi.identity.v1.identity_service_pb2 import ApplyIdentityRulesRequest
 from cdi.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
 from cdi.identity.v1.profiles_service_pb2_grpc import ProfilesServiceStub
 from cdi.identity.v1.rules_pb2 import IdentityRules
 from cdi_cli.embedded import NatsServer, ServiceProcess
-from cdi_kernel.ids import fallback_profile_id
-from cdi_kernel.topology import StreamName
 from cdi_runtime.bus import Bus, connect
-from cdi_testing import builders, eventually
+from cdi_testing import builders
 from cdi_testing.builders import WORKSPACE
 
-from .computed_calls import apply, condition, counted, delete, order, reading, states, trait, values
+from .computed_calls import apply, counted, delete, order, reading, trait, values
 from .identity_calls import profile_of, resolve, seen
-from .profile_calls import batch, code_of
+from .profile_calls import batch
 
 
 @dataclass

@@ -12,10 +12,14 @@ from cdi_identity.application import Identities
 from cdi_identity.change_feed import hearing_changes
 from cdi_identity.clients.consent import ConsentClient
 from cdi_identity.clients.warehouse import NoWarehouse, WarehouseHistory
+from cdi_identity.clients.warehouse_archive import NoArchive, WarehouseArchive
+from cdi_identity.clients.warehouse_query import WarehouseQuery
 from cdi_identity.computing import ComputedTraits, Counting
+from cdi_identity.filling import Filling
 from cdi_identity.onboarding import Audiences
 from cdi_identity.operating import Operations
 from cdi_identity.ports import EventHistory
+from cdi_identity.ports_computing import EventArchive
 from cdi_identity.reading import Profiles
 from cdi_identity.ruling import RuleBook, Ruling
 from cdi_identity.servicer import audiences as audiences_servicer
@@ -52,13 +56,14 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
         served = registration(identities, Ruling(graph, now_us), Operations(graph, now_us, relay.wake))
         watchers = Watchers()
         await stack.enter_async_context(hearing_changes(connection, watchers))
-        profiles = Profiles(PostgresProfiles(readers), await _history(settings, stack), now_us)
+        history, archive = await _warehouse(settings, stack)
+        profiles = Profiles(PostgresProfiles(readers), history, now_us)
         reading = profiles_servicer.registration(profiles, WatchedProfiles(profiles, watchers))
         exporting = audiences_servicer.registration(Audiences(PostgresPeople(database), await _consent(settings, stack)))
         computed = PostgresComputedTraits(database, readers)
-        handler = consumer.Consumer(Counting(computed, now_us, relay.wake))
-        read = partial(bus.reading, connection, consumer.events_spec(context.name, settings.partitions), handler.events, context)
-        supervisor = Supervisor(computed, read, now_us, relay.wake)
+        counting = Counting(computed, now_us, relay.wake)
+        filling = Filling(computed, counting, archive, consumer.EnrichedStream(connection, settings.partitions), now_us)
+        supervisor = Supervisor(computed, partial(_reading, settings, context, connection, counting, filling), now_us, relay.wake)
         await stack.enter_async_context(context.background(supervisor.run(), "computed-traits"))
         computing = computed_servicer.registration(ComputedTraits(computed, now_us))
         await stack.enter_async_context(rpc.serve(context, settings.grpc_address, served, reading, exporting, computing))
@@ -66,11 +71,22 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
         yield
 
 
-async def _history(settings: Settings, stack: AsyncExitStack) -> EventHistory:
+async def _warehouse(settings: Settings, stack: AsyncExitStack) -> tuple[EventHistory, EventArchive]:
     """The warehouse, as far as there is one."""
     if not settings.warehouse_address:
-        return NoWarehouse()
-    return WarehouseHistory(await stack.enter_async_context(rpc.channel(settings.warehouse_address)))
+        return NoWarehouse(), NoArchive()
+    query = WarehouseQuery(await stack.enter_async_context(rpc.channel(settings.warehouse_address)))
+    return WarehouseHistory(query), WarehouseArchive(query)
+
+
+@asynccontextmanager
+async def _reading(
+    settings: Settings, context: ServiceContext, connection: bus.Bus, counting: Counting, filling: Filling
+) -> AsyncIterator[None]:
+    """Counts the stream and fills new definitions for the time of the block. No part of readiness: resolving does not need it."""
+    spec, handler = consumer.events_spec(context.name, settings.partitions), consumer.Consumer(counting)
+    async with bus.reading(connection, spec, handler.events, context), context.background(filling.run(), "computed-traits-filling"):
+        yield
 
 
 async def _consent(settings: Settings, stack: AsyncExitStack) -> ConsentClient | None:

@@ -7,36 +7,11 @@ value of a person is what all of that comes to (``store.computed_values``).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol
 
 from cdi.error.v1 import error_pb2
 from cdi_identity.domain.computed_traits import MAX_DEFINITIONS, ComputedTrait, Definition, Definitions, problems
-from cdi_identity.ports_computing import ComputedTraitStore, Contribution, ListedTrait, ValueNow
+from cdi_identity.ports_computing import ComputedTraitStore, Contribution, CountedEvent, ListedTrait, ValueNow
 from cdi_kernel.faults import InvalidArgument, NotFound
-
-
-class CountedEvent(Protocol):
-    """An event, as far as counting needs it."""
-
-    @property
-    def workspace_id(self) -> str: ...
-    @property
-    def event_type(self) -> str:
-        """As definitions name it: "track", …."""
-        ...
-
-    @property
-    def name(self) -> str:
-        """Empty where its type has none."""
-        ...
-
-    def look(self, path: str) -> object:
-        """The decoded value at a path below it, ``json_values.MISSING`` where there is none."""
-        ...
-
-    def contribution(self, trait_id: int, value: str) -> Contribution | None:
-        """What it gives to a definition; ``None``: it belongs to nobody."""
-        ...
 
 
 class ComputedTraits:
@@ -117,11 +92,11 @@ class Counting:
         """
         if await self._store.ids() != self._definitions.ids:
             self._definitions = Definitions(await self._store.definitions())
-        await self.store(_contributions(events, self._definitions))
+        await self.count_for(self._definitions, events)
 
-    async def store(self, given: Iterable[tuple[Definition, Contribution]]) -> None:
-        """Stores contributions."""
-        pairs = list(given)
+    async def count_for(self, definitions: Definitions, events: Iterable[CountedEvent]) -> None:
+        """Counts events for some definitions; see ``count``."""
+        pairs = list(_contributions(events, definitions))
         if pairs:
             workspace_ids = list({definition.trait.workspace_id: None for definition, _ in pairs})
             await self._store.count([contribution for _, contribution in pairs], workspace_ids, self._now_us())

@@ -13,11 +13,15 @@ from cdi_identity.computing import Counting
 from cdi_identity.domain import json_values
 from cdi_identity.domain.history import ANONYMOUS_ID, USER_ID
 from cdi_identity.ports_computing import Contribution
+from cdi_kernel.faults import NotFound, Unavailable
 from cdi_kernel.shallow import shallow
 from cdi_kernel.topology import StreamName
-from cdi_runtime.bus import Done, Message, Outcome, ReaderSpec
+from cdi_runtime.bus import Bus, Done, Message, Outcome, ReaderSpec
 
 READER: Final = "identity"
+
+LOADER: Final = "warehouse-loader"
+"""The reader that loads the warehouse."""
 
 _TYPES: Final[Mapping[int, str]] = {
     event_pb2.EVENT_TYPE_TRACK: "track",
@@ -110,3 +114,30 @@ def events_spec(service: str, partitions: int) -> ReaderSpec[BatchView]:
     A consumer that does not exist yet begins with the next event: earlier ones come out of the warehouse.
     """
     return ReaderSpec(service, READER, StreamName.ENRICHED, _read_batch, partitions, lanes=1, linger_seconds=0.05, start="new")
+
+
+class EnrichedStream:
+    """Where ENRICHED and its loading stand; see ``EventStream``.
+
+    Args:
+        connection: to the bus.
+        partitions: of the installation.
+    """
+
+    def __init__(self, connection: Bus, partitions: int) -> None:
+        self._bus = connection
+        self._partitions = partitions
+
+    async def last_sequence(self) -> int:
+        """See ``EventStream``."""
+        return await self._bus.last_sequence(StreamName.ENRICHED)
+
+    async def loaded(self, sequence: int) -> bool:
+        """See ``EventStream``. The loader acknowledges what is committed."""
+        try:
+            for partition in range(self._partitions):
+                if not await self._bus.settled(StreamName.ENRICHED, LOADER, partition, sequence):
+                    return False
+        except NotFound as fault:
+            raise Unavailable("warehouse", "earlier events are not available: nothing loads events into the warehouse") from fault
+        return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -118,4 +118,54 @@ class ComputedTraitStore(Protocol):
 
     async def fill_ended(self, trait_id: int, error: str) -> None:
         """Records that a definition is filled, or why it is not."""
+        ...
+
+
+class CountedEvent(Protocol):
+    """An event, as far as counting needs it."""
+
+    @property
+    def workspace_id(self) -> str: ...
+    @property
+    def event_type(self) -> str:
+        """As definitions name it: "track", …."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Empty where its type has none."""
+        ...
+
+    def look(self, path: str) -> object:
+        """The decoded value at a path below it, ``json_values.MISSING`` where there is none."""
+        ...
+
+    def contribution(self, trait_id: int, value: str) -> Contribution | None:
+        """What it gives to a definition; ``None``: it belongs to nobody."""
+        ...
+
+
+class EventArchive(Protocol):
+    """The events of the warehouse."""
+
+    def events(self, trait: ComputedTrait, since_us: int) -> AsyncIterator[Sequence[CountedEvent]]:
+        """The events of a definition's type and names since a time, in pages, as far as they are a person's; every event at least once.
+
+        What the definition looks at is there as far as the warehouse has a column of it.
+
+        Raises:
+            Unavailable: it does not answer, or there is none.
+        """
+        ...
+
+
+class EventStream(Protocol):
+    """Where ENRICHED stands. Every method raises ``Unavailable`` when NATS does not answer."""
+
+    async def last_sequence(self) -> int:
+        """Of the newest message."""
+        ...
+
+    async def loaded(self, sequence: int) -> bool:
+        """Whether the warehouse holds all messages up to a sequence."""
         ...
