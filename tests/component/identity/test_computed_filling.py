@@ -18,7 +18,7 @@ from cdi_testing import builders, eventually
 from cdi_testing.builders import WORKSPACE
 from cdi_testing.plugin import new_database_name
 
-from .computed_calls import apply, condition, counted, order, publish, reading, states, trait, values
+from .computed_calls import apply, condition, order, publish, states, trait, values
 from .identity_calls import resolve, seen
 
 NOW = datetime.now(UTC).replace(microsecond=0)

@@ -23,6 +23,9 @@ READER: Final = "identity"
 LOADER: Final = "warehouse-loader"
 """The reader that loads the warehouse."""
 
+MAX_EVENTS: Final = 1_000
+"""Events in one transaction, which keeps other changes of their workspaces waiting."""
+
 _TYPES: Final[Mapping[int, str]] = {
     event_pb2.EVENT_TYPE_TRACK: "track",
     event_pb2.EVENT_TYPE_IDENTIFY: "identify",
@@ -113,7 +116,7 @@ def events_spec(service: str, partitions: int) -> ReaderSpec[BatchView]:
 
     A consumer that does not exist yet begins with the next event: earlier ones come out of the warehouse.
     """
-    return ReaderSpec(service, READER, StreamName.ENRICHED, _read_batch, partitions, lanes=1, linger_seconds=0.05, start="new")
+    return ReaderSpec(service, READER, StreamName.ENRICHED, _read_batch, partitions, 1, MAX_EVENTS, linger_seconds=0.05, start="new")
 
 
 class EnrichedStream:

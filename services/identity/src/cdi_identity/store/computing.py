@@ -14,7 +14,7 @@ from cdi_identity.domain.history import ANONYMOUS_ID, USER_ID
 from cdi_identity.domain.identifiers import fingerprint
 from cdi_identity.ports_computing import Contribution, ListedTrait, ValueNow
 from cdi_identity.store.announcing import Announcement
-from cdi_identity.store.computed_values import COMPUTED, recompute
+from cdi_identity.store.computed_values import COMPUTED, KEY, STATE, recompute
 from cdi_identity.store.literals import array, microseconds, moment, text
 from cdi_identity.store.locking import hold
 from cdi_runtime.store import Database, Readers, enqueue, raw
@@ -39,22 +39,43 @@ _FILL_ENDED: Final = "UPDATE computed_traits SET filled = $2 = '', fill_error = 
 
 # Whose an event is: that of its strongest id that the graph knows, and of the profile on which that was first seen; an event whose profile
 # is not in the graph was not to be linked to a person (``domain.history.owner``).
-_COUNT: Final = """
-INSERT INTO contributions (trait_id, message_id, profile_id, fingerprint, event_time, value)
-SELECT e.trait_id, e.message_id, coalesce(u.origin_profile_id, u.profile_id, a.origin_profile_id, a.profile_id, p.profile_id),
-    CASE WHEN u.profile_id IS NOT NULL THEN e.user_fingerprint WHEN a.profile_id IS NOT NULL THEN e.anonymous_fingerprint ELSE 0 END,
-    e.event_time, e.value
-FROM unnest(
-    $1::int[], $2::text::text[], $3::text::uuid[], $4::text::text[], $5::bigint[], $6::text::text[], $7::bigint[], $8::timestamptz[],
-    $9::text::text[]
-) AS e (trait_id, message_id, profile_id, user_id, user_fingerprint, anonymous_id, anonymous_fingerprint, event_time, value)
-JOIN computed_traits t ON t.trait_id = e.trait_id AND NOT t.retired
-JOIN profiles p ON p.profile_id = e.profile_id AND p.workspace_id = t.workspace_id
-LEFT JOIN identifiers u ON u.workspace_id = t.workspace_id AND u.type = 'user_id' AND u.value = e.user_id
-LEFT JOIN identifiers a ON a.workspace_id = t.workspace_id AND a.type = 'anonymous_id' AND a.value = e.anonymous_id
-WHERE t.window_us IS NULL OR e.event_time >= $10::timestamptz - t.window_us * interval '1 microsecond'
-ON CONFLICT (trait_id, message_id) DO NOTHING
-RETURNING profile_id::text
+_COUNT: Final = f"""
+WITH known AS MATERIALIZED (
+    SELECT e.*, t.aggregation, t.window_us IS NOT NULL AS windowed,
+        (SELECT p.profile_id FROM profiles p WHERE p.profile_id = e.profile_id AND p.workspace_id = t.workspace_id) AS resolved,
+        (SELECT coalesce(i.origin_profile_id, i.profile_id) FROM identifiers i
+            WHERE i.workspace_id = t.workspace_id AND i.type = 'user_id' AND i.value = e.user_id) AS of_user,
+        (SELECT coalesce(i.origin_profile_id, i.profile_id) FROM identifiers i
+            WHERE i.workspace_id = t.workspace_id AND i.type = 'anonymous_id' AND i.value = e.anonymous_id) AS of_device
+    FROM unnest(
+        $1::int[], $2::text::text[], $3::text::uuid[], $4::text::text[], $5::bigint[], $6::text::text[], $7::bigint[], $8::timestamptz[],
+        $9::text::text[]
+    ) AS e (trait_id, message_id, profile_id, user_id, user_fingerprint, anonymous_id, anonymous_fingerprint, event_time, value)
+    JOIN computed_traits t ON t.trait_id = e.trait_id AND NOT t.retired
+    WHERE t.window_us IS NULL OR e.event_time >= $10::timestamptz - t.window_us * interval '1 microsecond'
+), given AS MATERIALIZED (
+    SELECT DISTINCT ON (trait_id, message_id) trait_id, message_id, aggregation, windowed, event_time, value,
+        coalesce(of_user, of_device, resolved) AS profile_id,
+        CASE WHEN of_user IS NOT NULL THEN user_fingerprint WHEN of_device IS NOT NULL THEN anonymous_fingerprint ELSE 0 END AS fingerprint
+    FROM known WHERE resolved IS NOT NULL
+), fresh AS (
+    INSERT INTO contributions (trait_id, message_id, profile_id, fingerprint, event_time, value)
+    SELECT trait_id, message_id, CASE WHEN windowed THEN profile_id END, CASE WHEN windowed THEN fingerprint END,
+        CASE WHEN windowed THEN event_time END, CASE WHEN windowed THEN value END
+    FROM given ON CONFLICT (trait_id, message_id) DO NOTHING RETURNING trait_id, message_id
+), counted AS MATERIALIZED (
+    SELECT * FROM given WHERE ((trait_id, message_id) IN (SELECT trait_id, message_id FROM fresh)) IS TRUE  -- hashed, whatever is estimated
+), tallied AS (
+    INSERT INTO tallies AS y (profile_id, fingerprint, trait_id, aggregation, value, number, amount, edge)
+    SELECT profile_id, fingerprint, trait_id, aggregation, {KEY}, {STATE} FROM counted WHERE NOT windowed
+    GROUP BY profile_id, fingerprint, trait_id, aggregation, {KEY}
+    ON CONFLICT (profile_id, trait_id, fingerprint, value) DO UPDATE SET number = y.number + excluded.number,
+        amount = CASE y.aggregation
+            WHEN 4 THEN least(y.amount, excluded.amount) WHEN 5 THEN greatest(y.amount, excluded.amount) ELSE y.amount + excluded.amount
+        END,
+        edge = CASE y.aggregation WHEN 7 THEN least(y.edge, excluded.edge) WHEN 8 THEN greatest(y.edge, excluded.edge) END
+)
+SELECT DISTINCT profile_id::text FROM counted
 """
 
 _VALUES: Final = f"""
@@ -72,15 +93,26 @@ SELECT p.workspace_id, array_agg(d.profile_id::text) FROM (
 ) d JOIN profiles p ON p.profile_id = d.profile_id GROUP BY p.workspace_id
 """
 _LEFT_THE_WINDOW: Final = """
-DELETE FROM contributions c USING computed_traits t, profiles p
-WHERE c.profile_id = p.profile_id AND (p.profile_id = ANY($1::text::uuid[]) OR p.canonical_profile_id = ANY($1::text::uuid[]))
-    AND t.trait_id = c.trait_id AND c.event_time < $2::timestamptz - t.window_us * interval '1 microsecond'
+WITH parts AS MATERIALIZED (
+    SELECT profile_id FROM profiles WHERE profile_id = ANY($1::text::uuid[]) OR canonical_profile_id = ANY($1::text::uuid[])
+)
+DELETE FROM contributions WHERE ctid = ANY(ARRAY(
+    SELECT c.place FROM parts, LATERAL (
+        SELECT c.ctid AS place, c.trait_id, c.event_time FROM contributions c WHERE c.profile_id = parts.profile_id OFFSET 0
+    ) c JOIN computed_traits t ON t.trait_id = c.trait_id
+    WHERE c.event_time < $2::timestamptz - t.window_us * interval '1 microsecond'
+))
 """
 
 _RETIRED: Final = "SELECT trait_id, workspace_id FROM computed_traits WHERE retired ORDER BY trait_id LIMIT 1"
 _CLEAR: Final = """
-DELETE FROM contributions WHERE (trait_id, message_id) IN (SELECT trait_id, message_id FROM contributions WHERE trait_id = $1 LIMIT $2)
-RETURNING profile_id::text
+WITH c AS (
+    DELETE FROM contributions WHERE (trait_id, message_id) IN (SELECT trait_id, message_id FROM contributions WHERE trait_id = $1 LIMIT $2)
+    RETURNING profile_id
+), y AS (
+    DELETE FROM tallies WHERE ctid = ANY(ARRAY(SELECT ctid FROM tallies WHERE trait_id = $1 LIMIT $2)) RETURNING profile_id
+)
+SELECT profile_id::text FROM c UNION ALL SELECT profile_id::text FROM y
 """
 _FORGET: Final = "DELETE FROM computed_traits WHERE trait_id = $1"
 
@@ -163,7 +195,7 @@ class PostgresComputedTraits:
         async with self._database.transaction() as connection:
             await hold(connection, [workspace_id])
             cleared = await raw(connection).fetch(_CLEAR, trait_id, limit)
-            await _recompute(connection, (row[0] for row in cleared), now_us)
+            await _recompute(connection, (row[0] for row in cleared if row[0] is not None), now_us)
             if not cleared:
                 await raw(connection).execute(_FORGET, trait_id)
         return True

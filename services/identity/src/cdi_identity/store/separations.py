@@ -62,10 +62,13 @@ UNION SELECT b, a, $3::bigint FROM unnest($1::uuid[], $2::uuid[]) AS s (a, b)
 ON CONFLICT (profile_id, other_profile_id) DO UPDATE SET decision_id = excluded.decision_id
 """
 
-# A contribution goes with the strongest identifier of its event.
-_MOVE_CONTRIBUTIONS: Final = """
-UPDATE contributions c SET profile_id = $2::uuid FROM profiles p
-WHERE c.profile_id = p.profile_id AND (p.profile_id = $1::uuid OR p.canonical_profile_id = $1::uuid) AND c.fingerprint = ANY($3::bigint[])
+# What events gave to computed traits goes with their strongest identifier.
+_MOVE_COUNTED: Final = """
+WITH parts AS MATERIALIZED (SELECT profile_id FROM profiles WHERE profile_id = $1::uuid OR canonical_profile_id = $1::uuid), c AS (
+    UPDATE contributions c SET profile_id = $2::uuid FROM parts
+    WHERE c.profile_id = parts.profile_id AND c.fingerprint = ANY($3::bigint[])
+)
+UPDATE tallies y SET profile_id = $2::uuid FROM parts WHERE y.profile_id = parts.profile_id AND y.fingerprint = ANY($3::bigint[])
 """
 
 _SPLITS: Final = """
@@ -100,7 +103,7 @@ async def separate(connection: AsyncConnection, separation: Separation, decision
         await driver.execute(_MOVE, *columns(separation.identifiers), separation.separated_id, separation.fresh)
     if separation.fresh:
         fingerprints = [fingerprint(identifier) for identifier in separation.identifiers]
-        await driver.execute(_MOVE_CONTRIBUTIONS, separation.remaining_id, separation.separated_id, fingerprints)
+        await driver.execute(_MOVE_COUNTED, separation.remaining_id, separation.separated_id, fingerprints)
     await driver.execute(_APART, [one for one, _ in separation.apart], [other for _, other in separation.apart], number)
     await driver.execute(_SPLITS, separation.workspace_id)
     announcement = Announcement(separation.workspace_id, now)
