@@ -245,6 +245,7 @@ async def test_events_of_nobody_and_of_wrong_json_cost_nothing(world: World) -> 
     events = [
         order(nobody, 1, user_id="ada"),
         order("", 1, user_id="ada"),
+        order("no profile", 1, user_id="ada"),
         order(ada.profile_id, 1, user_id="ada", workspace_id="other"),
         order(ada.profile_id, user_id="ada\0", message_id="m\0", properties={"total": 2}),
         *(order(ada.profile_id, user_id="ada", properties=None, message_id=f"w{number}") for number in range(4)),

@@ -35,7 +35,7 @@ _RETIRE: Final = "UPDATE computed_traits SET retired = true WHERE workspace_id =
 _DEFINE: Final = """
 INSERT INTO computed_traits (workspace_id, name, version, aggregation, window_us, document) VALUES ($1, $2, $3, $4, $5, $6)
 """
-_FILL_ENDED: Final = "UPDATE computed_traits SET filled = $2 = '', fill_error = $2 WHERE trait_id = $1"
+_FILL_ENDED: Final = "UPDATE computed_traits SET filled = $2 = '', fill_error = $2 WHERE trait_id = $1 AND NOT filled"
 
 # Whose an event is: that of its strongest id that the graph knows, and of the profile on which that was first seen; an event whose profile
 # is not in the graph was not to be linked to a person (``domain.history.owner``).
