@@ -7,11 +7,13 @@ value of a person is what all of that comes to (``store.computed_values``).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 from cdi.error.v1 import error_pb2
 from cdi_identity.domain.computed_traits import MAX_DEFINITIONS, ComputedTrait, Definition, Definitions, problems
 from cdi_identity.ports_computing import ComputedTraitStore, Contribution, CountedEvent, ListedTrait, ValueNow
 from cdi_kernel.faults import InvalidArgument, NotFound
+from cdi_runtime.bus import isolate
 
 
 class ComputedTraits:
@@ -68,7 +70,7 @@ class ComputedTraits:
 
 
 class Counting:
-    """Counts events for the definitions that hold when it is asked.
+    """Counts events for the definitions that hold when it is asked. An event on which that fails is logged and left out.
 
     Args:
         store: definitions and contributions.
@@ -82,25 +84,30 @@ class Counting:
         self._changed = changed
         self._definitions = Definitions()
 
-    async def count(self, events: Iterable[CountedEvent]) -> None:
+    async def count(self, events: Sequence[CountedEvent]) -> None:
         """Counts events; done again, it changes nothing.
 
         The definitions are those of a moment after the call: an event that was handed over after a definition was stored is counted for it.
 
         Raises:
             Transient: the store does not answer; nothing of it is promised.
+            Halt: it fails on nearly all of them.
         """
         if await self._store.ids() != self._definitions.ids:
             self._definitions = Definitions(await self._store.definitions())
         await self.count_for(self._definitions, events)
 
-    async def count_for(self, definitions: Definitions, events: Iterable[CountedEvent]) -> None:
+    async def count_for(self, definitions: Definitions, events: Sequence[CountedEvent]) -> None:
         """Counts events for some definitions; see ``count``."""
-        pairs = list(_contributions(events, definitions))
-        if pairs:
-            workspace_ids = list({definition.trait.workspace_id: None for definition, _ in pairs})
-            await self._store.count([contribution for _, contribution in pairs], workspace_ids, self._now_us())
+        await isolate(events, partial(self._count, definitions), stage="computed-traits")
+
+    async def _count(self, definitions: Definitions, events: Sequence[CountedEvent]) -> Sequence[None]:
+        given = list(_contributions(events, definitions))
+        if given:
+            workspace_ids = list({definition.trait.workspace_id: None for definition, _ in given})
+            await self._store.count([contribution for _, contribution in given], workspace_ids, self._now_us())
             self._changed()
+        return [None] * len(events)
 
 
 def _contributions(events: Iterable[CountedEvent], definitions: Definitions) -> Iterator[tuple[Definition, Contribution]]:

@@ -16,7 +16,7 @@ from cdi_identity.ports_computing import Contribution
 from cdi_kernel.faults import NotFound, Unavailable
 from cdi_kernel.shallow import shallow
 from cdi_kernel.topology import StreamName
-from cdi_runtime.bus import Bus, Done, Message, Outcome, ReaderSpec, isolate
+from cdi_runtime.bus import Bus, Done, Message, Outcome, ReaderSpec
 
 READER: Final = "identity"
 
@@ -106,13 +106,9 @@ class Consumer:
         self._counting = counting
 
     async def events(self, messages: Sequence[Message[BatchView]]) -> Sequence[Outcome]:
-        """One transaction for all of them, none where no event gives anything. An event on which it fails is logged and left out."""
-        await isolate([EnrichedEvent(event) for message in messages for event in message.body.events], self._count, stage=READER)
+        """One transaction for all of them, none where no event gives anything."""
+        await self._counting.count([EnrichedEvent(event) for message in messages for event in message.body.events])
         return [Done()] * len(messages)
-
-    async def _count(self, events: Sequence[EnrichedEvent]) -> Sequence[None]:
-        await self._counting.count(events)
-        return [None] * len(events)
 
 
 def events_spec(service: str, partitions: int) -> ReaderSpec[BatchView]:

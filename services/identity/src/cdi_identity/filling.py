@@ -15,6 +15,7 @@ from cdi_identity.computing import Counting
 from cdi_identity.domain.computed_traits import Definition, Definitions
 from cdi_identity.ports_computing import ComputedTraitStore, EventArchive, EventStream
 from cdi_kernel.faults import Fault
+from cdi_runtime.bus import Halt
 
 LOOK_SECONDS: Final = 1.0
 """Between two looks for definitions that have to be filled, and at how far the loader is."""
@@ -24,7 +25,7 @@ AGAIN_SECONDS: Final = 10.0
 
 
 class Filling:
-    """Fills definitions, one after the other, while the stream is read. Two replicas that fill the same one do it once.
+    """Fills definitions, one after the other, while the stream is read. What two replicas fill is counted once.
 
     Args:
         store: definitions.
@@ -55,8 +56,8 @@ class Filling:
                             continue
                         await self._fill(definition)
                         error = ""
-                    except Fault as fault:
-                        error, wait = fault.message, AGAIN_SECONDS
+                    except (Fault, Halt) as problem:
+                        error, wait = str(problem), AGAIN_SECONDS
                     await self._store.fill_ended(definition.trait_id, error)
             except Fault:
                 wait = AGAIN_SECONDS  # the store is away, which readiness says

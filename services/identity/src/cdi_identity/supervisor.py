@@ -14,6 +14,9 @@ from cdi_runtime.telemetry import logger
 TURN_SECONDS: Final = 1.0
 """Between two looks at the definitions and at what is due; how late a value may be after something left its window."""
 
+SWEEPS: Final = 20
+"""Of one turn, at most: so that a great many contributions to a deleted definition keep nothing else waiting."""
+
 SWEEP_PERSONS: Final = 500
 """Persons whose values are put together anew in one transaction."""
 
@@ -68,8 +71,10 @@ class Supervisor:
     async def _turn(self) -> bool:
         """Sweeps; returns whether there are definitions."""
         defined = bool(await self._store.ids())
-        while await self._store.sweep_retired(self._now_us(), SWEEP_CONTRIBUTIONS):
-            self._changed()
-        while defined and await self._store.sweep_due(self._now_us(), SWEEP_PERSONS):
+        for _ in range(SWEEPS):
+            retired = await self._store.sweep_retired(self._now_us(), SWEEP_CONTRIBUTIONS)
+            due = defined and await self._store.sweep_due(self._now_us(), SWEEP_PERSONS)
+            if not (retired or due):
+                break
             self._changed()
         return defined
