@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from cdi.consent.v1 import consent_service_pb2 as service_pb2
 from cdi.consent.v1 import purpose_pb2
 from cdi_consent import convert
+from cdi_consent.domain.chain import START, Line
 from cdi_consent.domain.decisions import MAX_PROOF, USER_ID, Decision, can_be_subject, decision_id, instant
-from cdi_consent.domain.purposes import Outcome, Purpose, checked, snapshot
+from cdi_consent.domain.documents import checked
+from cdi_consent.domain.purposes import Outcome, Purpose, snapshot
 from cdi_consent.domain.recording import MAX_AHEAD_US, Draft, accepted
 from cdi_kernel.clock import MAX_INSTANT_US, MIN_INSTANT_US
 from cdi_kernel.faults import Fault, InvalidArgument
@@ -141,14 +143,20 @@ def test_outcomes_that_are_equal_become_equal_results_in_order() -> None:
 decision_ids = st.uuids().map(str)
 # A purpose may be called anything, also like an id.
 names = st.one_of(st.text(st.characters(codec="utf-8"), min_size=1, max_size=64), decision_ids, st.just(str(UUID(int=0))))
-outcomes = st.builds(Outcome, st.lists(names).map(tuple), st.lists(decision_ids, max_size=20).map(tuple), st.booleans())
+columns = st.lists(names, max_size=2).map(tuple)
+outcomes = st.builds(Outcome, st.lists(names).map(tuple), st.lists(decision_ids, max_size=20).map(tuple), st.booleans(), columns)
 
 
 @given(st.lists(outcomes))
 def test_results_are_what_protobuf_makes_of_the_outcomes(drawn: list[Outcome]) -> None:
     expected = service_pb2.EvaluateConsentResponse()
     for outcome in drawn:
-        expected.results.add(granted_purposes=outcome.granted_purposes, decision_ids=outcome.decision_ids, linkable=outcome.linkable)
+        expected.results.add(
+            granted_purposes=outcome.granted_purposes,
+            decision_ids=outcome.decision_ids,
+            linkable=outcome.linkable,
+            dropped_columns=outcome.dropped_columns,
+        )
     assert convert.evaluated(drawn) == expected
 
 
@@ -159,7 +167,7 @@ def test_a_name_survives_its_token(name: str) -> None:
 
 def test_a_position_survives_its_token() -> None:
     identity = decision_id("record", ADA, "ads", True, NOW_US, "form")
-    line = Decision(identity, ADA, "ads", True, NOW_US, NOW_US, "form")
+    line = Line(Decision(identity, ADA, "ads", True, NOW_US, NOW_US, "form"), START)
     assert convert.position_of_token(convert.position_token(line)) == (NOW_US, identity)
     assert convert.position_of_token("") is None
 

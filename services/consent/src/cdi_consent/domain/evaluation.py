@@ -10,9 +10,22 @@ from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 import msgspec
+import orjson
 
-from cdi_consent.domain.decisions import UNDECIDED, Decided, Decision, Standing, Standings, Subject, decision_id, is_news
-from cdi_consent.domain.purposes import WITHOUT_PURPOSES, Outcome, Purpose, Purposes, WorkspacePurposes
+from cdi_consent.domain.decisions import (
+    MAX_SIGNAL,
+    UNDECIDED,
+    Decided,
+    Decision,
+    Source,
+    Standing,
+    Standings,
+    Subject,
+    decision_id,
+    is_news,
+)
+from cdi_consent.domain.policy import DefaultPolicy
+from cdi_consent.domain.purposes import WITHOUT_PURPOSES, Defaults, Outcome, Purposes, WorkspacePurposes
 
 Preferences: TypeAlias = tuple[tuple[str, bool], ...]
 """The answers that an event carries, as (category, granted)."""
@@ -27,6 +40,8 @@ class Item(msgspec.Struct, frozen=True, gc=False):
         preferences: the answers that it carries.
         event_us: when it happened; means nothing without answers, as does the proof.
         proof: its message id as the proof of these answers, see ``proof_of``.
+        answered: it carries an object of answers, be it an empty one.
+        region: where the person is; empty if unknown.
     """
 
     workspace_id: str
@@ -34,6 +49,8 @@ class Item(msgspec.Struct, frozen=True, gc=False):
     preferences: Preferences = ()
     event_us: int = 0
     proof: str = ""
+    answered: bool = False
+    region: str = ""
 
 
 Confirmations: TypeAlias = dict[tuple[Subject, str], Standing]
@@ -76,17 +93,21 @@ def evaluate(items: Iterable[Item], purposes: Purposes, standings: Standings, ch
         if workspace is None:
             outcomes.append(WITHOUT_PURPOSES)
             continue
+        defaults = workspace.in_region(item.region) if item.region else workspace.anywhere
         if item.preferences:
             answers = answers_of(item.preferences, workspace)
             if not item.subjects:
-                outcomes.append(_without_subject(workspace, answers))
+                outcomes.append(_without_subject(workspace, defaults, answers))
                 continue
             decide_us = min(item.event_us, now_us)
             for subject in item.subjects:
                 if is_news(answers, running.get(subject, UNDECIDED), decide_us) and subject in changing:
-                    _take(item, subject, answers, running, now_us, evaluation)
+                    _take(item, subject, answers, workspace, running, now_us, evaluation)
         found = [decided for subject in item.subjects if (decided := running.get(subject)) is not None]
-        outcomes.append(_judge(workspace, found) if found else workspace.default)
+        if found:
+            outcomes.append(_judge(workspace, defaults, found))
+        else:
+            outcomes.append(defaults.unanswered if item.answered else defaults.unknown)
     return evaluation
 
 
@@ -135,7 +156,13 @@ def earlier_than_batch(items: Sequence[Item], purposes: Purposes, standings: Sta
 
 
 def _take(
-    item: Item, subject: Subject, answers: Mapping[str, bool], running: dict[Subject, Decided], now_us: int, evaluation: Evaluation
+    item: Item,
+    subject: Subject,
+    answers: Mapping[str, bool],
+    workspace: WorkspacePurposes,
+    running: dict[Subject, Decided],
+    now_us: int,
+    evaluation: Evaluation,
 ) -> None:
     """Adds the answers that are news to ``evaluation``; in ``running`` they take effect unless they come too late."""
     decide_us = min(item.event_us, now_us)
@@ -144,7 +171,10 @@ def _take(
         standing = own.get(purpose)
         if standing is None or standing.granted != granted:
             identity = carried_id(item, subject, purpose, granted)
-            decision = Decision(identity, subject, purpose, granted, decide_us, now_us, item.proof)
+            versions = workspace.by_name[purpose].version, workspace.policy.version
+            decision = Decision(
+                identity, subject, purpose, granted, decide_us, now_us, item.proof, Source.EVENT, *versions, signal_of(item)
+            )
             evaluation.decisions.append(decision)
             offered = decision.standing
             if standing is None or standing.precedence < offered.precedence:
@@ -153,45 +183,49 @@ def _take(
             own[purpose] = evaluation.confirmations[subject, purpose] = msgspec.structs.replace(standing, decide_us=decide_us)
 
 
-def _judge(workspace: WorkspacePurposes, found: Iterable[Decided]) -> Outcome:
+def _judge(workspace: WorkspacePurposes, defaults: Defaults, found: Iterable[Decided]) -> Outcome:
     """The outcome for subjects of whom at least one has decided something. Runs for every event."""
     granted: list[str] = []
     rests_on: list[str] = []
     linkable = True
-    for purpose in workspace.purposes:
-        name = purpose.name
+    for name, allowed, required_for_linking in defaults.rules:
         grants: list[str] = []
         denials: list[str] = []
         for decided in found:
             if (standing := decided.get(name)) is not None:
                 (grants if standing.granted else denials).append(standing.decision_id)
         rests_on += denials or grants
-        if not denials and (grants or purpose.allowed_by_default):
+        if not denials and (grants or allowed):
             granted.append(name)
-        elif purpose.required_for_linking:
+        elif required_for_linking:
             linkable = False
-    return Outcome(tuple(granted), tuple(rests_on), linkable)
+    return workspace.outcome(tuple(granted), tuple(rests_on), linkable)
 
 
-def is_granted(purpose: Purpose, found: Iterable[Decided]) -> bool:
+def is_granted(name: str, defaults: Defaults, found: Sequence[Decided]) -> bool:
     """Whether a person may be addressed for a purpose: a denial of any of the ids counts, then a grant, then the default.
 
     Args:
-        purpose: the purpose.
+        name: the purpose's.
+        defaults: what holds where the person is.
         found: what each of the person's ids has decided; those that have decided nothing may be left out.
     """
-    granted = purpose.allowed_by_default
-    for decided in found:
-        if (standing := decided.get(purpose.name)) is not None:
-            if not standing.granted:
-                return False
-            granted = True
-    return granted
+    answers = [standing.granted for decided in found if (standing := decided.get(name)) is not None]
+    if answers:
+        return all(answers)
+    policy = defaults.policies[name]
+    return policy is DefaultPolicy.ALLOW or (policy is DefaultPolicy.SEGMENT and not any(found))
 
 
-def _without_subject(workspace: WorkspacePurposes, answers: Mapping[str, bool]) -> Outcome:
+def _without_subject(workspace: WorkspacePurposes, defaults: Defaults, answers: Mapping[str, bool]) -> Outcome:
     """The outcome of an event that belongs to nobody who could be kept: its own denials count, for itself alone."""
     denied = {name for name, granted in answers.items() if not granted}
-    granted = tuple(name for name in workspace.default.granted_purposes if name not in denied)
-    linkable = all(purpose.name in granted for purpose in workspace.purposes if purpose.required_for_linking)
-    return Outcome(granted, (), linkable)
+    granted = tuple(name for name in defaults.unanswered.granted_purposes if name not in denied)
+    linkable = all(name in granted for name, _, required in defaults.rules if required)
+    return workspace.outcome(granted, (), linkable)
+
+
+def signal_of(item: Item) -> bytes:
+    """The answers that an event carries as the evidence that is kept with them: a JSON object by kind of signal."""
+    signal = orjson.dumps({"segment": dict(item.preferences)})
+    return signal if len(signal) <= MAX_SIGNAL else b""
