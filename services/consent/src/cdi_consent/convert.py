@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 from uuid import UUID
 
+import msgspec
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from cdi.consent.v1 import consent_service_pb2 as service_pb2
@@ -78,20 +79,21 @@ def evaluated(outcomes: Iterable[Outcome]) -> service_pb2.EvaluateConsentRespons
     """
     written: list[bytes] = []
     for outcome in outcomes:
-        before_ids, after_ids = _around_ids(outcome.granted_purposes, len(outcome.decision_ids), outcome.linkable, outcome.dropped_columns)
-        written += before_ids, _BETWEEN_IDS.join(outcome.decision_ids).encode(), after_ids
+        granted, ids, linkable, dropped, region = msgspec.structs.astuple(outcome)
+        before_ids, after_ids = _around_ids(granted, len(ids), linkable, dropped, region)
+        written += before_ids, _BETWEEN_IDS.join(ids).encode(), after_ids
     return service_pb2.EvaluateConsentResponse.FromString(b"".join(written))
 
 
 @lru_cache(maxsize=1_024)
-def _around_ids(granted: tuple[str, ...], ids: int, linkable: bool, dropped: tuple[str, ...]) -> tuple[bytes, bytes]:
+def _around_ids(granted: tuple[str, ...], ids: int, linkable: bool, dropped: tuple[str, ...], region: str) -> tuple[bytes, bytes]:
     """What protobuf writes before and after so many decision ids, in an answer that holds one result."""
     result = service_pb2.EvaluatedConsent(
-        granted_purposes=granted, decision_ids=[_ANY_ID] * ids, linkable=linkable, dropped_columns=dropped
+        granted_purposes=granted, decision_ids=[_ANY_ID] * ids, linkable=linkable, dropped_columns=dropped, region=region
     )
     written = service_pb2.EvaluateConsentResponse(results=[result]).SerializeToString()
     all_ids = _BETWEEN_IDS.join([_ANY_ID] * ids).encode()
-    # Behind the ids stand only what may be dropped, and whether it may be linked.
+    # Behind the ids stands only the rest of the result.
     result.ClearField("granted_purposes")
     result.ClearField("decision_ids")
     start = len(written) - len(result.SerializeToString()) - len(all_ids)

@@ -199,7 +199,7 @@ def _judge(workspace: WorkspacePurposes, defaults: Defaults, found: Iterable[Dec
             granted.append(name)
         elif required_for_linking:
             linkable = False
-    return workspace.outcome(tuple(granted), tuple(rests_on), linkable)
+    return workspace.outcome(tuple(granted), tuple(rests_on), linkable, defaults.region)
 
 
 def is_granted(name: str, defaults: Defaults, found: Sequence[Decided]) -> bool:
@@ -222,7 +222,7 @@ def _without_subject(workspace: WorkspacePurposes, defaults: Defaults, answers: 
     denied = {name for name, granted in answers.items() if not granted}
     granted = tuple(name for name in defaults.unanswered.granted_purposes if name not in denied)
     linkable = all(name in granted for name, _, required in defaults.rules if required)
-    return workspace.outcome(granted, (), linkable)
+    return workspace.outcome(granted, (), linkable, defaults.region)
 
 
 def signal_of(item: Item) -> bytes:

@@ -62,12 +62,14 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
         decision_ids: the decisions that this rests on, in the order of the purposes.
         linkable: it may be written into the identity graph.
         dropped_columns: members of the event that need a purpose which is denied, as paths, sorted.
+        region: whose exceptions were looked at; empty where there are none.
     """
 
     granted_purposes: tuple[str, ...]
     decision_ids: tuple[str, ...]
     linkable: bool
     dropped_columns: tuple[str, ...] = ()
+    region: str = ""
 
 
 WITHOUT_PURPOSES: Final = Outcome((), (), True)
@@ -93,12 +95,14 @@ class Defaults:
     """What holds in one region.
 
     Attributes:
+        region: "DE" or "US-CA"; empty for what holds where it is not known.
         policies: the default policy of each purpose.
         rules: one per purpose, by name.
         unknown: the outcome while nothing at all is known.
         unanswered: the outcome of an event that carries answers, of which none is to a purpose, while nothing else is known.
     """
 
+    region: str
     policies: Mapping[str, DefaultPolicy]
     rules: tuple[Rule, ...]
     unknown: Outcome
@@ -123,6 +127,7 @@ class WorkspacePurposes:
     by_category: Mapping[str, tuple[str, ...]] = field(init=False)
     anywhere: Defaults = field(init=False)
     _by_column: tuple[tuple[str, frozenset[str]], ...] = field(init=False)
+    _is_regional: bool = field(init=False)
 
     def __post_init__(self) -> None:
         meant: dict[str, list[str]] = {}
@@ -135,15 +140,17 @@ class WorkspacePurposes:
         object.__setattr__(self, "by_name", {purpose.name: purpose for purpose in self.purposes})
         object.__setattr__(self, "by_category", {category: tuple(names) for category, names in meant.items()})
         object.__setattr__(self, "_by_column", tuple((column, frozenset(names)) for column, names in sorted(needed.items())))
-        object.__setattr__(self, "anywhere", self.in_region(""))
+        is_regional = bool(self.policy.regional_defaults) or any(purpose.regional_defaults for purpose in self.purposes)
+        object.__setattr__(self, "_is_regional", is_regional)
+        object.__setattr__(self, "anywhere", self._defaults_of(""))
 
     def in_region(self, region: str) -> Defaults:
-        """What holds in a region."""
-        return _defaults(self, region) if region else self._defaults_of(region)
+        """What holds in a region; the same everywhere in a workspace without exceptions."""
+        return _defaults(self, region) if self._is_regional else self.anywhere
 
-    def outcome(self, granted: tuple[str, ...], rests_on: tuple[str, ...], linkable: bool) -> Outcome:
+    def outcome(self, granted: tuple[str, ...], rests_on: tuple[str, ...], linkable: bool, region: str) -> Outcome:
         """The outcome with the columns that are dropped."""
-        return Outcome(granted, rests_on, linkable, _dropped(self, granted) if self._by_column else ())
+        return Outcome(granted, rests_on, linkable, _dropped(self, granted) if self._by_column else (), region)
 
     def dropped(self, granted: tuple[str, ...]) -> tuple[str, ...]:
         """The columns that need a purpose which is not granted, sorted."""
@@ -157,11 +164,11 @@ class WorkspacePurposes:
         )
         unknown = frozenset(name for name, policy in policies.items() if policy is not DefaultPolicy.REQUIRE)
         unanswered = frozenset(rule.name for rule in rules if rule.allowed)
-        return Defaults(policies, rules, self._without_decision(unknown), self._without_decision(unanswered))
+        return Defaults(region, policies, rules, self._without_decision(unknown, region), self._without_decision(unanswered, region))
 
-    def _without_decision(self, granted: frozenset[str]) -> Outcome:
+    def _without_decision(self, granted: frozenset[str], region: str) -> Outcome:
         linkable = all(purpose.name in granted for purpose in self.purposes if purpose.required_for_linking)
-        return self.outcome(tuple(sorted(granted)), (), linkable)
+        return self.outcome(tuple(sorted(granted)), (), linkable, region)
 
 
 @lru_cache(maxsize=1_024)

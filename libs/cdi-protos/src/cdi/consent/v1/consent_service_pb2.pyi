@@ -490,8 +490,11 @@ class EvaluatedConsent(_message.Message):
     DECISION_IDS_FIELD_NUMBER: _builtins.int
     LINKABLE_FIELD_NUMBER: _builtins.int
     DROPPED_COLUMNS_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
     linkable: _builtins.bool
     """May be written into the identity graph."""
+    region: _builtins.str
+    """The region whose exceptions were looked at; empty where it is not known or the workspace has no exceptions."""
     @_builtins.property
     def granted_purposes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names, sorted."""
@@ -511,10 +514,11 @@ class EvaluatedConsent(_message.Message):
         decision_ids: _abc.Iterable[_builtins.str] | None = ...,
         linkable: _builtins.bool = ...,
         dropped_columns: _abc.Iterable[_builtins.str] | None = ...,
+        region: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_ids", b"decision_ids", "dropped_columns", b"dropped_columns", "granted_purposes", b"granted_purposes", "linkable", b"linkable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_ids", b"decision_ids", "dropped_columns", b"dropped_columns", "granted_purposes", b"granted_purposes", "linkable", b"linkable", "region", b"region"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
