@@ -1,0 +1,70 @@
+"""Sets of vendor ids as TC strings write them: a bit per vendor, or ranges."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from cdi_consent.domain.signals.bits import Bits
+from cdi_consent.domain.signals.signal import Unreadable
+
+_ID_BITS: Final = 16
+_COUNT_BITS: Final = 12
+
+
+class VendorIds(NamedTuple):
+    """Vendor ids, not unpacked: the bits where there is one per vendor, else the ranges.
+
+    Attributes:
+        last: the highest id that the set speaks of.
+        octets: the string whose bit ``at`` is vendor 1, or empty.
+        at: see ``octets``.
+        ranges: first and last id of each, inclusive.
+    """
+
+    last: int = 0
+    octets: bytes = b""
+    at: int = 0
+    ranges: tuple[tuple[int, int], ...] = ()
+
+    def has(self, vendor: int) -> bool:
+        """Whether a vendor is in the set."""
+        if not 0 < vendor <= self.last:
+            return False
+        if self.octets:
+            at = self.at + vendor - 1
+            return bool(self.octets[at >> 3] << (at & 7) & 0x80)
+        return any(first <= vendor <= last for first, last in self.ranges)
+
+
+def read_vendors(bits: Bits, at: int) -> tuple[VendorIds, int]:
+    """A vendor section: MaxVendorId, IsRangeEncoding, and a BitField or a Range Section ("Vendor Consent Section").
+
+    Returns:
+        The vendors, and the place after the section.
+
+    Raises:
+        Unreadable: the string ends before, or a range runs backwards.
+    """
+    head = bits.uint(at, _ID_BITS + 1)
+    last, at = head >> 1, at + _ID_BITS + 1
+    if head & 1:
+        ranges, at = read_ranges(bits, at)
+        return VendorIds(last, ranges=ranges), at
+    if at + last > bits.size:
+        raise Unreadable(f"ends at bit {bits.size}")
+    return VendorIds(last, bits.octets, at), at + last
+
+
+def read_ranges(bits: Bits, at: int) -> tuple[tuple[tuple[int, int], ...], int]:
+    """NumEntries and as many RangeEntry ("Range Section"); returns and raises as ``read_vendors``."""
+    count, at = bits.uint(at, _COUNT_BITS), at + _COUNT_BITS
+    ranges: list[tuple[int, int]] = []
+    for _ in range(count):
+        entry, at = bits.uint(at, 1 + _ID_BITS), at + 1 + _ID_BITS
+        first = last = entry & 0xFFFF
+        if entry >> _ID_BITS:
+            last, at = bits.uint(at, _ID_BITS), at + _ID_BITS
+        if not 0 < first <= last:
+            raise Unreadable(f"a range of vendors from {first} to {last}")
+        ranges.append((first, last))
+    return tuple(ranges), at
