@@ -100,7 +100,7 @@ def read_header(bits: Bits, sections: int) -> list[int]:
         sections: how many follow it.
 
     Raises:
-        Unreadable: it is no header of version 1, or names another number of sections, or one twice.
+        Unreadable: it is no header of version 1, or names another number of sections.
     """
     if bits.uint(0, 6) != _TYPE:
         raise Unreadable("no header of GPP")
