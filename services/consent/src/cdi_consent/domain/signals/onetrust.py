@@ -41,6 +41,8 @@ def _read_document(document: Document, text: str) -> Reading:
         raise Unreadable("without purposes")
     answers, skipped = answers_of(map(_answer, purposes), SignalKind.ONETRUST)
     decide_us = instant_of(payload, "interactionDate", "consentDate", "InteractionDate", "ConsentDate")
+    if decide_us is None:
+        decide_us = instant_of(document, "eventTime")
     version = text_of(payload, "receiptId", "collectionPointGUID", "collectionPointGuid")
     subjects = tuple(_subjects(payload))
     return Reading(SignalKind.ONETRUST, answers, version=version, raw=text, decide_us=decide_us, subjects=subjects, skipped=skipped)

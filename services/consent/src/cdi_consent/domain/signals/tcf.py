@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from cdi_consent.domain.signals.bits import Bits, decoded
 from cdi_consent.domain.signals.publisher import NO_PUBLISHER, Publisher, Restriction, may, read_publisher, read_restrictions
 from cdi_consent.domain.signals.signal import Reading, SignalKind, Unreadable
-from cdi_consent.domain.signals.vendors import VendorIds, read_vendors
+from cdi_consent.domain.signals.vendors import NO_VENDORS, VendorIds, read_vendors
 
 VERSION: Final = 2
 PURPOSES: Final = 24
@@ -39,6 +39,16 @@ _SEGMENTS: Final = {_DISCLOSED: "disclosed vendors", _ALLOWED: "allowed vendors"
 _CONSENT_KEYS: Final = tuple(f"tcf.purpose.{number}" for number in range(1, _KNOWN_PURPOSES + 1))
 _LI_KEYS: Final = tuple(f"tcf.li.{number}" for number in range(1, _KNOWN_PURPOSES + 1))
 _FEATURE_KEYS: Final = tuple(f"tcf.special_feature.{number}" for number in range(1, _KNOWN_FEATURES + 1))
+_SUBJECTS: Final = frozenset(
+    (
+        "purpose",
+        "li",
+        "special_feature",
+        "vendor",
+        "vendor_li",
+        *(f"publisher.{field}" for field in ("purpose", "li", "custom", "custom_li")),
+    )
+)
 _ANSWERED: Final = {"0": False, "1": True}.__getitem__
 _NEVER_LI: Final = 1 << PURPOSES - 1
 _CONSENT_ONLY: Final = sum(1 << PURPOSES - purpose for purpose in (1, 3, 4, 5, 6))
@@ -72,8 +82,8 @@ class TcReading(Reading):
     consents: int = 0
     interests: int = 0
     features: int = 0
-    vendor_consents: VendorIds = VendorIds()
-    vendor_interests: VendorIds = VendorIds()
+    vendor_consents: VendorIds = NO_VENDORS
+    vendor_interests: VendorIds = NO_VENDORS
     restrictions: tuple[Restriction, ...] = ()
     disclosed: VendorIds | None = None
     publisher: Publisher = NO_PUBLISHER
@@ -132,7 +142,7 @@ def read(text: str) -> TcReading:
     restrictions = read_restrictions(bits, at)
     disclosed, publisher, skipped = _read_segments(others) if others else (None, NO_PUBLISHER, ())
     if disclosed is None and (policy >= POLICY_2_3 or updated_ds >= DISCLOSED_SINCE_DS):
-        disclosed, skipped = VendorIds(), (*skipped, "tcf: without the mandatory disclosed vendors, none counts as disclosed")
+        disclosed, skipped = NO_VENDORS, (*skipped, "tcf: without the mandatory disclosed vendors, none counts as disclosed")
     return TcReading(
         SignalKind.TCF,
         _answers(consents, interests, features),
@@ -199,12 +209,6 @@ def question_of(key: str) -> Question | None:
     if subject in _SUBJECTS and (number := _number(parts[-1])):
         return Question(subject, number, 0)
     return None
-
-
-_SUBJECTS: Final = frozenset(
-    ("purpose", "li", "special_feature", "vendor", "vendor_li")
-    + ("publisher.purpose", "publisher.li", "publisher.custom", "publisher.custom_li")
-)
 
 
 def _number(text: str) -> int:

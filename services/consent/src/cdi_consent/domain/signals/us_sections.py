@@ -94,4 +94,4 @@ SECTIONS: Final = {
     26: _latest("usky", "child additional"),
     27: _latest("usri", "child additional"),
 }
-"""By section id ("Sections/Section Information"). ``sensitive_notice`` stands where a sensitive category is used until somebody opts out."""
+"""By section id ("Sections/Section Information"). ``sensitive_notice`` stands where sensitive data is used until somebody opts out."""

@@ -36,6 +36,9 @@ class VendorIds(NamedTuple):
         return any(first <= vendor <= last for first, last in self.ranges)
 
 
+NO_VENDORS: Final = VendorIds()
+
+
 def read_vendors(bits: Bits, at: int) -> tuple[VendorIds, int]:
     """A vendor section: MaxVendorId, IsRangeEncoding, and a BitField or a Range Section ("Vendor Consent Section").
 
