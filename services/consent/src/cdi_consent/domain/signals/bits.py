@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import binascii
-from typing import Final, NamedTuple
+from typing import Final
 
 from cdi_consent.domain.signals.signal import Unreadable
 
@@ -12,13 +12,19 @@ _ALPHABET: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01234567
 _TO_BASE64: Final = bytes.maketrans(b"-_+/=", b"+/...")
 
 
-class Bits(NamedTuple):
-    """A bit string.
+class Bits:
+    """A bit string. A plain class with slots, because its two members are read for every field of every string.
 
     Attributes:
         octets: the bits, filled up with zeros to whole octets.
         size: how many bits were sent.
     """
+
+    __slots__ = ("octets", "size")
+
+    def __init__(self, octets: bytes, size: int) -> None:
+        self.octets = octets
+        self.size = size
 
     octets: bytes
     size: int

@@ -13,6 +13,7 @@ REQUIRE_INTEREST: Final = 2
 
 _PURPOSES: Final = 24
 _COUNT_BITS: Final = 12
+_HEAD_BITS: Final = 6 + 2 + _COUNT_BITS
 
 
 class Restriction(NamedTuple):
@@ -36,11 +37,13 @@ def read_restrictions(bits: Bits, at: int) -> tuple[Restriction, ...]:
         Unreadable: the string ends before, or a range runs backwards.
     """
     count, at = bits.uint(at, _COUNT_BITS), at + _COUNT_BITS
+    if not count:
+        return ()
     found: list[Restriction] = []
     for _ in range(count):
-        head = bits.uint(at, 8)
-        ranges, at = read_ranges(bits, at + 8)
-        found.append(Restriction(head >> 2, head & 3, ranges))
+        head = bits.uint(at, _HEAD_BITS)
+        ranges, at = read_ranges(bits, at + _HEAD_BITS, head & 0xFFF)
+        found.append(Restriction(head >> 14, head >> 12 & 3, ranges))
     return tuple(found)
 
 

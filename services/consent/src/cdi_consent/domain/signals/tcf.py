@@ -6,18 +6,22 @@ Deliberately absent: the Global Vendor List, and so which legal basis a vendor h
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
 from typing import Final, NamedTuple
 
 from cdi_consent.domain.signals.bits import Bits, decoded
 from cdi_consent.domain.signals.publisher import NO_PUBLISHER, Publisher, Restriction, may, read_publisher, read_restrictions
-from cdi_consent.domain.signals.signal import Reading, SignalKind, Unreadable
+from cdi_consent.domain.signals.signal import Answers, Reading, SignalKind, Unreadable
 from cdi_consent.domain.signals.vendors import NO_VENDORS, VendorIds, read_vendors
 
 VERSION: Final = 2
 PURPOSES: Final = 24
 SPECIAL_FEATURES: Final = 12
+KNOWN_PURPOSES: Final = 11
+KNOWN_FEATURES: Final = 2
+"""Those that the policies define, and that ``answers`` spells out."""
+
 MAX_LENGTH: Final = 16 * 1024
 """Characters. A string with every vendor and a thousand restrictions has a tenth of that."""
 
@@ -31,14 +35,9 @@ DISCLOSED_SINCE_DS: Final = 17_723_232_000
 """2026-03-01T00:00Z in deciseconds: strings from then on need the segment whatever policy version they name (IAB Europe, transition
 to TCF v2.3)."""
 
-_KNOWN_PURPOSES: Final = 11
-_KNOWN_FEATURES: Final = 2
 _HEAD_BITS: Final = 213
 _DISCLOSED, _ALLOWED, _PUBLISHER = 1, 2, 3
 _SEGMENTS: Final = {_DISCLOSED: "disclosed vendors", _ALLOWED: "allowed vendors", _PUBLISHER: "publisher TC"}
-_CONSENT_KEYS: Final = tuple(f"tcf.purpose.{number}" for number in range(1, _KNOWN_PURPOSES + 1))
-_LI_KEYS: Final = tuple(f"tcf.li.{number}" for number in range(1, _KNOWN_PURPOSES + 1))
-_FEATURE_KEYS: Final = tuple(f"tcf.special_feature.{number}" for number in range(1, _KNOWN_FEATURES + 1))
 _SUBJECTS: Final = frozenset(
     (
         "purpose",
@@ -49,7 +48,6 @@ _SUBJECTS: Final = frozenset(
         *(f"publisher.{field}" for field in ("purpose", "li", "custom", "custom_li")),
     )
 )
-_ANSWERED: Final = {"0": False, "1": True}.__getitem__
 _NEVER_LI: Final = 1 << PURPOSES - 1
 _CONSENT_ONLY: Final = sum(1 << PURPOSES - purpose for purpose in (1, 3, 4, 5, 6))
 
@@ -62,12 +60,10 @@ class Question(NamedTuple):
     purpose: int
 
 
-@dataclass(frozen=True, slots=True)
-class TcReading(Reading):
-    """A TC string, read. ``answers`` holds the purposes and features that the policies define; ``answer`` knows everything.
+class Facts(NamedTuple):
+    """What a TC string says, as far as keys ask for it.
 
     Attributes:
-        policy_version: TcfPolicyVersion.
         consents: PurposesConsent, purpose 1 being the highest of 24 bits.
         interests: PurposesLITransparency likewise, without the purposes that legitimate interest is no basis for.
         features: SpecialFeatureOptIns, 12 bits.
@@ -78,7 +74,6 @@ class TcReading(Reading):
         publisher: the publisher's own purposes.
     """
 
-    policy_version: int = 0
     consents: int = 0
     interests: int = 0
     features: int = 0
@@ -88,33 +83,49 @@ class TcReading(Reading):
     disclosed: VendorIds | None = None
     publisher: Publisher = NO_PUBLISHER
 
+
+NO_FACTS: Final = Facts()
+
+
+@dataclass(frozen=True, slots=True)
+class TcReading(Reading):
+    """A TC string, read. ``answers`` holds the purposes and features that the policies define; ``answer`` knows everything.
+
+    Attributes:
+        facts: what it says.
+    """
+
+    facts: Facts = field(default=NO_FACTS, repr=False)
+
     def answer(self, key: str) -> bool | None:
         """As ``Reading.answer``. A vendor that the string does not mention has neither consent nor a legitimate interest."""
         question = question_of(key)
         if question is None:
             return None
         subject, number, purpose = question
+        facts = self.facts
         if subject in ("vendor", "vendor_li"):
-            if self.disclosed is not None and not self.disclosed.has(number):
+            if facts.disclosed is not None and not facts.disclosed.has(number):
                 return False
-            return self._vendor(subject == "vendor_li", number, purpose)
+            return _vendor(facts, subject == "vendor_li", number, purpose)
         if subject == "purpose":
-            return _bit(self.consents, number, PURPOSES)
+            return _bit(facts.consents, number, PURPOSES)
         if subject == "li":
-            return _bit(self.interests, number, PURPOSES)
+            return _bit(facts.interests, number, PURPOSES)
         if subject == "special_feature":
-            return _bit(self.features, number, SPECIAL_FEATURES)
-        return self.publisher.answer(subject.removeprefix("publisher."), number)
+            return _bit(facts.features, number, SPECIAL_FEATURES)
+        return facts.publisher.answer(subject.removeprefix("publisher."), number)
 
-    def _vendor(self, by_interest: bool, vendor: int, purpose: int) -> bool | None:
-        """Whether a disclosed vendor may process at all, or for a purpose, on the legal basis that it relies on."""
-        consent, interest = self.vendor_consents.has(vendor), self.vendor_interests.has(vendor)
-        if not purpose:
-            return interest if by_interest else consent
-        consented, established = _bit(self.consents, purpose, PURPOSES), _bit(self.interests, purpose, PURPOSES)
-        if consented is None or established is None:
-            return None
-        return may(by_interest, consent and consented, interest and established, self.restrictions, vendor, purpose)
+
+def _vendor(facts: Facts, by_interest: bool, vendor: int, purpose: int) -> bool | None:
+    """Whether a disclosed vendor may process at all, or for a purpose, on the legal basis that it relies on."""
+    consent, interest = facts.vendor_consents.has(vendor), facts.vendor_interests.has(vendor)
+    if not purpose:
+        return interest if by_interest else consent
+    consented, established = _bit(facts.consents, purpose, PURPOSES), _bit(facts.interests, purpose, PURPOSES)
+    if consented is None or established is None:
+        return None
+    return may(by_interest, consent and consented, interest and established, facts.restrictions, vendor, purpose)
 
 
 def read(text: str) -> TcReading:
@@ -127,8 +138,7 @@ def read(text: str) -> TcReading:
         raise Unreadable(f"longer than {MAX_LENGTH} characters")
     first, *others = text.split(".")
     bits = decoded(first)
-    version = bits.uint(0, 6)
-    if version != VERSION:
+    if (version := bits.uint(0, 6)) != VERSION:
         raise Unreadable(f"version {version} is not read")
     # "The Core String": the fields of fixed width as one number.
     head = bits.uint(0, _HEAD_BITS)
@@ -145,30 +155,36 @@ def read(text: str) -> TcReading:
         disclosed, skipped = NO_VENDORS, (*skipped, "tcf: without the mandatory disclosed vendors, none counts as disclosed")
     return TcReading(
         SignalKind.TCF,
-        _answers(consents, interests, features),
-        version=f"tcf {version} policy {policy} cmp {head >> 123 & 0xFFF}/{head >> 111 & 0xFFF} gvl {head >> 81 & 0xFFF}",
-        raw=text,
-        decide_us=updated_ds * 100_000,
+        _consent_answers(consents >> PURPOSES - KNOWN_PURPOSES)
+        + _interest_answers(interests >> PURPOSES - KNOWN_PURPOSES)
+        + _feature_answers(features >> SPECIAL_FEATURES - KNOWN_FEATURES),
+        "",
+        f"tcf {version} policy {policy} cmp {head >> 123 & 0xFFF}/{head >> 111 & 0xFFF} gvl {head >> 81 & 0xFFF}",
+        text,
+        updated_ds * 100_000,
         skipped=skipped,
-        policy_version=policy,
-        consents=consents,
-        interests=interests,
-        features=features,
-        vendor_consents=vendor_consents,
-        vendor_interests=vendor_interests,
-        restrictions=restrictions,
-        disclosed=disclosed,
-        publisher=publisher,
+        facts=Facts(consents, interests, features, vendor_consents, vendor_interests, restrictions, disclosed, publisher),
     )
 
 
-def _answers(consents: int, interests: int, features: int) -> tuple[tuple[str, bool], ...]:
-    # The keys end where the policies do; the bits after them are left over.
-    return (
-        *zip(_CONSENT_KEYS, map(_ANSWERED, f"{consents:024b}"), strict=False),
-        *zip(_LI_KEYS, map(_ANSWERED, f"{interests:024b}"), strict=False),
-        *zip(_FEATURE_KEYS, map(_ANSWERED, f"{features:012b}"), strict=False),
-    )
+# Tables rather than caches: their arguments have 11 and 2 bits, so there are no more than 2,048 and 4 answers to keep.
+@cache
+def _consent_answers(consents: int) -> Answers:
+    return _spelled("tcf.purpose", consents, KNOWN_PURPOSES)
+
+
+@cache
+def _interest_answers(interests: int) -> Answers:
+    return _spelled("tcf.li", interests, KNOWN_PURPOSES)
+
+
+@cache
+def _feature_answers(features: int) -> Answers:
+    return _spelled("tcf.special_feature", features, KNOWN_FEATURES)
+
+
+def _spelled(prefix: str, field: int, width: int) -> Answers:
+    return tuple((f"{prefix}.{number}", bool(field >> width - number & 1)) for number in range(1, width + 1))
 
 
 def _read_segments(texts: list[str]) -> tuple[VendorIds | None, Publisher, tuple[str, ...]]:

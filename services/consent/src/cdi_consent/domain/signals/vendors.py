@@ -51,16 +51,15 @@ def read_vendors(bits: Bits, at: int) -> tuple[VendorIds, int]:
     head = bits.uint(at, _ID_BITS + 1)
     last, at = head >> 1, at + _ID_BITS + 1
     if head & 1:
-        ranges, at = read_ranges(bits, at)
+        ranges, at = read_ranges(bits, at + _COUNT_BITS, bits.uint(at, _COUNT_BITS))
         return VendorIds(last, ranges=ranges), at
     if at + last > bits.size:
         raise Unreadable(f"ends at bit {bits.size}")
     return VendorIds(last, bits.octets, at), at + last
 
 
-def read_ranges(bits: Bits, at: int) -> tuple[tuple[tuple[int, int], ...], int]:
-    """NumEntries and as many RangeEntry ("Range Section"); returns and raises as ``read_vendors``."""
-    count, at = bits.uint(at, _COUNT_BITS), at + _COUNT_BITS
+def read_ranges(bits: Bits, at: int, count: int) -> tuple[tuple[tuple[int, int], ...], int]:
+    """As many RangeEntry as NumEntries before them says ("Range Section"); returns and raises as ``read_vendors``."""
     ranges: list[tuple[int, int]] = []
     for _ in range(count):
         entry, at = bits.uint(at, 1 + _ID_BITS), at + 1 + _ID_BITS
