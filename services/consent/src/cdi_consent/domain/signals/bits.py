@@ -40,6 +40,17 @@ class Bits:
             raise Unreadable(f"ends at bit {self.size}")
         return int.from_bytes(self.octets[at >> 3 : (end + 7) >> 3], "big") >> (-end & 7) & ((1 << width) - 1)
 
+    def rest(self, at: int) -> tuple[int, int]:
+        """All bits from ``at`` on as one number, and how many they are: for reading many short fields, which shift it.
+
+        Raises:
+            Unreadable: the string ends before.
+        """
+        if at > self.size:
+            raise Unreadable(f"ends at bit {self.size}")
+        padding = len(self.octets) * 8 - self.size
+        return int.from_bytes(self.octets[at >> 3 :], "big") >> padding & (1 << self.size - at) - 1, self.size - at
+
 
 def decoded(text: str) -> Bits:
     """Reads base64url; a length that is no multiple of four is as good as any other (GPP, "Creating a GPP String").

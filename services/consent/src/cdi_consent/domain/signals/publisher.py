@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from cdi_consent.domain.signals.bits import Bits
+from cdi_consent.domain.signals.signal import Unreadable
 from cdi_consent.domain.signals.vendors import read_ranges
 
 REQUIRE_CONSENT: Final = 1
@@ -36,13 +37,17 @@ def read_restrictions(bits: Bits, at: int) -> tuple[Restriction, ...]:
     Raises:
         Unreadable: the string ends before, or a range runs backwards.
     """
-    count, at = bits.uint(at, _COUNT_BITS), at + _COUNT_BITS
-    if not count:
-        return ()
+    rest, left = bits.rest(at)
+    if left < _COUNT_BITS:
+        raise Unreadable(f"ends at bit {bits.size}")
+    left -= _COUNT_BITS
     found: list[Restriction] = []
-    for _ in range(count):
-        head = bits.uint(at, _HEAD_BITS)
-        ranges, at = read_ranges(bits, at + _HEAD_BITS, head & 0xFFF)
+    for _ in range(rest >> left):
+        if left < _HEAD_BITS:
+            raise Unreadable(f"ends at bit {bits.size}")
+        left -= _HEAD_BITS
+        head = rest >> left & 0xFFFFF
+        ranges, left = read_ranges(rest, left, head & 0xFFF)
         found.append(Restriction(head >> 14, head >> 12 & 3, ranges))
     return tuple(found)
 

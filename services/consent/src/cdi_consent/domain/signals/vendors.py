@@ -8,6 +8,7 @@ from cdi_consent.domain.signals.bits import Bits
 from cdi_consent.domain.signals.signal import Unreadable
 
 _ID_BITS: Final = 16
+_ENTRY_BITS: Final = 1 + _ID_BITS
 _COUNT_BITS: Final = 12
 
 
@@ -51,22 +52,42 @@ def read_vendors(bits: Bits, at: int) -> tuple[VendorIds, int]:
     head = bits.uint(at, _ID_BITS + 1)
     last, at = head >> 1, at + _ID_BITS + 1
     if head & 1:
-        ranges, at = read_ranges(bits, at + _COUNT_BITS, bits.uint(at, _COUNT_BITS))
-        return VendorIds(last, ranges=ranges), at
+        count, at = bits.uint(at, _COUNT_BITS), at + _COUNT_BITS
+        rest, left = bits.rest(at)
+        ranges, left = read_ranges(rest, left, count)
+        return VendorIds(last, ranges=ranges), bits.size - left
     if at + last > bits.size:
         raise Unreadable(f"ends at bit {bits.size}")
     return VendorIds(last, bits.octets, at), at + last
 
 
-def read_ranges(bits: Bits, at: int, count: int) -> tuple[tuple[tuple[int, int], ...], int]:
-    """As many RangeEntry as NumEntries before them says ("Range Section"); returns and raises as ``read_vendors``."""
+def read_ranges(rest: int, left: int, count: int) -> tuple[tuple[tuple[int, int], ...], int]:
+    """As many RangeEntry as NumEntries before them says ("Range Section").
+
+    Args:
+        rest: the bits of the string, the last of which are to be read.
+        left: how many of them.
+        count: NumEntries.
+
+    Returns:
+        First and last id of each range, and how many bits are left after them.
+
+    Raises:
+        Unreadable: the string ends before, or a range runs backwards.
+    """
     ranges: list[tuple[int, int]] = []
     for _ in range(count):
-        entry, at = bits.uint(at, 1 + _ID_BITS), at + 1 + _ID_BITS
+        if left < _ENTRY_BITS:
+            raise Unreadable("ends within ranges")
+        left -= _ENTRY_BITS
+        entry = rest >> left
         first = last = entry & 0xFFFF
-        if entry >> _ID_BITS:
-            last, at = bits.uint(at, _ID_BITS), at + _ID_BITS
+        if entry >> _ID_BITS & 1:
+            if left < _ID_BITS:
+                raise Unreadable("ends within ranges")
+            left -= _ID_BITS
+            last = rest >> left & 0xFFFF
         if not 0 < first <= last:
             raise Unreadable(f"a range of vendors from {first} to {last}")
         ranges.append((first, last))
-    return tuple(ranges), at
+    return tuple(ranges), left
