@@ -46,12 +46,13 @@ function vendorList() {
 }
 
 function tcString(list) {
+  // A model takes both from its list.
+  list.tcfPolicyVersion = [2, 4, 4, 5][below(4)];
+  list.vendorListVersion = 1 + below(4000);
   const model = new TCModel(list);
   model.cmpId = 10 + below(4000);
   model.cmpVersion = below(4000);
   model.consentScreen = below(60);
-  model.vendorListVersion = 1 + below(4000);
-  model.policyVersion = [2, 4, 4, 5][below(4)];
   model.isServiceSpecific = random() < 0.8;
   model.purposeOneTreatment = random() < 0.1;
   model.publisherCountryCode = "DE";
