@@ -53,7 +53,12 @@ def tcf_answers(facts: Facts) -> Iterator[tuple[str, bool | None]]:
             yield f"tcf.vendor.{vendor}.purpose.{purpose}", all(required) if required else by_consent
             yield f"tcf.vendor_li.{vendor}.purpose.{purpose}", all(required) if required else by_interest
     if facts["publisher"] is not None:
-        for subject, last in (("purpose", 24), ("li", 24), ("custom", facts["publisher"]["customs"]), ("custom_li", facts["publisher"]["customs"])):
+        for subject, last in (
+            ("purpose", 24),
+            ("li", 24),
+            ("custom", facts["publisher"]["customs"]),
+            ("custom_li", facts["publisher"]["customs"]),
+        ):
             for number in range(1, last + 1):
                 yield f"tcf.publisher.{subject}.{number}", number in facts["publisher"][subject]
             yield f"tcf.publisher.{subject}.{last + 1}", None
@@ -61,7 +66,12 @@ def tcf_answers(facts: Facts) -> Iterator[tuple[str, bool | None]]:
 
 def vendors_worth_asking(facts: Facts) -> set[int]:
     """The ends of spans and what is beside them, a few of each kind: where a bit read too far or too short shows."""
-    spans = [facts["vendor_consents"], facts["vendor_interests"], facts["disclosed"] or [], *(spans for _, _, spans in facts["restrictions"])]
+    spans = [
+        facts["vendor_consents"],
+        facts["vendor_interests"],
+        facts["disclosed"] or [],
+        *(spans for _, _, spans in facts["restrictions"]),
+    ]
     ends = {end + off for found in spans for span in (*found[:4], *found[-4:]) for end in span for off in (-1, 0, 1)}
     return {vendor for vendor in ends | {755, 65_535} if vendor > 0}
 

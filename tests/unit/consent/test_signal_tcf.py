@@ -37,7 +37,13 @@ def test_purpose_1_that_was_not_disclosed_has_no_consent() -> None:
 
 def test_a_vendor_needs_its_own_consent_and_that_of_the_purpose() -> None:
     reading = tcf(tc_string(purposes=[2], vendors=[755]))
-    asked = ["tcf.vendor.755", "tcf.vendor.755.purpose.2", "tcf.vendor.755.purpose.3", "tcf.vendor.754.purpose.2", "tcf.vendor.756.purpose.2"]
+    asked = [
+        "tcf.vendor.755",
+        "tcf.vendor.755.purpose.2",
+        "tcf.vendor.755.purpose.3",
+        "tcf.vendor.754.purpose.2",
+        "tcf.vendor.756.purpose.2",
+    ]
     assert [reading.answer(key) for key in asked] == [True, True, False, False, False]
     assert reading.answer("tcf.vendor_li.755.purpose.2") is False
 
@@ -78,7 +84,9 @@ def test_a_vendor_that_was_not_disclosed_may_do_nothing() -> None:
         assert (reading.answer(key.format(10)), reading.answer(key.format(755))) == (True, False)
 
 
-@pytest.mark.parametrize(("policy", "updated_ds", "answer"), [(4, DEADLINE_DS - 1, True), (4, DEADLINE_DS, False), (5, DEADLINE_DS - 1, False)])
+@pytest.mark.parametrize(
+    ("policy", "updated_ds", "answer"), [(4, DEADLINE_DS - 1, True), (4, DEADLINE_DS, False), (5, DEADLINE_DS - 1, False)]
+)
 def test_without_the_segment_nobody_is_disclosed_once_it_is_mandatory(policy: int, updated_ds: int, answer: bool) -> None:
     reading = tcf(tc_string(policy=policy, updated_ds=updated_ds, purposes=[1], interests=[7], vendor_interests=[755]))
     assert reading.answer("tcf.vendor_li.755.purpose.7") is answer
