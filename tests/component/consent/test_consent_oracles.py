@@ -22,14 +22,13 @@ def npm() -> Path:
 
 
 def made(npm: Path, kind: str, count: int) -> Iterator[Facts]:
-    """As many strings as asked for, with what the reference implementation reads in them. A failure names the seed."""
+    """As many strings as asked for, with what the reference implementation reads in them. A difference shows the string."""
     seed = random.randrange(1 << 31)
     command = ["node", str(NODE / "oracle.cjs"), kind, str(seed), str(count)]
     result = subprocess.run(command, env=os.environ | {"NODE_PATH": str(npm)}, capture_output=True, text=True, check=False, timeout=100)
     assert result.returncode == 0, result.stderr[-2_000:]
     lines = result.stdout.splitlines()
     assert len(lines) == count, f"seed {seed}"
-    print(f"oracle {kind} seed {seed}")
     return map(json.loads, lines)
 
 

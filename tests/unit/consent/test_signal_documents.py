@@ -206,7 +206,7 @@ def test_cookiebots_consent() -> None:
 
 
 def test_cookiebots_cookie() -> None:
-    cookie = "{stamp:'s-1+/=',necessary:true,preferences:false,statistics:true,marketing:false,method:'explicit',ver:1,utc:1557797673000,region:'de'}"
+    cookie = "{stamp:'s-1+/=',necessary:true,preferences:false,statistics:true,marketing:false,method:'explicit',ver:1,utc:1557797673000}"
     for text in (cookie, cookie.replace("'", "%27").replace("+", "%2B").replace(":", "%3A")):
         reading = read(SignalKind.COOKIEBOT, text)
         assert (reading.unknown, reading.decide_us, reading.subjects) == ("", RECEIVED_US, (("stamp", "s-1+/="),))

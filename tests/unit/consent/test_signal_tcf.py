@@ -111,6 +111,7 @@ def test_a_key_that_the_string_cannot_answer_has_no_answer(key: str) -> None:
     [
         ("", "tcf: ends at bit 0"),
         ("COvFyGBOvFyGBAbAA$AENAP", "tcf: bad base64 at 17"),
+        (tc_string()[:8] + "!!!!" + tc_string()[8:], "tcf: bad base64 at 8"),
         ("COvFyGB+", "tcf: bad base64 at 7"),
         ("CAAA=", "tcf: bad base64 at 4"),
         ("BOEFEAyOEFEAyAHABDENAI4AAAB9vABAASA", "tcf: version 1 is not read"),
