@@ -1,0 +1,93 @@
+"""Sets of vendor ids as TC strings write them: a bit per vendor, or ranges."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from cdi_consent.domain.signals.bits import Bits
+from cdi_consent.domain.signals.signal import Unreadable
+
+_ID_BITS: Final = 16
+_ENTRY_BITS: Final = 1 + _ID_BITS
+_COUNT_BITS: Final = 12
+
+
+class VendorIds(NamedTuple):
+    """Vendor ids, not unpacked: the bits where there is one per vendor, else the ranges.
+
+    Attributes:
+        last: the highest id that the set speaks of.
+        octets: the string whose bit ``at`` is vendor 1, or empty.
+        at: see ``octets``.
+        ranges: first and last id of each, inclusive.
+    """
+
+    last: int = 0
+    octets: bytes = b""
+    at: int = 0
+    ranges: tuple[tuple[int, int], ...] = ()
+
+    def has(self, vendor: int) -> bool:
+        """Whether a vendor is in the set."""
+        if not 0 < vendor <= self.last:
+            return False
+        if self.octets:
+            at = self.at + vendor - 1
+            return bool(self.octets[at >> 3] << (at & 7) & 0x80)
+        return any(first <= vendor <= last for first, last in self.ranges)
+
+
+NO_VENDORS: Final = VendorIds()
+
+
+def read_vendors(bits: Bits, at: int) -> tuple[VendorIds, int]:
+    """A vendor section: MaxVendorId, IsRangeEncoding, and a BitField or a Range Section ("Vendor Consent Section").
+
+    Returns:
+        The vendors, and the place after the section.
+
+    Raises:
+        Unreadable: the string ends before, or a range runs backwards.
+    """
+    head = bits.uint(at, _ID_BITS + 1)
+    last, at = head >> 1, at + _ID_BITS + 1
+    if head & 1:
+        count, at = bits.uint(at, _COUNT_BITS), at + _COUNT_BITS
+        rest, left = bits.rest(at)
+        ranges, left = read_ranges(rest, left, count)
+        return VendorIds(last, ranges=ranges), bits.size - left
+    if at + last > bits.size:
+        raise Unreadable(f"ends at bit {bits.size}")
+    return VendorIds(last, bits.octets, at), at + last
+
+
+def read_ranges(rest: int, left: int, count: int) -> tuple[tuple[tuple[int, int], ...], int]:
+    """As many RangeEntry as NumEntries before them says ("Range Section").
+
+    Args:
+        rest: the bits of the string, the last of which are to be read.
+        left: how many of them.
+        count: NumEntries.
+
+    Returns:
+        First and last id of each range, and how many bits are left after them.
+
+    Raises:
+        Unreadable: the string ends before, or a range runs backwards.
+    """
+    ranges: list[tuple[int, int]] = []
+    for _ in range(count):
+        if left < _ENTRY_BITS:
+            raise Unreadable("ends within ranges")
+        left -= _ENTRY_BITS
+        entry = rest >> left
+        first = last = entry & 0xFFFF
+        if entry >> _ID_BITS & 1:
+            if left < _ID_BITS:
+                raise Unreadable("ends within ranges")
+            left -= _ID_BITS
+            last = rest >> left & 0xFFFF
+        if not 0 < first <= last:
+            raise Unreadable(f"a range of vendors from {first} to {last}")
+        ranges.append((first, last))
+    return tuple(ranges), left
