@@ -15,8 +15,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from cdi.consent.v1 import consent_service_pb2 as service_pb2
 from cdi.consent.v1 import purpose_pb2
 from cdi_consent.domain.chain import Line
-from cdi_consent.domain.decisions import ANONYMOUS_ID, SUBJECT_TYPES, USER_ID, Subject, can_be_subject, instant, proof_of
-from cdi_consent.domain.evaluation import Item
+from cdi_consent.domain.decisions import ANONYMOUS_ID, MAX_SIGNAL, SUBJECT_TYPES, USER_ID, Subject, can_be_subject, instant, proof_of
+from cdi_consent.domain.evaluation import Item, Signals
 from cdi_consent.domain.policy import DefaultPolicy, RegionalDefaults
 from cdi_consent.domain.purposes import Outcome, Purpose
 from cdi_consent.domain.recording import Draft
@@ -62,14 +62,21 @@ def items_of(request: service_pb2.EvaluateConsentRequest) -> tuple[list[Item], l
             subjects = (*subjects, (workspace_id, ANONYMOUS_ID, anonymous_id))
         # A copy: iterating over the field itself ends with an exception, which costs more.
         answers = tuple([(preference.category, preference.granted) for preference in given.preferences[:]])
+        signals = _signals(given) if given.signals else ()
         region = given.region
-        if answers:
-            items.append(Item(workspace_id, subjects, answers, _micros(given.event_time), proof_of(given.message_id), True, region))
+        if answers or signals:
+            proof = proof_of(given.message_id)
+            items.append(Item(workspace_id, subjects, answers, _micros(given.event_time), proof, True, region, signals))
         else:
             items.append(Item(workspace_id, subjects, answered=given.has_preferences, region=region))
         if traceparent := given.traceparent:
             sampled.append(Sampled(given.message_id, traceparent))
     return items, sampled
+
+
+def _signals(given: service_pb2.ConsentInput) -> Signals:
+    """The signals that an event carries, those of a length that is read and kept."""
+    return tuple([(signal.kind, signal.raw) for signal in given.signals if len(signal.raw) <= MAX_SIGNAL])
 
 
 def evaluated(outcomes: Iterable[Outcome]) -> service_pb2.EvaluateConsentResponse:

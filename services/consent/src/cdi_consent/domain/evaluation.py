@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 import orjson
@@ -26,9 +26,17 @@ from cdi_consent.domain.decisions import (
 )
 from cdi_consent.domain.policy import DefaultPolicy
 from cdi_consent.domain.purposes import WITHOUT_PURPOSES, Defaults, Outcome, Purposes, WorkspacePurposes
+from cdi_consent.domain.signals.registry import combine, read
+from cdi_consent.domain.signals.signal import Reading, SignalKind
 
 Preferences: TypeAlias = tuple[tuple[str, bool], ...]
 """The answers that an event carries, as (category, granted)."""
+
+Signals: TypeAlias = tuple[tuple[str, bytes], ...]
+"""The answers that it carries in other forms, as (kind, as it was sent)."""
+
+_KINDS: Final = frozenset(SignalKind)
+_NOT_READ: Final = Reading(SignalKind.SEGMENT)
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):
@@ -40,8 +48,9 @@ class Item(msgspec.Struct, frozen=True, gc=False):
         preferences: the answers that it carries.
         event_us: when it happened; means nothing without answers, as does the proof.
         proof: its message id as the proof of these answers, see ``proof_of``.
-        answered: it carries an object of answers, be it an empty one.
+        answered: it carries an object of answers, be it an empty one, or signals.
         region: where the person is; empty if unknown.
+        signals: the answers that it carries in other forms, as (kind, as it was sent).
     """
 
     workspace_id: str
@@ -51,6 +60,7 @@ class Item(msgspec.Struct, frozen=True, gc=False):
     proof: str = ""
     answered: bool = False
     region: str = ""
+    signals: Signals = ()
 
 
 Confirmations: TypeAlias = dict[tuple[Subject, str], Standing]
@@ -94,8 +104,8 @@ def evaluate(items: Iterable[Item], purposes: Purposes, standings: Standings, ch
             outcomes.append(WITHOUT_PURPOSES)
             continue
         defaults = workspace.in_region(item.region) if item.region else workspace.anywhere
-        if item.preferences:
-            answers = answers_of(item.preferences, workspace)
+        if item.preferences or item.signals:
+            answers = answers_of(item.preferences, item.signals, workspace)
             if not item.subjects:
                 outcomes.append(_without_subject(workspace, defaults, answers))
                 continue
@@ -112,13 +122,21 @@ def evaluate(items: Iterable[Item], purposes: Purposes, standings: Standings, ch
 
 
 @lru_cache(maxsize=512)
-def answers_of(preferences: Preferences, workspace: WorkspacePurposes) -> Mapping[str, bool]:
-    """The carried answers by purpose. Unknown categories say nothing; of two categories of one purpose the stricter counts."""
+def answers_of(preferences: Preferences, signals: Signals, workspace: WorkspacePurposes) -> Mapping[str, bool]:
+    """The carried answers by purpose. Unknown categories say nothing; of two answers to one purpose the stricter counts."""
     answers: dict[str, bool] = {}
-    for category, granted in preferences:
+    readings = [read_signal(kind, raw) for kind, raw in signals]
+    signalled = [(key, answer) for key in workspace.by_category if (answer := combine(readings, key)) is not None] if readings else ()
+    for category, granted in (*preferences, *signalled):
         for name in workspace.by_category.get(category, ()):
             answers[name] = granted and answers.get(name, True)
     return answers
+
+
+@lru_cache(maxsize=512)
+def read_signal(kind: str, raw: bytes) -> Reading:
+    """A signal, read. One of an unknown kind says nothing."""
+    return read(SignalKind(kind), raw) if kind in _KINDS else _NOT_READ
 
 
 def carried_id(item: Item, subject: Subject, purpose: str, granted: bool) -> str:
@@ -134,7 +152,7 @@ def earlier_than_batch(items: Sequence[Item], purposes: Purposes, standings: Sta
     Returns:
         (subject, purpose) → the ids of all decisions that the batch carries on it.
     """
-    carrying = {item.proof: item for item in items if item.preferences and item.workspace_id in purposes}
+    carrying = {item.proof: item for item in items if (item.preferences or item.signals) and item.workspace_id in purposes}
     # Nearly always none of them: one pass without a step per subject.
     if carrying.keys().isdisjoint([standing.proof for decided in standings.values() for standing in decided.values()]):
         return {}
@@ -148,7 +166,7 @@ def earlier_than_batch(items: Sequence[Item], purposes: Purposes, standings: Sta
     ]
     found: dict[tuple[Subject, str], list[str]] = {key: [] for key in own}
     for item in carrying.values() if own else ():
-        for purpose, granted in answers_of(item.preferences, purposes[item.workspace_id]).items():
+        for purpose, granted in answers_of(item.preferences, item.signals, purposes[item.workspace_id]).items():
             for subject in item.subjects:
                 if (subject, purpose) in found:
                     found[subject, purpose].append(carried_id(item, subject, purpose, granted))
@@ -227,5 +245,6 @@ def _without_subject(workspace: WorkspacePurposes, defaults: Defaults, answers: 
 
 def signal_of(item: Item) -> bytes:
     """The answers that an event carries as the evidence that is kept with them: a JSON object by kind of signal."""
-    signal = orjson.dumps({"segment": dict(item.preferences)})
+    given: dict[str, object] = {"segment": dict(item.preferences)} if item.preferences else {}
+    signal = orjson.dumps(given | {kind: raw.decode(errors="replace") for kind, raw in item.signals})
     return signal if len(signal) <= MAX_SIGNAL else b""
