@@ -48,7 +48,7 @@ def fuzz_all() -> int:
     for name in (*decoders.DECODERS, *signals.DECODERS):
         result = subprocess.run([sys.executable, "-m", "tools.fuzz", name, "-verbosity=0"], capture_output=True, text=True, check=False)
         runs = next((line.rpartition(" ")[2] for line in result.stderr.splitlines() if "number_of_executed_units" in line), "?")
-        print(f"{name:20} {runs:>9} inputs  {'ok' if result.returncode == 0 else 'BROKEN'}", flush=True)
+        print(f"{name:28} {runs:>9} inputs  {'ok' if result.returncode == 0 else 'BROKEN'}", flush=True)
         if result.returncode:
             broken.append(name)
             print(result.stdout[-4_000:] + result.stderr[-4_000:])
