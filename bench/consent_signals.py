@@ -18,8 +18,8 @@ from bench import report
 from cdi_consent.domain.signals.registry import read
 from cdi_consent.domain.signals.signal import SignalKind
 
-SIGNALS: Final = 2_000
-ROUNDS: Final = 15
+SIGNALS: Final = 500
+ROUNDS: Final = 60
 VENDORS: Final = 700
 TITLES: Final = {
     "tcf_us": "TC string, 700 vendors",

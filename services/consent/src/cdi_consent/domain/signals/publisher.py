@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from cdi_consent.domain.signals.bits import Bits
-from cdi_consent.domain.signals.vendors import read_ranges
+from cdi_consent.domain.signals.vendors import Ranges, read_ranges
 
 REQUIRE_CONSENT: Final = 1
 REQUIRE_INTEREST: Final = 2
@@ -22,12 +22,12 @@ class Restriction(NamedTuple):
     Attributes:
         purpose: the purpose that it concerns.
         kind: RestrictionType: 0 not allowed, 1 require consent, 2 require legitimate interest; 3 is not defined and allows nothing.
-        ranges: the vendors that it concerns, first and last id of each range.
+        ranges: the vendors that it concerns.
     """
 
     purpose: int
     kind: int
-    ranges: tuple[tuple[int, int], ...]
+    ranges: Ranges
 
 
 def read_restrictions(bits: Bits, at: int) -> tuple[Restriction, ...]:

@@ -84,10 +84,10 @@ class TcReading(Reading):
     """A TC string, read. ``answers`` holds the purposes and features that the policies define; ``answer`` knows everything.
 
     Attributes:
-        facts: what it says.
+        facts: what it says, not compared: equal strings say the same.
     """
 
-    facts: Facts = field(default=NO_FACTS, repr=False)
+    facts: Facts = field(default=NO_FACTS, repr=False, compare=False)
 
     def answer(self, key: str) -> bool | None:
         """As ``Reading.answer``. A vendor that the string does not mention has neither consent nor a legitimate interest."""

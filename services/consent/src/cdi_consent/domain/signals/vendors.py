@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final, TypeAlias
 
 from cdi_consent.domain.signals.bits import Bits
 from cdi_consent.domain.signals.signal import Unreadable
+
+Ranges: TypeAlias = tuple[tuple[int, int], ...]
+"""First and last id of each range, inclusive."""
 
 _ID_BITS: Final = 16
 _ENTRY_BITS: Final = 1 + _ID_BITS
 _COUNT_BITS: Final = 12
 
 
-class VendorIds(NamedTuple):
-    """Vendor ids, not unpacked: the bits where there is one per vendor, else the ranges.
+class VendorIds:
+    """Vendor ids, not unpacked: the bits where there is one per vendor, else the ranges. A plain class: two or three are made per string.
 
     Attributes:
         last: the highest id that the set speaks of.
         bits: a number with a bit per vendor; vendor 1 is bit ``before`` - 1 from the right, the others follow to the right.
         before: see ``bits``; 0 where there are ranges.
-        ranges: first and last id of each, inclusive.
+        ranges: where there are no bits.
     """
 
-    last: int = 0
-    bits: int = 0
-    before: int = 0
-    ranges: tuple[tuple[int, int], ...] = ()
+    __slots__ = ("before", "bits", "last", "ranges")
+
+    def __init__(self, last: int, bits: int = 0, before: int = 0, ranges: Ranges = ()) -> None:
+        self.last = last
+        self.bits = bits
+        self.before = before
+        self.ranges = ranges
 
     def has(self, vendor: int) -> bool:
         """Whether a vendor is in the set."""
@@ -36,7 +42,7 @@ class VendorIds(NamedTuple):
         return any(first <= vendor <= last for first, last in self.ranges)
 
 
-NO_VENDORS: Final = VendorIds()
+NO_VENDORS: Final = VendorIds(0)
 
 
 def read_vendors(bits: Bits, at: int) -> tuple[VendorIds, int]:
@@ -52,13 +58,13 @@ def read_vendors(bits: Bits, at: int) -> tuple[VendorIds, int]:
     last = head >> 1
     if head & 1:
         ranges, left = read_ranges(bits.value, left - _COUNT_BITS, bits.uint(at + _ID_BITS + 1, _COUNT_BITS))
-        return VendorIds(last, 0, 0, ranges), bits.size - left
+        return VendorIds(last, ranges=ranges), bits.size - left
     if left < last:
         raise Unreadable(f"ends at bit {bits.size}")
     return VendorIds(last, bits.value, left), bits.size - left + last
 
 
-def read_ranges(rest: int, left: int, count: int) -> tuple[tuple[tuple[int, int], ...], int]:
+def read_ranges(rest: int, left: int, count: int) -> tuple[Ranges, int]:
     """As many RangeEntry as NumEntries before them says ("Range Section").
 
     Args:
