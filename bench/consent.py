@@ -66,6 +66,7 @@ def with_tc_string(person: int, rng: random.Random) -> pb.ConsentInput:
     """One with a TC string of its own, which no purpose asks about."""
     given = plain(person, rng)
     given.event_time.FromSeconds(2)
+    given.has_preferences = True
     given.signals.add(kind="tcf", raw=tc_string(rng).encode())
     return given
 
