@@ -31,7 +31,7 @@ from cdi.consent.v1.consent_service_pb2 import (
     SubjectSet,
 )
 from cdi.consent.v1.consent_service_pb2_grpc import ConsentServiceStub
-from cdi.consent.v1.purpose_pb2 import DEFAULT_POLICY_ALLOW, DEFAULT_POLICY_REQUIRE, Decision, DecisionsRecorded, Purpose
+from cdi.consent.v1.purpose_pb2 import DEFAULT_POLICY_ALLOW, DEFAULT_POLICY_UNSPECIFIED, Decision, DecisionsRecorded, Purpose
 from cdi_cli.embedded import NatsServer, PostgresServer, ServiceProcess
 from cdi_kernel import topology
 from cdi_kernel.faults import NotFound
@@ -135,7 +135,7 @@ async def test_a_purpose_has_versions_and_the_same_document_changes_nothing(cons
     again = await stub.ApplyPurpose(ApplyPurposeRequest(purpose=purpose(categories=["a", "b"], version=9)))
     changed = await stub.ApplyPurpose(ApplyPurposeRequest(purpose=purpose(categories=["a"])))
     assert (first.changed, first.purpose.version, list(first.purpose.categories)) == (True, 1, ["a", "b"])
-    assert first.purpose.default_policy == DEFAULT_POLICY_REQUIRE
+    assert first.purpose.default_policy == DEFAULT_POLICY_UNSPECIFIED
     assert (again.changed, again.purpose) == (False, first.purpose)
     assert (changed.changed, changed.purpose.version) == (True, 2)
     listed = (await stub.ListPurposes(ListPurposesRequest(workspace_id=Scene.workspace))).purposes

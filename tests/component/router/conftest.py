@@ -158,11 +158,13 @@ async def connect_router(hook: Hook) -> AsyncIterator[Connect]:
 
 
 @pytest.fixture
-async def start_router(start_service: StartService, fresh_nats: NatsServer, connect_router: Connect) -> StartRouter:
-    """Starts a router of the test's own."""
+async def start_router(
+    start_service: StartService, fresh_nats: NatsServer, connect_router: Connect, module_consent: ServiceProcess
+) -> StartRouter:
+    """Starts a router of the test's own, with the module's consent service unless the test names another."""
 
     async def start(environment: Mapping[str, str] | None = None, *, name: str | None = None) -> Router:
-        settings = {"CDI_PARTITIONS": str(PARTITIONS)} | dict(environment or {})
+        settings = {"CDI_PARTITIONS": str(PARTITIONS), "CDI_CONSENT_TARGET": module_consent.grpc} | dict(environment or {})
         process = await asyncio.to_thread(start_service, "router", settings, name=name)
         return await connect_router(process, fresh_nats.url)
 
@@ -170,11 +172,27 @@ async def start_router(start_service: StartService, fresh_nats: NatsServer, conn
 
 
 @pytest.fixture(scope="module")
-def module_router(
+def module_consent(
     module_nats: NatsServer, postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServiceProcess]:
+    """One consent service for the tests of a module; they keep apart by workspace."""
+    environment = {"CDI_NATS_URL": module_nats.url, "CDI_DATABASE_URL": postgres_server.create_database(new_database_name())}
+    process = ServiceProcess("consent", environment, tmp_path_factory.mktemp("consent"))
+    process.migrate()
+    with process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def module_router(
+    module_nats: NatsServer,
+    postgres_server: PostgresServer,
+    tmp_path_factory: pytest.TempPathFactory,
+    module_consent: ServiceProcess,
 ) -> Iterator[ServiceProcess]:
     """One router for the tests of a module that neither stop nor configure it."""
     environment = {
+        "CDI_CONSENT_TARGET": module_consent.grpc,
         "CDI_NATS_URL": module_nats.url,
         "CDI_DATABASE_URL": postgres_server.create_database(new_database_name()),
         "CDI_PARTITIONS": str(PARTITIONS),

@@ -45,6 +45,11 @@ class ConsentDesk:
 
         await eventually(recorded)
 
+    async def need(self, workspace: str, name: str, destinations: Sequence[str]) -> None:
+        """Makes a purpose name destinations."""
+        purpose = Purpose(workspace_id=workspace, name=name, destinations=destinations)
+        await self._stub.ApplyPurpose(consent_pb.ApplyPurposeRequest(purpose=purpose))
+
 
 @pytest.fixture
 async def consent(start_service: StartService) -> Any:
@@ -84,8 +89,63 @@ async def test_withdrawn_consent_stops_what_is_queued(start_router: Any, consent
     assert (told.reason, "advertising" in told.description) == ("consent_denied", True)
 
 
+async def test_a_withdrawal_stops_a_round_that_is_under_way(start_router: Any, consent: ConsentDesk, journey: Any, hook: Any) -> None:
+    router = await start_router({"CDI_CONSENT_TARGET": consent.process.grpc})
+    await consent.decide(router.workspace, range(1), granted=True)
+    arrived: list[float] = []
+
+    async def slowly(_: Sequence[str]) -> int:
+        arrived.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(0.4)
+        return 200
+
+    hook.answers["ads"] = slowly
+    await router.apply("ads", purposes=["advertising"], webhook={"max_batch_events": 1, "concurrency": 1})
+    await router.publish(agreed(journey(1, 30)))
+    await eventually(lambda: len(arrived) >= 4)
+    await consent.decide(router.workspace, [0], granted=False)
+    withdrawn = asyncio.get_running_loop().time()
+    await eventually(lambda: _all_ended(router.counts("ads"), 30), within=20)
+    assert len(hook.taken("ads")) < 30
+    assert max(arrived) - withdrawn < 2.0
+    counts = await router.counts("ads")
+    assert counts["filtered", "consent_denied"] == 30 - len(hook.taken("ads"))
+
+
+async def test_a_purpose_may_name_the_destination(start_router: Any, consent: ConsentDesk, journey: Any, hook: Any) -> None:
+    router = await start_router({"CDI_CONSENT_TARGET": consent.process.grpc})
+    await router.apply("ads")
+    await router.apply("other")
+    await consent.need(router.workspace, "advertising", [f"ads-{router.workspace}"])
+
+    async def is_denied() -> bool:
+        await router.publish(journey(1, 1))
+        return ("filtered", "consent_denied") in await router.counts("ads")
+
+    await eventually(is_denied)
+    before = len(hook.requests["ads"])
+    sequences = await router.publish(events := journey(5, 2))
+    await eventually(lambda: _denied(router.counts("ads"), 10))
+    assert len(hook.requests["ads"]) == before
+    await eventually(lambda: len(set(hook.taken("other"))) == 10)
+    told = (await router.explain(events[0], sequences[events[0].message_id]))["ads"]
+    assert (told.reason, list(told.missing_purposes)) == ("consent_denied", ["advertising"])
+
+
+async def test_without_an_answer_of_consent_since_the_start_everything_waits(
+    start_router: Any, consent: ConsentDesk, journey: Any, hook: Any
+) -> None:
+    consent.process.kill()
+    router = await start_router({"CDI_CONSENT_TARGET": consent.process.grpc})
+    await router.apply("free")
+    await router.publish(journey(3, 1))
+    assert await router.counts("free") == {}
+    await asyncio.to_thread(consent.process.start)
+    await eventually(lambda: _holds(router.counts("free"), {("delivered", ""): 3}), within=20)
+
+
 async def test_events_without_consent_never_ask(router: Any, journey: Any, hook: Any) -> None:
-    # There is no consent service behind this router: what the event itself denies needs none.
+    # Nobody has told consent of a purpose: what the event itself denies needs no answer of now.
     await router.apply("ads", purposes=["advertising"])
     await router.publish(journey(5, 2))
     await eventually(lambda: _holds(router.counts("ads"), {("filtered", "consent_denied"): 10}))
@@ -152,6 +212,14 @@ async def test_two_replicas_share_and_take_over(
     await eventually(lambda: len(hook.taken("crm")) == 800, within=30)
     assert in_order(hook.taken("crm"))
     await eventually(lambda: _holds(first.counts("crm"), {("delivered", ""): 800}))
+
+
+async def _all_ended(counts: Any, events: int) -> bool:
+    return sum((await counts).values()) == events
+
+
+async def _denied(counts: Any, at_least: int) -> bool:
+    return (await counts).get(("filtered", "consent_denied"), 0) >= at_least
 
 
 async def _holds(counts: Any, expected: dict[tuple[str, str], int]) -> bool:

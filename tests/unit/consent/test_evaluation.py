@@ -20,6 +20,7 @@ from cdi_consent.domain.decisions import (
     proof_of,
 )
 from cdi_consent.domain.evaluation import Evaluation, Item, earlier_than_batch, evaluate, is_granted
+from cdi_consent.domain.policy import DefaultPolicy
 from cdi_consent.domain.purposes import Outcome, Purpose, snapshot
 
 WORKSPACE = "acme"
@@ -27,7 +28,7 @@ NOW_US = 1_000_000_000
 PURPOSES = snapshot(
     [
         Purpose(WORKSPACE, "advertising", categories=("ads", "C0004")),
-        Purpose(WORKSPACE, "analytics", allowed_by_default=True, required_for_linking=True),
+        Purpose(WORKSPACE, "analytics", default_policy=DefaultPolicy.ALLOW, required_for_linking=True),
         Purpose(WORKSPACE, "email", categories=("C0004",)),
     ]
 )
@@ -242,7 +243,7 @@ def test_an_event_is_granted_what_no_subject_denies(drawn: Drawn, who: list[Subj
     for purpose in PURPOSES[WORKSPACE].purposes:
         own = [memory.standings.get(subject, UNDECIDED) for subject in who]
         answers = [decided[purpose.name].granted for decided in own if purpose.name in decided]
-        assert (purpose.name in outcome.granted_purposes) == (all(answers) if answers else purpose.allowed_by_default)
+        assert (purpose.name in outcome.granted_purposes) == (all(answers) if answers else purpose.default_policy is DefaultPolicy.ALLOW)
     assert outcome.linkable == ("analytics" in outcome.granted_purposes)
 
 
@@ -283,4 +284,5 @@ def test_a_person_is_granted_what_an_event_of_the_same_ids_is(answers: list[dict
     subjects = (ADA, BROWSER)[: len(decided)]
     standings = dict(zip(subjects, decided, strict=True))
     (outcome,) = evaluate([Item(WORKSPACE, subjects)], PURPOSES, standings, (), NOW_US).outcomes
-    assert {one.name for one in PURPOSES[WORKSPACE].purposes if is_granted(one, decided)} == granted(outcome)
+    workspace = PURPOSES[WORKSPACE]
+    assert {name for name in workspace.by_name if is_granted(name, workspace.anywhere, decided)} == granted(outcome)

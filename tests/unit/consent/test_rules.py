@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 from cdi.consent.v1 import consent_service_pb2 as service_pb2
 from cdi.consent.v1 import purpose_pb2
 from cdi_consent import convert
+from cdi_consent.domain.chain import START, Line
 from cdi_consent.domain.decisions import MAX_PROOF, USER_ID, Decision, can_be_subject, decision_id, instant
-from cdi_consent.domain.purposes import Outcome, Purpose, checked, snapshot
+from cdi_consent.domain.documents import checked
+from cdi_consent.domain.policy import ConsentPolicy, DefaultPolicy, regional
+from cdi_consent.domain.purposes import Outcome, Purpose, snapshot
 from cdi_consent.domain.recording import MAX_AHEAD_US, Draft, accepted
 from cdi_kernel.clock import MAX_INSTANT_US, MIN_INSTANT_US
 from cdi_kernel.faults import Fault, InvalidArgument
@@ -36,12 +39,35 @@ def draft(subject: tuple[str, str, str] = ADA, purpose: str = "ads", decide_us: 
         (Purpose("acme", "ads", description="\0"), "purpose.description"),
         (Purpose("acme", "ads", categories=("",)), "purpose.categories[0]"),
         (Purpose("acme", "ads", categories=("c",) * 101), "purpose.categories"),
+        (Purpose("acme", "ads", destinations=("",)), "purpose.destinations[0]"),
+        (Purpose("acme", "ads", columns=("traits.email", "user_id")), "purpose.columns[1]"),
+        (Purpose("acme", "ads", columns=("traits",)), "purpose.columns[0]"),
+        (Purpose("acme", "ads", regional_defaults=(("europe", DefaultPolicy.ALLOW),)), "purpose.regional_defaults[0]"),
+        (Purpose("acme", "ads", regional_defaults=(("US", DefaultPolicy.ALLOW),) * 2), "purpose.regional_defaults[0]"),
+        (Purpose("acme", "ads", regional_defaults=(("US", DefaultPolicy.UNSPECIFIED),)), "purpose.regional_defaults"),
     ],
 )
 def test_a_purpose_that_breaks_a_rule_names_its_field(purpose: Purpose, field: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
         checked(purpose)
     assert caught.value.metadata["field"] == field
+
+
+@pytest.mark.parametrize(
+    ("region", "expected"),
+    [("", 0), ("DE", 1), ("GB", 1), ("CH", 0), ("US", 2), ("US-CA", 3), ("US-NY", 2), ("DE-BY", 1), ("de", 0)],
+)
+def test_the_closest_region_counts(region: str, expected: int) -> None:
+    defaults = (("GDPR", DefaultPolicy.REQUIRE), ("US", DefaultPolicy.ALLOW), ("US-CA", DefaultPolicy.SEGMENT))
+    assert regional(defaults, region) == expected
+
+
+def test_a_purpose_speaks_before_the_policy_and_a_region_before_the_default() -> None:
+    allow, require = DefaultPolicy.ALLOW, DefaultPolicy.REQUIRE
+    policy = ConsentPolicy("acme", allow, (("GDPR", require),))
+    silent, strict = Purpose("acme", "ads"), Purpose("acme", "ads", default_policy=require, regional_defaults=(("US", allow),))
+    assert [silent.policy(policy, region) for region in ("", "US", "DE")] == [allow, allow, require]
+    assert [strict.policy(policy, region) for region in ("", "US", "DE")] == [require, allow, require]
 
 
 def test_categories_are_sorted_and_each_once() -> None:
@@ -141,14 +167,22 @@ def test_outcomes_that_are_equal_become_equal_results_in_order() -> None:
 decision_ids = st.uuids().map(str)
 # A purpose may be called anything, also like an id.
 names = st.one_of(st.text(st.characters(codec="utf-8"), min_size=1, max_size=64), decision_ids, st.just(str(UUID(int=0))))
-outcomes = st.builds(Outcome, st.lists(names).map(tuple), st.lists(decision_ids, max_size=20).map(tuple), st.booleans())
+columns = st.lists(names, max_size=2).map(tuple)
+regions = st.sampled_from(["", "DE"])
+outcomes = st.builds(Outcome, st.lists(names).map(tuple), st.lists(decision_ids, max_size=20).map(tuple), st.booleans(), columns, regions)
 
 
 @given(st.lists(outcomes))
 def test_results_are_what_protobuf_makes_of_the_outcomes(drawn: list[Outcome]) -> None:
     expected = service_pb2.EvaluateConsentResponse()
     for outcome in drawn:
-        expected.results.add(granted_purposes=outcome.granted_purposes, decision_ids=outcome.decision_ids, linkable=outcome.linkable)
+        expected.results.add(
+            granted_purposes=outcome.granted_purposes,
+            decision_ids=outcome.decision_ids,
+            linkable=outcome.linkable,
+            dropped_columns=outcome.dropped_columns,
+            region=outcome.region,
+        )
     assert convert.evaluated(drawn) == expected
 
 
@@ -159,7 +193,7 @@ def test_a_name_survives_its_token(name: str) -> None:
 
 def test_a_position_survives_its_token() -> None:
     identity = decision_id("record", ADA, "ads", True, NOW_US, "form")
-    line = Decision(identity, ADA, "ads", True, NOW_US, NOW_US, "form")
+    line = Line(Decision(identity, ADA, "ads", True, NOW_US, NOW_US, "form"), START)
     assert convert.position_of_token(convert.position_token(line)) == (NOW_US, identity)
     assert convert.position_of_token("") is None
 

@@ -7,9 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdi_enrichment.domain.context import context_traits, read_consent, read_context, read_email, read_page
-from cdi_enrichment.domain.passage import device_address
+from cdi.consent.v1.consent_service_pb2 import EvaluateConsentRequest
+from cdi.event.v1.event_pb2 import EVENT_TYPE_SELF_DESCRIBING
+from cdi_enrichment import convert
+from cdi_enrichment.domain.claims import Place
+from cdi_enrichment.domain.consent import NOTHING_SAID, Carried, carried, read_consent
+from cdi_enrichment.domain.context import context_traits, read_context, read_email, read_page
+from cdi_enrichment.domain.passage import Passage, Subject, device_address
 from cdi_kernel.faults import Rejected
+from cdi_testing import builders
 from cdi_testing.builders import track
 
 JSON = st.recursive(
@@ -60,7 +66,7 @@ def test_known_members_are_read() -> None:
     assert (context.ip, context.user_agent) == ("8.8.8.8", "Mozilla/5.0")
     assert context.page is not None
     assert context.page.referrer == "https://b.example/"
-    assert read_consent(bytes(context.consent)) == (("advertising", True), ("analytics", False))
+    assert read_consent(bytes(context.consent)).answers == (("advertising", True), ("analytics", False))
     assert context.external_ids is not None
     assert context.external_ids[0].type == "GA_Client_ID"
     assert context.device is not None
@@ -85,7 +91,7 @@ def test_within_a_map_or_list_the_right_entries_are_kept() -> None:
             {"consent": {"categoryPreferences": {"a": True, "b": "yes", "c": 1}}, "externalIds": [{"id": "x", "type": 5}, 7, {"id": 9}]}
         )
     )
-    assert read_consent(bytes(context.consent)) == (("a", True),)
+    assert read_consent(bytes(context.consent)).answers == (("a", True),)
     assert context.external_ids is not None
     assert [given.id for given in context.external_ids] == ["x", 9]
 
@@ -102,15 +108,59 @@ def test_consent_is_refused_when_it_is_no_json() -> None:
         read_consent(b'{"categoryPreferences": {"\xff": true}}')
 
 
-@pytest.mark.parametrize("nothing", [b"", b"null", b"5", b"{}", b'{"categoryPreferences": null}', b'{"categoryPreferences": []}'])
+@pytest.mark.parametrize(
+    "nothing", [b"", b"null", b"5", b"{}", b'{"categoryPreferences": null}', b'{"categoryPreferences": []}', b'{"tcf": 5}']
+)
 def test_consent_without_answers(nothing: bytes) -> None:
-    assert read_consent(nothing) == ()
+    assert read_consent(nothing) is NOTHING_SAID
+
+
+def test_an_object_without_answers_is_an_answer() -> None:
+    assert read_consent(b'{"categoryPreferences": {}}') == Carried(is_answer=True)
+
+
+def test_every_form_of_consent_reaches_the_service_that_reads_it() -> None:
+    context = {
+        "consent": {
+            "tcf": "CP...", "gpp": "DBAA", "usPrivacy": "1YNN", "googleConsentMode": {"ad_storage": "denied"}, "onetrust": "groups=C1:1",
+            "cookiebot": {"marketing": False}, "categoryPreferences": {"ad": True},
+        },
+        "consentManagement": {"deniedConsentIds": ["ad"]},
+    }  # fmt: skip
+    event = builders.track(context=context)
+    event.signals.global_privacy_control = True
+    said = carried(event, read_context(event.context))
+    assert said.answers == (("ad", True),)
+    assert said.signals == (
+        ("tcf", b"CP..."),
+        ("gpp", b"DBAA"),
+        ("us_privacy", b"1YNN"),
+        ("google_consent_mode", b'{"ad_storage": "denied"}'),
+        ("onetrust", b"groups=C1:1"),
+        ("cookiebot", b'{"marketing": false}'),
+        ("rudderstack", b'{"deniedConsentIds": ["ad"]}'),
+        ("gpc", b"1"),
+    )
+    (field,) = convert.consent_inputs([Passage(event, Place(1, 0), 0, subject=Subject(said=said))])
+    (given_,) = EvaluateConsentRequest.FromString(field).inputs
+    assert [(one.kind, one.raw) for one in given_.signals] == list(said.signals)
+    assert [(one.category, one.granted) for one in given_.preferences] == [("ad", True)]
+    assert given_.event_time == event.event_time
+
+
+def test_snowplows_preferences_are_a_signal_and_nothing_else_is() -> None:
+    plain = builders.track()
+    assert carried(plain, read_context(plain.context)) is NOTHING_SAID
+    event = builders.track(properties={"eventType": "deny_all"})
+    event.type = EVENT_TYPE_SELF_DESCRIBING
+    event.schema_uri = "iglu:com.snowplowanalytics.snowplow/consent_preferences/jsonschema/1-0-0"
+    assert carried(event, read_context(event.context)).signals == (("snowplow_preferences", event.properties),)
 
 
 @given(CONTEXTS)
 def test_no_json_object_makes_it_fail(context: dict[str, Any]) -> None:
     read = read_context(encoded(context))
-    assert all(type(granted) is bool for _, granted in read_consent(bytes(read.consent)))
+    assert all(type(granted) is bool for _, granted in read_consent(bytes(read.consent)).answers)
     for name, value in (("ip", read.ip), ("userAgent", read.user_agent)):
         assert value == (context.get(name) if isinstance(context.get(name), str) else None)
 

@@ -20,7 +20,7 @@ from cdi_router.domain.delivery import Settlement
 from cdi_router.domain.destination import Destination, Webhook
 from cdi_router.domain.filter import Filter
 from cdi_router.domain.retry import RetryPolicy
-from cdi_router.ports import Subject
+from cdi_router.ports import Allowed, Subject
 from cdi_router.store.memory import MemoryDeliveries
 from cdi_testing import builders
 
@@ -64,8 +64,8 @@ class Receiver:
 
 
 class Everything:
-    async def granted(self, subjects: Sequence[Subject]) -> Mapping[Subject, frozenset[str]]:
-        return dict.fromkeys(subjects, frozenset())
+    async def allowed(self, subjects: Sequence[Subject]) -> Mapping[Subject, Allowed]:
+        return dict.fromkeys(subjects, Allowed(frozenset()))
 
 
 @dataclass

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from cdi.error.v1 import error_pb2
+from cdi_consent.domain.chain import Line
 from cdi_consent.domain.decisions import Decided, Decision, Subject
+from cdi_consent.domain.documents import checked, checked_policy
 from cdi_consent.domain.evaluation import Item, earlier_than_batch, evaluate, is_granted
-from cdi_consent.domain.purposes import Outcome, Purpose, Purposes, checked, snapshot
+from cdi_consent.domain.policy import ConsentPolicy
+from cdi_consent.domain.purposes import Outcome, Purpose, Purposes, WorkspacePurposes, snapshot
 from cdi_consent.domain.recording import Draft, accepted
 from cdi_consent.ports import Clock, Ledger, Position, PurposeStore, Reading
 from cdi_kernel.faults import Fault, NotFound, Transient
@@ -23,9 +26,10 @@ class PurposeBook:
 
     def __init__(self, store: PurposeStore) -> None:
         self._store = store
-        self._known: list[Purpose] = []
+        self._known: tuple[list[Purpose], list[ConsentPolicy]] = ([], [])
         self._reloading = asyncio.Lock()
         self.current: Purposes = {}
+        self.policies: Mapping[str, ConsentPolicy] = {}
 
     async def reload(self) -> None:
         """Takes over what is stored. Raises ``Unavailable``."""
@@ -33,7 +37,16 @@ class PurposeBook:
         async with self._reloading:
             newest = await self._store.newest()
             if newest != self._known:
-                self._known, self.current = newest, snapshot(newest)
+                self._known, self.current = newest, snapshot(*newest)
+                self.policies = {policy.workspace_id: policy for policy in newest[1]}
+
+    def workspace(self, workspace_id: str, names: Collection[str] = ()) -> WorkspacePurposes:
+        """The purposes of a workspace. Raises ``NotFound`` if one of the names is none of them."""
+        workspace = self.current.get(workspace_id, WorkspacePurposes(()))
+        for name in names:
+            if name not in workspace.by_name:
+                raise NotFound(error_pb2.ERROR_REASON_NOT_FOUND, "no such purpose", metadata={"resource": "purpose", "name": name})
+        return workspace
 
     async def keep_current(self) -> None:
         """Reloads until cancelled. While the store is away the last snapshot stays; evaluation fails then anyway."""
@@ -68,7 +81,17 @@ class Consent:
         """Purposes by name, after a name."""
         return await self.purposes.page(workspace_id, after_name, limit)
 
-    async def list_decisions(self, subject: Subject, before: Position | None, limit: int) -> list[Decision]:
+    async def apply_policy(self, policy: ConsentPolicy) -> tuple[ConsentPolicy, bool]:
+        """Makes the policy of a workspace be as given; otherwise as ``apply_purpose``."""
+        applied = await self.purposes.apply_policy(checked_policy(policy))
+        await self.book.reload()
+        return applied
+
+    def policy(self, workspace_id: str) -> ConsentPolicy:
+        """The policy of a workspace, or what holds without one."""
+        return self.book.policies.get(workspace_id, ConsentPolicy(workspace_id))
+
+    async def list_decisions(self, subject: Subject, before: Position | None, limit: int) -> list[Line]:
         """The ledger of a subject, newest first."""
         return await self.ledger.page(subject, before, limit)
 
@@ -88,17 +111,13 @@ class Consent:
         Raises:
             NotFound: the workspace has no such purpose.
         """
-        workspace = self.book.current.get(workspace_id)
-        purpose = next((one for one in workspace.purposes if one.name == name), None) if workspace is not None else None
-        if purpose is None:
-            metadata = {"resource": "purpose", "name": name}
-            raise NotFound(error_pb2.ERROR_REASON_NOT_FOUND, "no such purpose", metadata=metadata)
+        defaults = self.book.workspace(workspace_id, [name]).anywhere
         subjects = dict.fromkeys([subject for person in people for subject in person])
         standings: dict[Subject, Decided] = {}
         if subjects:
             async with self.ledger.reading() as reading:
                 standings = await reading.standings(subjects)
-        return [is_granted(purpose, [standings[subject] for subject in person if subject in standings]) for person in people]
+        return [is_granted(name, defaults, [standings[subject] for subject in person if subject in standings]) for person in people]
 
     async def evaluate(self, items: Sequence[Item]) -> list[Outcome]:
         """What each event may be used for, after recording the answers that the events carry.

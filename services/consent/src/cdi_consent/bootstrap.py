@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
 
 from cdi.consent.v1 import consent_service_pb2, consent_service_pb2_grpc
+from cdi_consent import consumer
 from cdi_consent.application import Consent, PurposeBook
+from cdi_consent.asking import Asking
+from cdi_consent.clients import ProfilesClient
+from cdi_consent.persons import Persons
 from cdi_consent.servicer import ConsentServicer
 from cdi_consent.settings import Settings
 from cdi_consent.store import LedgerStore, PostgresPurposes
 from cdi_runtime import bus as message_bus
-from cdi_runtime.rpc import Registration, serve
+from cdi_runtime.rpc import Registration, channel, serve
 from cdi_runtime.service import ServiceContext
 from cdi_runtime.store import Database, OutboxRelay
 
@@ -32,14 +37,28 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
         book = PurposeBook(purposes)
         await book.reload()
         await stack.enter_async_context(context.background(book.keep_current(), "purposes"))
-        consent = Consent(LedgerStore(database, relay.wake), purposes, book, _now_us)
+        ledger = LedgerStore(database, relay.wake)
+        consent = Consent(ledger, purposes, book, _now_us)
+        # Identity is no part of readiness: evaluation does not need it.
+        profiles = ProfilesClient(await stack.enter_async_context(channel(settings.identity_target)))
         registration = Registration(
             consent_service_pb2_grpc.add_ConsentServiceServicer_to_server,
-            ConsentServicer(consent),
+            ConsentServicer(consent, Asking(ledger, book, profiles)),
             consent_service_pb2.DESCRIPTOR.services_by_name["ConsentService"].full_name,
         )
+        await stack.enter_async_context(context.background(_follow(context, bus, Persons(ledger, book, profiles, _now_us)), "persons"))
         await stack.enter_async_context(serve(context, settings.grpc_address, registration))
         yield
+
+
+async def _follow(context: ServiceContext, bus: message_bus.Bus, persons: Persons) -> None:
+    """Follows merges, splits and denials until cancelled. No part of readiness: while identity is away they wait in their streams."""
+    handlers = consumer.Consumer(persons)
+    async with (
+        message_bus.reading(bus, consumer.identity_spec(context.name), handlers.identity, context),
+        message_bus.reading(bus, consumer.consent_spec(context.name), handlers.consent, context),
+    ):
+        await asyncio.Event().wait()
 
 
 def _now_us() -> int:

@@ -10,8 +10,9 @@ import grpc
 
 from cdi.consent.v1 import consent_service_pb2 as service_pb2
 from cdi.consent.v1 import consent_service_pb2_grpc
-from cdi_consent import convert
+from cdi_consent import convert, convert_states
 from cdi_consent.application import Consent
+from cdi_consent.asking import Asking
 from cdi_consent.domain.decisions import Decision
 from cdi_kernel.faults import Fault
 from cdi_runtime.rpc import status_of
@@ -23,8 +24,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class ConsentServicer(consent_service_pb2_grpc.ConsentServiceServicer):
     """``cdi.consent.v1.ConsentService``."""
 
-    def __init__(self, consent: Consent) -> None:
+    def __init__(self, consent: Consent, asking: Asking) -> None:
         self._consent = consent
+        self._asking = asking
 
     async def ApplyPurpose(self, request: service_pb2.ApplyPurposeRequest, context: Context) -> service_pb2.ApplyPurposeResponse:
         purpose, changed = await self._consent.apply_purpose(convert.purpose_of(request.purpose))
@@ -37,6 +39,18 @@ class ConsentServicer(consent_service_pb2_grpc.ConsentServiceServicer):
         shown = [convert.purpose_message(purpose) for purpose in found[:size]]
         token = convert.name_token(found[size - 1].name) if len(found) > size else ""
         return service_pb2.ListPurposesResponse(purposes=shown, next_page_token=token)
+
+    async def ApplyConsentPolicy(
+        self, request: service_pb2.ApplyConsentPolicyRequest, context: Context
+    ) -> service_pb2.ApplyConsentPolicyResponse:
+        policy, changed = await self._consent.apply_policy(convert_states.policy_of(request.policy))
+        return service_pb2.ApplyConsentPolicyResponse(policy=convert_states.policy_message(policy), changed=changed)
+
+    async def GetConsentPolicy(
+        self, request: service_pb2.GetConsentPolicyRequest, context: Context
+    ) -> service_pb2.GetConsentPolicyResponse:
+        policy = self._consent.policy(convert.checked_text(request.workspace_id, "workspace_id"))
+        return service_pb2.GetConsentPolicyResponse(policy=convert_states.policy_message(policy))
 
     async def RecordDecisions(self, request: service_pb2.RecordDecisionsRequest, context: Context) -> service_pb2.RecordDecisionsResponse:
         convert.checked_size(len(request.decisions), "decisions")
@@ -54,6 +68,24 @@ class ConsentServicer(consent_service_pb2_grpc.ConsentServiceServicer):
     async def CheckPurpose(self, request: service_pb2.CheckPurposeRequest, context: Context) -> service_pb2.CheckPurposeResponse:
         people = convert.people_of(request)
         return service_pb2.CheckPurposeResponse(granted=await self._consent.check(request.workspace_id, request.purpose, people))
+
+    async def GetConsent(self, request: service_pb2.GetConsentRequest, context: Context) -> service_pb2.GetConsentResponse:
+        who = convert_states.who_of(request)
+        if isinstance(who, str):
+            states, subjects = await self._asking.of_profile(request.workspace_id, who)
+        else:
+            states, subjects = await self._asking.of_subjects(request.workspace_id, [who]), [who]
+        shown = [convert_states.subject_message(subject) for subject in subjects]
+        return service_pb2.GetConsentResponse(purposes=convert_states.state_messages(states), subjects=shown)
+
+    async def ExplainDecision(self, request: service_pb2.ExplainDecisionRequest, context: Context) -> service_pb2.ExplainDecisionResponse:
+        workspace_id = convert.checked_text(request.workspace_id, "workspace_id")
+        ids = convert_states.decision_ids_of(request)
+        states = await self._asking.explain(workspace_id, request.purposes, ids)
+        return service_pb2.ExplainDecisionResponse(purposes=convert_states.state_messages(states))
+
+    async def VerifyLedger(self, request: service_pb2.VerifyLedgerRequest, context: Context) -> service_pb2.VerifyLedgerResponse:
+        return convert_states.verified_message(await self._asking.verify(*convert_states.chain_of(request)))
 
     async def ListDecisions(self, request: service_pb2.ListDecisionsRequest, context: Context) -> service_pb2.ListDecisionsResponse:
         size, before = convert.page_size(request.page_size), convert.position_of_token(request.page_token)

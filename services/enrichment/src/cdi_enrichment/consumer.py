@@ -95,9 +95,12 @@ class Consumer:
         return verdicts
 
     async def _evaluate_consent(self, passages: Sequence[Passage]) -> None:
-        results = await self._outside.consent.evaluate(convert.consent_inputs(passages))
+        regions = self._enrichers.regions([passage.subject for passage in passages])
+        results = await self._outside.consent.evaluate(convert.consent_inputs(passages, regions))
         for passage, result in zip(passages, results, strict=True):
             convert.set_consent(passage, result)
+            if result.dropped_columns:
+                passage.drop(result.dropped_columns)
 
     def _enrich(self, passages: Sequence[Passage]) -> None:
         found = self._enrichers([passage.subject for passage in passages])

@@ -6,6 +6,7 @@ import base64
 import binascii
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from itertools import repeat
 from typing import Final
 
 from cdi.consent.v1 import consent_service_pb2
@@ -13,7 +14,7 @@ from cdi.enrichment.v1 import enrichment_service_pb2
 from cdi.event.v1 import event_pb2
 from cdi.identity.v1 import identity_service_pb2, profile_pb2
 from cdi_enrichment.domain import wire
-from cdi_enrichment.domain.context import Answers
+from cdi_enrichment.domain.consent import NOTHING_SAID, Carried
 from cdi_enrichment.domain.identifiers import identifiers_of, traits_of
 from cdi_enrichment.domain.passage import Passage
 from cdi_enrichment.domain.places import Places
@@ -37,6 +38,7 @@ _user = wire.heads(consent_service_pb2.ConsentInput, "user_id")
 _anonymous = wire.heads(consent_service_pb2.ConsentInput, "anonymous_id")
 _consent_time = wire.heads(consent_service_pb2.ConsentInput, "event_time")
 _consent_trace = wire.field(consent_service_pb2.ConsentInput, "traceparent")
+_consent_region = wire.field(consent_service_pb2.ConsentInput, "region")
 _consent_input = wire.field(consent_service_pb2.EvaluateConsentRequest, "inputs")
 _event_consent = wire.field(event_pb2.Event, "consent")
 
@@ -54,10 +56,16 @@ _IDENTIFY: Final = event_pb2.EVENT_TYPE_IDENTIFY
 _PROFILE_ID_TAG: Final = wire.heads(identity_service_pb2.ResolvedIdentity, "profile_id")[0][0]
 
 
-def consent_inputs(passages: Iterable[Passage]) -> list[bytes]:
-    """What consent needs to know of each event, as fields of the request."""
+def consent_inputs(passages: Iterable[Passage], regions: Iterable[str] = repeat("")) -> list[bytes]:
+    """What consent needs to know of each event, as fields of the request.
+
+    Args:
+        passages: the events.
+        regions: where each was; empty if unknown.
+    """
     inputs: list[bytes] = []
-    for passage in passages:
+    # No longer than the events.
+    for passage, region in zip(passages, regions, strict=False):
         event = passage.event
         encoded = passage.message_id.encode()
         parts = [_workspace(passage.workspace_id), _message[len(encoded)], encoded]
@@ -67,9 +75,11 @@ def consent_inputs(passages: Iterable[Passage]) -> list[bytes]:
         if anonymous_id := event.anonymous_id:
             encoded = anonymous_id.encode()
             parts += (_anonymous[len(encoded)], encoded)
-        if answers := passage.subject.answers:
+        if (said := passage.subject.said) is not NOTHING_SAID:
             encoded = event.event_time.SerializeToString()
-            parts += (_preferences(answers), _consent_time[len(encoded)], encoded)
+            parts += (_said(said), _consent_time[len(encoded)], encoded)
+        if region:
+            parts.append(_region(region))
         if passage.traceparent:
             parts.append(_consent_trace(passage.traceparent.encode()))
         inputs.append(_consent_input(b"".join(parts)))
@@ -77,10 +87,11 @@ def consent_inputs(passages: Iterable[Passage]) -> list[bytes]:
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _preferences(answers: Answers) -> bytes:
-    """What a person answered. Most people answer alike."""
-    preferences = [consent_service_pb2.CategoryPreference(category=category, granted=granted) for category, granted in answers]
-    return consent_service_pb2.ConsentInput(preferences=preferences).SerializeToString()
+def _said(said: Carried) -> bytes:
+    """What an event says of consent. Most people answer alike."""
+    preferences = [consent_service_pb2.CategoryPreference(category=category, granted=granted) for category, granted in said.answers]
+    signals = [consent_service_pb2.ConsentSignal(kind=kind, raw=raw) for kind, raw in said.signals]
+    return consent_service_pb2.ConsentInput(preferences=preferences, has_preferences=not preferences, signals=signals).SerializeToString()
 
 
 def identity_inputs(passages: Iterable[Passage], places: Mapping[str, Places] = NO_PLACES) -> list[bytes]:
@@ -107,6 +118,11 @@ def identity_inputs(passages: Iterable[Passage], places: Mapping[str, Places] = 
             parts.append(_identity_trace(passage.traceparent.encode()))
         inputs.append(_identity_input(b"".join(parts)))
     return inputs
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _region(region: str) -> bytes:
+    return _consent_region(region.encode())
 
 
 @lru_cache(maxsize=_REMEMBERED)

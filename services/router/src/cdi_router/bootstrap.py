@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from cdi.router.v1 import router_service_pb2, router_service_pb2_grpc
+from cdi_router.application.needs import Needs
 from cdi_router.clients import ConsentClient
 from cdi_router.operation import Operator
 from cdi_router.servicer import RouterServicer
@@ -36,10 +37,11 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
         consent = ConsentClient(channel, settings.consent_timeout_seconds)
         documents, reports = Documents(database), Reports(database)
         operator = Operator(context, bus, settings.partitions, PostgresDeliveries(database), consent, environment())
-        supervisor = Supervisor(context, documents, reports, operator.operate)
+        needs = Needs(consent)
+        supervisor = Supervisor(context, documents, reports, needs, operator.operate)
         stack.push_async_callback(supervisor.close)
         await stack.enter_async_context(context.background(supervisor.run(), "destinations"))
-        servicer = RouterServicer(documents, reports, supervisor)
+        servicer = RouterServicer(documents, reports, supervisor, needs)
         registration = rpc.Registration(router_service_pb2_grpc.add_RouterServiceServicer_to_server, servicer, SERVICE)
         await stack.enter_async_context(rpc.serve(context, settings.grpc_address, registration))
         yield

@@ -3,35 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import grpc
 
 from cdi.consent.v1 import consent_service_pb2 as pb
 from cdi.consent.v1 import consent_service_pb2_grpc
-from cdi_router.ports import Subject
+from cdi_router.ports import Allowed, Subject
 from cdi_runtime.rpc import call
+
+if TYPE_CHECKING:  # mypy-protobuf declares it, the generated module does not have it
+    from cdi.consent.v1.consent_service_pb2_grpc import ConsentServiceAsyncStub
 
 MAX_INPUTS: Final = 5_000
 """Of one EvaluateConsent (consent_service.proto)."""
 
 
+PAGE: Final = 1_000
+
+
 class ConsentClient:
-    """``Consent`` over gRPC: one EvaluateConsent without preferences, so nothing is recorded."""
+    """``Consent`` and ``PurposeReader`` over gRPC."""
 
     def __init__(self, channel: grpc.aio.Channel, timeout_seconds: float) -> None:
-        self._stub = consent_service_pb2_grpc.ConsentServiceStub(channel)
+        self._stub: ConsentServiceAsyncStub = consent_service_pb2_grpc.ConsentServiceStub(channel)
         self._timeout = timeout_seconds
 
-    async def granted(self, subjects: Sequence[Subject]) -> Mapping[Subject, frozenset[str]]:
-        """See ``Consent``."""
-        granted: dict[Subject, frozenset[str]] = {}
+    async def allowed(self, subjects: Sequence[Subject]) -> Mapping[Subject, Allowed]:
+        """See ``Consent``: EvaluateConsent without preferences, so nothing is recorded."""
+        allowed: dict[Subject, Allowed] = {}
         for start in range(0, len(subjects), MAX_INPUTS):
             part = subjects[start : start + MAX_INPUTS]
-            request = pb.EvaluateConsentRequest(
-                inputs=[pb.ConsentInput(workspace_id=w, user_id=user, anonymous_id=anonymous) for w, user, anonymous in part]
-            )
+            inputs = [pb.ConsentInput(workspace_id=w, user_id=user, anonymous_id=device, region=region) for w, user, device, region in part]
+            request = pb.EvaluateConsentRequest(inputs=inputs)
             response = await call(self._stub.EvaluateConsent, request, timeout=self._timeout, peer="consent")
-            results = (frozenset(result.granted_purposes) for result in response.results)
-            granted |= dict(zip(part, results, strict=True))
-        return granted
+            results = (Allowed(frozenset(result.granted_purposes), tuple(result.decision_ids)) for result in response.results)
+            allowed |= dict(zip(part, results, strict=True))
+        return allowed
+
+    async def needed(self, workspace_id: str) -> Mapping[str, tuple[str, ...]]:
+        """See ``PurposeReader``."""
+        needed: dict[str, list[str]] = {}
+        token = ""
+        while True:
+            request = pb.ListPurposesRequest(workspace_id=workspace_id, page_size=PAGE, page_token=token)
+            response = await call(self._stub.ListPurposes, request, timeout=self._timeout, peer="consent")
+            for purpose in response.purposes:
+                for destination in purpose.destinations:
+                    needed.setdefault(destination, []).append(purpose.name)
+            token = response.next_page_token
+            if not token:
+                return {destination: tuple(sorted(names)) for destination, names in needed.items()}

@@ -96,7 +96,12 @@ def dead_delivery(row: DeadRow, workspace_id: str) -> destination_pb2.DeadDelive
 def explanation(destination: str, explained: Explanation) -> router_service_pb2.DeliveryExplanation:
     """What became of an event, as it is answered."""
     return router_service_pb2.DeliveryExplanation(
-        destination=destination, outcome=explained.outcome, reason=explained.reason, description=explained.description
+        destination=destination,
+        outcome=explained.outcome,
+        reason=explained.reason,
+        description=explained.description,
+        missing_purposes=explained.missing,
+        decision_ids=explained.decision_ids,
     )
 
 

@@ -12,6 +12,7 @@ from cdi.event.v1.event_pb2 import EventBatch
 from cdi_kernel.topology import StreamName, destination_reader
 from cdi_router.application.courier import Courier
 from cdi_router.application.live import LiveDelivery
+from cdi_router.application.needs import needing
 from cdi_router.application.target import Target
 from cdi_router.application.waiting import WaitingDelivery
 from cdi_router.consumer import Consumer, hold
@@ -23,7 +24,7 @@ from cdi_router.domain.filter import Filter
 from cdi_router.metrics import Observer
 from cdi_router.ports import Consent, DeliveryStore, Endpoint
 from cdi_router.retrier import Retrier
-from cdi_router.store.documents import StoredDestination
+from cdi_router.supervisor import Wanted
 from cdi_runtime.bus import Bus, ReaderSpec, reading
 from cdi_runtime.service import ServiceContext
 
@@ -61,16 +62,17 @@ class Operator:
     environment: Mapping[str, str]
 
     @asynccontextmanager
-    async def operate(self, stored: StoredDestination) -> AsyncIterator[None]:
+    async def operate(self, wanted: Wanted) -> AsyncIterator[None]:
         """Delivers while the block runs; leaving it finishes what is in hand.
 
         Raises:
             Fault: it cannot start: a missing secret, NATS away.
         """
-        destination = destination_of(stored.document)
+        stored = wanted.stored
+        destination = needing(destination_of(stored.document), wanted.needed or ())
         spec = self._spec(destination)
-        if not destination.enabled:
-            # Its place in the stream begins now, also when it was never enabled.
+        if not destination.enabled or wanted.needed is None:
+            # Its place in the stream begins now, also when it was never in operation.
             async with reading(self.bus, spec, hold, self.context):
                 pass
             yield

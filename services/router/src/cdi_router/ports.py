@@ -11,8 +11,16 @@ from cdi.event.v1.event_pb2 import Event
 from cdi_router.domain.answer import Answer
 from cdi_router.domain.delivery import Barrier, Delivery, Progress, Settlement
 
-Subject = tuple[str, str, str]
-"""Whom consent is asked about: workspace, user id, anonymous id."""
+Subject = tuple[str, str, str, str]
+"""Whom consent is asked about: workspace, user id, anonymous id, and the region by whose default policies the event was judged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """What somebody allows now: the purposes, and the decisions of the ledger that this rests on."""
+
+    purposes: frozenset[str]
+    decision_ids: tuple[str, ...] = ()
 
 
 class Clock(Protocol):
@@ -52,12 +60,20 @@ class Endpoint(Protocol):
 class Consent(Protocol):
     """What people agree to now."""
 
-    async def granted(self, subjects: Sequence[Subject]) -> Mapping[Subject, frozenset[str]]:
-        """The purposes that are granted now, per subject.
+    async def allowed(self, subjects: Sequence[Subject]) -> Mapping[Subject, Allowed]:
+        """What is allowed now, per subject.
 
         Raises:
             Fault: consent does not answer (retryable) or refuses.
         """
+        ...
+
+
+class PurposeReader(Protocol):
+    """Which purposes destinations need, as the purposes themselves say it."""
+
+    async def needed(self, workspace_id: str) -> Mapping[str, tuple[str, ...]]:
+        """Destination → the purposes that name it, sorted. Raises a retryable ``Fault`` while consent is away."""
         ...
 
 

@@ -11,8 +11,10 @@ from cdi.router.v1 import router_service_pb2 as pb
 from cdi.router.v1 import router_service_pb2_grpc
 from cdi_kernel.faults import InvalidArgument
 from cdi_router import convert
+from cdi_router.application.needs import Needs, needing
+from cdi_router.domain.destination import Destination
 from cdi_router.domain.explanation import explain
-from cdi_router.store.documents import Documents
+from cdi_router.store.documents import Documents, StoredDestination
 from cdi_router.store.reports import Reports
 from cdi_router.supervisor import Supervisor
 
@@ -23,10 +25,11 @@ APPLY_SECONDS: Final = 2.0
 class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
     """Destinations and what was delivered."""
 
-    def __init__(self, documents: Documents, reports: Reports, supervisor: Supervisor) -> None:
+    def __init__(self, documents: Documents, reports: Reports, supervisor: Supervisor, needs: Needs) -> None:
         self._documents = documents
         self._reports = reports
         self._supervisor = supervisor
+        self._needs = needs
 
     async def ApplyDestination(self, request: pb.ApplyDestinationRequest, context: Any) -> pb.ApplyDestinationResponse:
         """See the protocol."""
@@ -53,10 +56,14 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
         """See the protocol."""
         event = _event(request.event)
         fates = await self._reports.fates(event.workspace_id, event.partition, request.enriched_sequence, event.message_id)
-        known = {stored.destination_id: convert.destination_of(stored.document) for stored in await self._documents.all()}
+        known = {stored.destination_id: self._destination(stored) for stored in await self._documents.all()}
         pairs = sorted(((known[fate.destination_id], fate) for fate in fates), key=lambda pair: pair[0].name)
         told = [(destination.name, explain(destination, event, request.enriched_sequence, fate)) for destination, fate in pairs]
         return pb.ExplainDeliveryResponse(explanations=[convert.explanation(name, explained) for name, explained in told])
+
+    def _destination(self, stored: StoredDestination) -> Destination:
+        destination = convert.destination_of(stored.document)
+        return needing(destination, self._needs.of(destination.workspace_id, destination.name) or ())
 
     async def CountOutcomes(self, request: pb.CountOutcomesRequest, context: Any) -> pb.CountOutcomesResponse:
         """See the protocol."""

@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Final
 
 from cdi.event.v1 import outcome_pb2
 from cdi_kernel.faults import Fault, Transient
 from cdi_router import metrics
+from cdi_router.application.needs import Needs
 from cdi_router.store.documents import Documents, StoredDestination
 from cdi_router.store.reports import Reports
 from cdi_runtime.service import ServiceContext
@@ -20,8 +22,22 @@ RELOAD_SECONDS: Final = 1.0
 RESTART_SECONDS: Final = 2.0
 _COUNT_EVERY: Final = 15
 
-Operate = Callable[[StoredDestination], AbstractAsyncContextManager[None]]
-"""A destination in operation for the time of the block; a disabled one merely keeps its place."""
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A destination as it is to be operated.
+
+    Attributes:
+        stored: its document.
+        needed: purposes that name it; ``None`` while consent has not told them.
+    """
+
+    stored: StoredDestination
+    needed: tuple[str, ...] | None
+
+
+Operate = Callable[[Wanted], AbstractAsyncContextManager[None]]
+"""A destination in operation for the time of the block; one that is disabled or whose needs are not known merely keeps its place."""
 
 log = logger(__name__)
 
@@ -29,7 +45,7 @@ log = logger(__name__)
 class _Slot:
     """One destination: what is wanted of it, and what is in operation."""
 
-    def __init__(self, wanted: StoredDestination) -> None:
+    def __init__(self, wanted: Wanted) -> None:
         self.wanted = wanted
         self.version = 0
         self.changed = asyncio.Event()
@@ -40,8 +56,9 @@ class _Slot:
 class Supervisor:
     """Starts, changes and stops destinations. One that fails to start is tried again and leaves the others alone."""
 
-    def __init__(self, context: ServiceContext, documents: Documents, reports: Reports, operate: Operate) -> None:
+    def __init__(self, context: ServiceContext, documents: Documents, reports: Reports, needs: Needs, operate: Operate) -> None:
         self._context = context
+        self._needs = needs
         self._documents = documents
         self._reports = reports
         self._operate = operate
@@ -63,6 +80,7 @@ class Supervisor:
 
     async def follow(self, stored: StoredDestination, within: float) -> None:
         """Takes over a document at once and waits until it is in operation, at most so many seconds."""
+        await self._needs.refresh({stored.document.workspace_id})
         slot = self._want(stored)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within):
@@ -79,23 +97,27 @@ class Supervisor:
             await asyncio.wait(self._tasks)
 
     async def _reload(self) -> None:
-        for stored in await self._documents.all():
+        found = await self._documents.all()
+        await self._needs.refresh({stored.document.workspace_id for stored in found})
+        for stored in found:
             self._want(stored)
 
     async def _count(self) -> None:
         waiting = [count for count in await self._reports.counts() if count.outcome == outcome_pb2.OUTCOME_PARKED]
-        names = {slot.wanted.document.name: 0 for slot in self._slots.values()}
+        names = {slot.wanted.stored.document.name: 0 for slot in self._slots.values()}
         for count in waiting:
             names[count.destination] = names.get(count.destination, 0) + count.events
         metrics.parked(names.items())
 
     def _want(self, stored: StoredDestination) -> _Slot:
+        document = stored.document
+        wanted = Wanted(stored, self._needs.of(document.workspace_id, document.name))
         slot = self._slots.get(stored.destination_id)
         if slot is None:
-            slot = self._slots[stored.destination_id] = _Slot(stored)
+            slot = self._slots[stored.destination_id] = _Slot(wanted)
             self._tasks.append(self._context.spawn(self._run(slot), f"destination-{stored.destination_id}"))
-        elif stored.document.version > slot.wanted.document.version:
-            slot.wanted = stored
+        elif document.version >= slot.wanted.stored.document.version and wanted != slot.wanted:
+            slot.wanted = wanted
             slot.changed.set()
         return slot
 
@@ -103,13 +125,14 @@ class Supervisor:
         """Operates the newest document, one after the other, until the service ends."""
         while not slot.closing:
             slot.changed.clear()
-            stored = slot.wanted
-            fields = {"destination": stored.document.name, "version": stored.document.version}
+            wanted = slot.wanted
+            document = wanted.stored.document
+            fields = {"destination": document.name, "version": document.version}
             try:
-                async with self._operate(stored):
-                    slot.version = stored.document.version
+                async with self._operate(wanted):
+                    slot.version = document.version
                     slot.operating.set()
-                    log.info("destination.follows", enabled=stored.document.enabled, **fields)
+                    log.info("destination.follows", enabled=document.enabled, waits_for_consent=wanted.needed is None, **fields)
                     await slot.changed.wait()
             except Fault as fault:
                 log.error("destination.failed", reason=fault.reason_name, text=fault.message, **fields)

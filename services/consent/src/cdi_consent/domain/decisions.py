@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from enum import IntEnum
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -20,6 +21,9 @@ MAX_SUBJECT_ID: Final = 512
 
 MAX_PROOF: Final = 1_000
 """Characters of a proof."""
+
+MAX_SIGNAL: Final = 16_384
+"""Bytes of a signal that are kept with a decision."""
 
 CONFIRM_AFTER_US: Final = 1_800_000_000
 """The same answer again adds no line, but from this age of a standing on it moves the standing's time. Otherwise an answer from between
@@ -75,6 +79,16 @@ def is_news(answers: Mapping[str, bool], decided: Decided, decide_us: int) -> bo
     return False
 
 
+class Source(IntEnum):
+    """How a decision came. The numbers are those of ``cdi.consent.v1.DecisionSource``."""
+
+    UNKNOWN = 0
+    EVENT = 1
+    RECORD = 2
+    PROFILE = 3
+    SPLIT = 4
+
+
 class Decision(NamedTuple):
     """One answer of one subject on one purpose: a line of the ledger.
 
@@ -85,7 +99,11 @@ class Decision(NamedTuple):
         granted: yes or no.
         decide_us: when it was taken, never after ``record_us``.
         record_us: when the ledger took it.
-        proof: an event's message id, or the caller's own reference.
+        proof: an event's message id, the caller's own reference, or the id of another decision; ``source`` tells which.
+        source: how it came.
+        purpose_version: the purpose's version under which it was given; 0 if not known.
+        policy_version: the version of the workspace's policy then; 0 if there was none.
+        signal: what was answered, as it was sent.
     """
 
     decision_id: str
@@ -95,6 +113,10 @@ class Decision(NamedTuple):
     decide_us: int
     record_us: int
     proof: str
+    source: Source = Source.UNKNOWN
+    purpose_version: int = 0
+    policy_version: int = 0
+    signal: bytes = b""
 
     @property
     def standing(self) -> Standing:
@@ -103,13 +125,16 @@ class Decision(NamedTuple):
 
 
 def in_force(
-    before: Standings, new: Iterable[Decision], confirmations: Mapping[tuple[Subject, str], Standing]
+    before: Standings,
+    new: Iterable[Decision],
+    confirmations: Mapping[tuple[Subject, str], Standing],
+    restored: Mapping[tuple[Subject, str], Standing | None] = {},
 ) -> dict[Subject, dict[str, Standing]]:
     """What is in force after new decisions, for the subjects that they or the confirmations concern.
 
     A confirmation moves the time of the decision that it names, while that is in force.
     Confirmations come first, so that a decision older than the confirmation of what stands does not take its place; a confirmation
-    of a new decision comes with that decision.
+    of a new decision comes with that decision. What a split restores, or takes away without a trace, replaces what was in force.
     """
     after: dict[Subject, dict[str, Standing]] = {}
 
@@ -124,7 +149,14 @@ def in_force(
         known = before.get(subject, UNDECIDED).get(purpose)
         if known is not None and known.decision_id == confirmed.decision_id:
             offer(subject, purpose, confirmed)
+    for (subject, purpose), standing in restored.items():
+        own = after.setdefault(subject, dict(before.get(subject, UNDECIDED)))
+        own.pop(purpose, None)
+        if standing is not None:
+            own[purpose] = standing
     for decision in new:
+        if decision.source is Source.SPLIT:
+            continue
         confirmation = confirmations.get((decision.subject, decision.purpose))
         if confirmation is None or confirmation.decision_id != decision.decision_id:
             confirmation = decision.standing
@@ -132,8 +164,8 @@ def in_force(
     return after
 
 
-Origin: TypeAlias = Literal["event", "record"]
-"""How a decision came: carried by an event, or by RecordDecisions. Two origins never give the same id."""
+Origin: TypeAlias = Literal["event", "record", "profile", "split"]
+"""How a decision came, as its id tells it. Two origins never give the same id."""
 
 
 def decision_id(origin: Origin, subject: Subject, purpose: str, granted: bool, decide_us: int, proof: str) -> str:

@@ -7,15 +7,36 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
+import orjson
 
-from cdi_consent.domain.decisions import UNDECIDED, Decided, Decision, Standing, Standings, Subject, decision_id, is_news
-from cdi_consent.domain.purposes import WITHOUT_PURPOSES, Outcome, Purpose, Purposes, WorkspacePurposes
+from cdi_consent.domain.decisions import (
+    MAX_SIGNAL,
+    UNDECIDED,
+    Decided,
+    Decision,
+    Source,
+    Standing,
+    Standings,
+    Subject,
+    decision_id,
+    is_news,
+)
+from cdi_consent.domain.policy import DefaultPolicy
+from cdi_consent.domain.purposes import WITHOUT_PURPOSES, Defaults, Outcome, Purposes, WorkspacePurposes
+from cdi_consent.domain.signals.registry import combine, read
+from cdi_consent.domain.signals.signal import Reading, SignalKind
 
 Preferences: TypeAlias = tuple[tuple[str, bool], ...]
 """The answers that an event carries, as (category, granted)."""
+
+Signals: TypeAlias = tuple[tuple[str, bytes], ...]
+"""The answers that it carries in other forms, as (kind, as it was sent)."""
+
+_KINDS: Final = frozenset(SignalKind)
+_NOT_READ: Final = Reading(SignalKind.SEGMENT)
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):
@@ -27,6 +48,9 @@ class Item(msgspec.Struct, frozen=True, gc=False):
         preferences: the answers that it carries.
         event_us: when it happened; means nothing without answers, as does the proof.
         proof: its message id as the proof of these answers, see ``proof_of``.
+        answered: it carries an object of answers, be it an empty one, or signals.
+        region: where the person is; empty if unknown.
+        signals: the answers that it carries in other forms, as (kind, as it was sent).
     """
 
     workspace_id: str
@@ -34,6 +58,9 @@ class Item(msgspec.Struct, frozen=True, gc=False):
     preferences: Preferences = ()
     event_us: int = 0
     proof: str = ""
+    answered: bool = False
+    region: str = ""
+    signals: Signals = ()
 
 
 Confirmations: TypeAlias = dict[tuple[Subject, str], Standing]
@@ -76,28 +103,40 @@ def evaluate(items: Iterable[Item], purposes: Purposes, standings: Standings, ch
         if workspace is None:
             outcomes.append(WITHOUT_PURPOSES)
             continue
-        if item.preferences:
-            answers = answers_of(item.preferences, workspace)
+        defaults = workspace.in_region(item.region) if item.region else workspace.anywhere
+        if item.preferences or item.signals:
+            answers = answers_of(item.preferences, item.signals, workspace)
             if not item.subjects:
-                outcomes.append(_without_subject(workspace, answers))
+                outcomes.append(_without_subject(workspace, defaults, answers))
                 continue
             decide_us = min(item.event_us, now_us)
             for subject in item.subjects:
                 if is_news(answers, running.get(subject, UNDECIDED), decide_us) and subject in changing:
-                    _take(item, subject, answers, running, now_us, evaluation)
+                    _take(item, subject, answers, workspace, running, now_us, evaluation)
         found = [decided for subject in item.subjects if (decided := running.get(subject)) is not None]
-        outcomes.append(_judge(workspace, found) if found else workspace.default)
+        if found:
+            outcomes.append(_judge(workspace, defaults, found))
+        else:
+            outcomes.append(defaults.unanswered if item.answered else defaults.unknown)
     return evaluation
 
 
 @lru_cache(maxsize=512)
-def answers_of(preferences: Preferences, workspace: WorkspacePurposes) -> Mapping[str, bool]:
-    """The carried answers by purpose. Unknown categories say nothing; of two categories of one purpose the stricter counts."""
+def answers_of(preferences: Preferences, signals: Signals, workspace: WorkspacePurposes) -> Mapping[str, bool]:
+    """The carried answers by purpose. Unknown categories say nothing; of two answers to one purpose the stricter counts."""
     answers: dict[str, bool] = {}
-    for category, granted in preferences:
+    readings = [read_signal(kind, raw) for kind, raw in signals]
+    signalled = [(key, answer) for key in workspace.by_category if (answer := combine(readings, key)) is not None] if readings else ()
+    for category, granted in (*preferences, *signalled):
         for name in workspace.by_category.get(category, ()):
             answers[name] = granted and answers.get(name, True)
     return answers
+
+
+@lru_cache(maxsize=512)
+def read_signal(kind: str, raw: bytes) -> Reading:
+    """A signal, read. One of an unknown kind says nothing."""
+    return read(SignalKind(kind), raw) if kind in _KINDS else _NOT_READ
 
 
 def carried_id(item: Item, subject: Subject, purpose: str, granted: bool) -> str:
@@ -113,7 +152,7 @@ def earlier_than_batch(items: Sequence[Item], purposes: Purposes, standings: Sta
     Returns:
         (subject, purpose) → the ids of all decisions that the batch carries on it.
     """
-    carrying = {item.proof: item for item in items if item.preferences and item.workspace_id in purposes}
+    carrying = {item.proof: item for item in items if (item.preferences or item.signals) and item.workspace_id in purposes}
     # Nearly always none of them: one pass without a step per subject.
     if carrying.keys().isdisjoint([standing.proof for decided in standings.values() for standing in decided.values()]):
         return {}
@@ -127,7 +166,7 @@ def earlier_than_batch(items: Sequence[Item], purposes: Purposes, standings: Sta
     ]
     found: dict[tuple[Subject, str], list[str]] = {key: [] for key in own}
     for item in carrying.values() if own else ():
-        for purpose, granted in answers_of(item.preferences, purposes[item.workspace_id]).items():
+        for purpose, granted in answers_of(item.preferences, item.signals, purposes[item.workspace_id]).items():
             for subject in item.subjects:
                 if (subject, purpose) in found:
                     found[subject, purpose].append(carried_id(item, subject, purpose, granted))
@@ -135,7 +174,13 @@ def earlier_than_batch(items: Sequence[Item], purposes: Purposes, standings: Sta
 
 
 def _take(
-    item: Item, subject: Subject, answers: Mapping[str, bool], running: dict[Subject, Decided], now_us: int, evaluation: Evaluation
+    item: Item,
+    subject: Subject,
+    answers: Mapping[str, bool],
+    workspace: WorkspacePurposes,
+    running: dict[Subject, Decided],
+    now_us: int,
+    evaluation: Evaluation,
 ) -> None:
     """Adds the answers that are news to ``evaluation``; in ``running`` they take effect unless they come too late."""
     decide_us = min(item.event_us, now_us)
@@ -144,7 +189,10 @@ def _take(
         standing = own.get(purpose)
         if standing is None or standing.granted != granted:
             identity = carried_id(item, subject, purpose, granted)
-            decision = Decision(identity, subject, purpose, granted, decide_us, now_us, item.proof)
+            versions = workspace.by_name[purpose].version, workspace.policy.version
+            decision = Decision(
+                identity, subject, purpose, granted, decide_us, now_us, item.proof, Source.EVENT, *versions, signal_of(item)
+            )
             evaluation.decisions.append(decision)
             offered = decision.standing
             if standing is None or standing.precedence < offered.precedence:
@@ -153,45 +201,50 @@ def _take(
             own[purpose] = evaluation.confirmations[subject, purpose] = msgspec.structs.replace(standing, decide_us=decide_us)
 
 
-def _judge(workspace: WorkspacePurposes, found: Iterable[Decided]) -> Outcome:
+def _judge(workspace: WorkspacePurposes, defaults: Defaults, found: Iterable[Decided]) -> Outcome:
     """The outcome for subjects of whom at least one has decided something. Runs for every event."""
     granted: list[str] = []
     rests_on: list[str] = []
     linkable = True
-    for purpose in workspace.purposes:
-        name = purpose.name
+    for name, allowed, required_for_linking in defaults.rules:
         grants: list[str] = []
         denials: list[str] = []
         for decided in found:
             if (standing := decided.get(name)) is not None:
                 (grants if standing.granted else denials).append(standing.decision_id)
         rests_on += denials or grants
-        if not denials and (grants or purpose.allowed_by_default):
+        if not denials and (grants or allowed):
             granted.append(name)
-        elif purpose.required_for_linking:
+        elif required_for_linking:
             linkable = False
-    return Outcome(tuple(granted), tuple(rests_on), linkable)
+    return workspace.outcome(tuple(granted), tuple(rests_on), linkable, defaults.region)
 
 
-def is_granted(purpose: Purpose, found: Iterable[Decided]) -> bool:
+def is_granted(name: str, defaults: Defaults, found: Sequence[Decided]) -> bool:
     """Whether a person may be addressed for a purpose: a denial of any of the ids counts, then a grant, then the default.
 
     Args:
-        purpose: the purpose.
+        name: the purpose's.
+        defaults: what holds where the person is.
         found: what each of the person's ids has decided; those that have decided nothing may be left out.
     """
-    granted = purpose.allowed_by_default
-    for decided in found:
-        if (standing := decided.get(purpose.name)) is not None:
-            if not standing.granted:
-                return False
-            granted = True
-    return granted
+    answers = [standing.granted for decided in found if (standing := decided.get(name)) is not None]
+    if answers:
+        return all(answers)
+    policy = defaults.policies[name]
+    return policy is DefaultPolicy.ALLOW or (policy is DefaultPolicy.SEGMENT and not any(found))
 
 
-def _without_subject(workspace: WorkspacePurposes, answers: Mapping[str, bool]) -> Outcome:
+def _without_subject(workspace: WorkspacePurposes, defaults: Defaults, answers: Mapping[str, bool]) -> Outcome:
     """The outcome of an event that belongs to nobody who could be kept: its own denials count, for itself alone."""
     denied = {name for name, granted in answers.items() if not granted}
-    granted = tuple(name for name in workspace.default.granted_purposes if name not in denied)
-    linkable = all(purpose.name in granted for purpose in workspace.purposes if purpose.required_for_linking)
-    return Outcome(granted, (), linkable)
+    granted = tuple(name for name in defaults.unanswered.granted_purposes if name not in denied)
+    linkable = all(name in granted for name, _, required in defaults.rules if required)
+    return workspace.outcome(granted, (), linkable, defaults.region)
+
+
+def signal_of(item: Item) -> bytes:
+    """The answers that an event carries as the evidence that is kept with them: a JSON object by kind of signal."""
+    given: dict[str, object] = {"segment": dict(item.preferences)} if item.preferences else {}
+    signal = orjson.dumps(given | {kind: raw.decode(errors="replace") for kind, raw in item.signals})
+    return signal if len(signal) <= MAX_SIGNAL else b""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cdi.error.v1 import error_pb2
-from cdi_consent.domain.decisions import MAX_PROOF, SUBJECT_TYPES, Decision, Subject, can_be_subject, decision_id
+from cdi_consent.domain.decisions import MAX_PROOF, MAX_SIGNAL, SUBJECT_TYPES, Decision, Source, Subject, can_be_subject, decision_id
 from cdi_consent.domain.purposes import Purposes
 from cdi_kernel.faults import Fault, InvalidArgument, NotFound
 
@@ -25,6 +25,7 @@ class Draft:
         granted: yes or no.
         decide_us: when it was taken; ``None`` for now.
         proof: the caller's own reference.
+        signal: the caller's own evidence.
     """
 
     subject: Subject
@@ -32,6 +33,7 @@ class Draft:
     granted: bool
     decide_us: int | None
     proof: str
+    signal: bytes = b""
 
 
 def accepted(draft: Draft, purposes: Purposes, now_us: int) -> Decision | Fault:
@@ -41,7 +43,8 @@ def accepted(draft: Draft, purposes: Purposes, now_us: int) -> Decision | Fault:
     """
     workspace_id, subject_type, subject_id = draft.subject
     workspace = purposes.get(workspace_id)
-    if workspace is None or all(purpose.name != draft.purpose for purpose in workspace.purposes):
+    purpose = workspace.by_name.get(draft.purpose) if workspace is not None else None
+    if workspace is None or purpose is None:
         metadata = {"resource": "purpose", "name": draft.purpose}
         return NotFound(error_pb2.ERROR_REASON_NOT_FOUND, "no such purpose in the workspace", metadata=metadata)
     if subject_type not in SUBJECT_TYPES:
@@ -50,11 +53,25 @@ def accepted(draft: Draft, purposes: Purposes, now_us: int) -> Decision | Fault:
         return _invalid("subject_id", "is empty, too long or holds NUL")
     if len(draft.proof) > MAX_PROOF or "\0" in draft.proof:
         return _invalid("proof", f"must have at most {MAX_PROOF} characters and no NUL")
+    if len(draft.signal) > MAX_SIGNAL:
+        return _invalid("signal", f"must have at most {MAX_SIGNAL} bytes")
     asked_us = now_us if draft.decide_us is None else draft.decide_us
     if asked_us > now_us + MAX_AHEAD_US:
         return _invalid("decide_time", "lies in the future", error_pb2.ERROR_REASON_INVALID_TIME)
     identity = decision_id("record", draft.subject, draft.purpose, draft.granted, asked_us, draft.proof)
-    return Decision(identity, draft.subject, draft.purpose, draft.granted, min(asked_us, now_us), now_us, draft.proof)
+    return Decision(
+        identity,
+        draft.subject,
+        draft.purpose,
+        draft.granted,
+        min(asked_us, now_us),
+        now_us,
+        draft.proof,
+        Source.RECORD,
+        purpose.version,
+        workspace.policy.version,
+        draft.signal,
+    )
 
 
 def _invalid(field: str, text: str, reason: error_pb2.ErrorReason.ValueType = error_pb2.ERROR_REASON_INVALID_ARGUMENT) -> Fault:

@@ -6,21 +6,14 @@ that are no JSON object at all are refused.
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any, Final, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from cdi.error.v1 import error_pb2
 from cdi_kernel.faults import Rejected
 
-Answers: TypeAlias = tuple[tuple[str, bool], ...]
-"""Categories of consent, and whether the person agrees."""
-
 S = TypeVar("S", bound=msgspec.Struct)
-
-_REMEMBERED: Final = 256
-"""Consents: few, because clients choose how long they are, and traffic repeats a handful."""
 
 _ABSENT: Final = msgspec.Raw()
 
@@ -41,12 +34,6 @@ class Campaign(msgspec.Struct, frozen=True, gc=False):
     medium: str | None = None
     term: str | None = None
     content: str | None = None
-
-
-class Consent(msgspec.Struct, frozen=True, gc=False, rename="camel"):
-    """``context.consent`` in Segment's form. A context holds it as it was sent, because most people answer alike."""
-
-    category_preferences: dict[str, bool] | None = None
 
 
 class ExternalIdentifier(msgspec.Struct, frozen=True, gc=False):
@@ -94,13 +81,14 @@ class Braze(msgspec.Struct, frozen=True, gc=False):
 
 
 class EventContext(msgspec.Struct, frozen=True, gc=False, rename="camel"):
-    """What the pipeline reads of ``context``."""
+    """What the pipeline reads of ``context``. What it says of consent stays as it was sent: most people answer alike."""
 
     ip: str | None = None
     user_agent: str | None = None
     page: Page | None = None
     campaign: Campaign | None = None
     consent: msgspec.Raw = _ABSENT
+    consent_management: msgspec.Raw = _ABSENT
     external_ids: list[ExternalIdentifier] | None = None
     device: Device | None = None
     traits: Contact | None = None
@@ -114,7 +102,6 @@ class _ContextTraits(msgspec.Struct, frozen=True):
 
 NOTHING: Final = EventContext()
 _CONTACT: Final = msgspec.json.Decoder(Contact)
-_CONSENT: Final = msgspec.json.Decoder(Consent)
 _CONTEXT: Final = msgspec.json.Decoder(EventContext)
 _PAGE: Final = msgspec.json.Decoder(Page)
 _TRAITS: Final = msgspec.json.Decoder(_ContextTraits)
@@ -129,11 +116,9 @@ def read_context(context: bytes) -> EventContext:
     return _read(_CONTEXT, EventContext, context, "context") if context else NOTHING
 
 
-@lru_cache(maxsize=_REMEMBERED)
-def read_consent(consent: bytes) -> Answers:
-    """The answers in ``context.consent``, empty when it holds none. Raises as ``read_context``."""
-    given = _read(_CONSENT, Consent, consent, "context").category_preferences if consent.startswith(b"{") else None
-    return tuple(given.items()) if given else ()
+def read_member(decoder: msgspec.json.Decoder[S], kind: type[S], document: bytes) -> S:
+    """An object within the context as the struct that ``decoder`` makes of it, tolerantly. Raises as ``read_context``."""
+    return _read(decoder, kind, document, "context")
 
 
 def read_page(properties: bytes) -> Page:

@@ -10,7 +10,9 @@ import msgspec
 from cdi.event.v1 import event_pb2
 from cdi_enrichment.domain import wire
 from cdi_enrichment.domain.claims import Place, claim_key
-from cdi_enrichment.domain.context import NOTHING, Answers, EventContext, Page, read_consent, read_context, read_page
+from cdi_enrichment.domain.columns import drop
+from cdi_enrichment.domain.consent import NOTHING_SAID, Carried, carried
+from cdi_enrichment.domain.context import NOTHING, EventContext, Page, read_context, read_page
 from cdi_enrichment.domain.identifiers import email_of, external_ids
 from cdi_enrichment.domain.rejection import Rejection, of_fault
 from cdi_enrichment.domain.tracking_plan import PlanSnapshot
@@ -32,7 +34,7 @@ class Subject(msgspec.Struct, frozen=True, gc=False):
         user_agent: of the person's own device; empty if unknown.
         client_ip: of the person's own device; empty if unknown.
         email: the person's address in lower case; ``None`` if unknown.
-        answers: of the person to the categories of consent.
+        said: of consent.
         external: type and value of the external ids.
     """
 
@@ -41,7 +43,7 @@ class Subject(msgspec.Struct, frozen=True, gc=False):
     user_agent: str = ""
     client_ip: str = ""
     email: str | None = None
-    answers: Answers = ()
+    said: Carried = NOTHING_SAID
     external: Sequence[tuple[str, str]] = ()
 
 
@@ -104,6 +106,12 @@ class Passage(msgspec.Struct, gc=False):
         self.validation = b"" if verdict is None else _validation(verdict.SerializeToString())
         return None
 
+    def drop(self, columns: Sequence[str]) -> None:
+        """Takes out members whose purpose is denied: no later step reads them, and nothing of them goes on. Raises ``Rejected``."""
+        drop(self.event, columns)
+        self.collected = b""
+        self.subject = _read(self.event)
+
     def serialized(self) -> bytes:
         """The event with everything that was found out, and with the ``enrich`` span as its trace parent if it is sampled."""
         collected = self.collected or self.event.SerializeToString()
@@ -117,9 +125,9 @@ def _read(event: event_pb2.Event) -> Subject:
     page = context.page or _NO_PAGE
     if not (page.url and page.referrer) and event.type == event_pb2.EVENT_TYPE_PAGE:
         page = _completed(page, read_page(event.properties))
-    answers = read_consent(bytes(context.consent))
+    said = carried(event, context)
     external = external_ids(context) if context.external_ids is not None else ()
-    return Subject(page, context, user_agent, client_ip, email_of(event, context), answers, external)
+    return Subject(page, context, user_agent, client_ip, email_of(event, context), said, external)
 
 
 def _clear_own(event: event_pb2.Event) -> None:

@@ -33,13 +33,22 @@ class Enrichers:
     """Those that are switched on, each with a memory of its answers."""
 
     def __init__(self, files: ReferenceFiles, *, disabled: Collection[str] = ()) -> None:
-        self._steps = [_step(name, make(files)) for name, make in REGISTRY.items() if name not in disabled]
+        made = {name: make(files) for name, make in REGISTRY.items() if name not in disabled}
+        self._steps = [_step(name, enricher) for name, enricher in made.items()]
+        geo = made.get("geo")
+        self._region = lru_cache(geo.remembered)(geo.region) if isinstance(geo, GeoEnricher) else None
 
     def __call__(self, subjects: Sequence[Subject]) -> list[bytes]:
         """The field ``enrichments`` of each event; empty when nobody found anything."""
         found = [step(subjects) for step in self._steps]
         contents = map(b"".join, zip(*found, strict=True)) if found else repeat(b"", len(subjects))
         return [_enrichments(content) if content else b"" for content in contents]
+
+    def regions(self, subjects: Sequence[Subject]) -> list[str]:
+        """Where each person is: "DE", or "US-CA" where the file of places tells; empty if unknown, or without the enricher ``geo``."""
+        if (region := self._region) is None:
+            return [""] * len(subjects)
+        return [region(subject.client_ip) if subject.client_ip else "" for subject in subjects]
 
 
 def _step(name: str, enricher: Enricher[Any]) -> Callable[[Sequence[Subject]], list[bytes]]:

@@ -38,9 +38,22 @@ class GeoEnricher:
 
     def find(self, key: str) -> event_pb2.Geo | None:
         """The place of a public address that the file knows."""
+        record = self._record(key)
+        return _place(record) if record is not None else None
+
+    def region(self, key: str) -> str:
+        """The country of an address and, where the file has it, the part of it by ISO 3166-2; empty if unknown."""
+        record = self._record(key)
+        place = _place(record) if record is not None else None
+        if place is None:
+            return ""
+        part = _at(record, "subdivisions", 0, "iso_code")
+        return f"{place.country}-{part.upper()}" if isinstance(part, str) and part else place.country
+
+    def _record(self, key: str) -> Mapping[str, Any] | None:
         text = public_address(key.strip())
         record = self._reader.get(text) if text else None
-        return _place(record) if isinstance(record, dict) else None
+        return record if isinstance(record, dict) else None
 
 
 def public_address(text: str) -> str:

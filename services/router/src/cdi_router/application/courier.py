@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from cdi_router.domain.answer import Answer, Verdict
 from cdi_router.domain.breaker import TOLERATED
 from cdi_router.domain.delivery import Delivery, idempotency_key
 from cdi_router.ports import Endpoint
+
+Admit = Callable[[Sequence[Delivery]], Awaitable[Sequence[Delivery]]]
+"""Those of the events of a request that may still be sent."""
 
 
 @dataclass(slots=True)
@@ -37,10 +40,12 @@ class Round:
         refused: it refused them for good.
         failed: per person the earliest event that may succeed later.
         behind: not to be sent now: behind a failed one, or not tried because the destination is down.
+        admit: asked before each request; who may not be sent any more is in none of the lists.
         answers: requests that the destination took or refused.
         down: nothing was answered in the end; what was left was not tried if more than a few people had failed.
     """
 
+    admit: Admit
     delivered: list[Delivery] = field(default_factory=list)
     refused: list[tuple[Delivery, Answer]] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
@@ -84,7 +89,9 @@ class Courier:
         """The request that sends a delivery alone."""
         return self._endpoint.compose([delivery.event])
 
-    async def deliver(self, partition: int, deliveries: Sequence[Delivery], *, alone: bool = False, probing: bool = False) -> Round:
+    async def deliver(
+        self, partition: int, deliveries: Sequence[Delivery], admit: Admit, *, alone: bool = False, probing: bool = False
+    ) -> Round:
         """Sends deliveries of one partition, each person's in the order given.
 
         People are spread over lanes; a lane sends its batches one after the other and stops at its first failure. Then those who did
@@ -93,10 +100,11 @@ class Courier:
         Args:
             partition: for the limit of requests under way.
             deliveries: in the order of acceptance.
+            admit: asked before each request.
             alone: one event per request.
             probing: start with one event each of a few people, and go on only if one of them is answered.
         """
-        made = Round()
+        made = Round(admit)
         pending = deliveries
         if probing and pending:
             probes, pending = _one_each(pending, TOLERATED)
@@ -142,7 +150,7 @@ class Courier:
 
     async def _send(self, made: Round, partition: int, batch: Sequence[Delivery]) -> bool:
         """Sends one request, halving it while it is refused. False when a request failed."""
-        batch = made.passable(batch)
+        batch = await made.admit(made.passable(batch))
         if not batch:
             return True
         body = self._endpoint.compose([delivery.event for delivery in batch])

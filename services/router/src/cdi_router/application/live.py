@@ -8,7 +8,7 @@ from typing import Final
 
 from cdi.event.v1.event_pb2 import Event
 from cdi_router.application.courier import Round
-from cdi_router.application.target import Target
+from cdi_router.application.target import Admission, Target
 from cdi_router.domain.delivery import Barrier, Delivery, Progress, Settlement
 from cdi_router.domain.person import person_of
 from cdi_router.ports import Consent, DeliveryStore
@@ -67,12 +67,13 @@ class LiveDelivery:
         settlement = Settlement(first_sequence=arrivals[0].sequence)
         if after == standing.progress:
             return settlement
-        admitted = await target.admit(self._consent, deliveries, settlement)
+        admission = Admission(target, self._consent, settlement)
+        admitted = await admission.first(deliveries)
         free = admitted
         if standing.barred:
             free = [delivery for delivery in admitted if delivery.person not in standing.barred]
             settlement.parked += [delivery for delivery in admitted if delivery.person in standing.barred]
-        made = await target.courier.deliver(partition, free, probing=target.breaker.down)
+        made = await target.courier.deliver(partition, free, admission.again, probing=target.breaker.down)
         target.learn(made)
         if made.down and not made.answers and target.breaker.down:
             return Held(min(target.pause(), LOOK_AGAIN_SECONDS), "the destination is down")

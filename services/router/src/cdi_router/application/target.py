@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from cdi.error.v1 import error_pb2
 from cdi_kernel.faults import reason_name
@@ -16,6 +17,9 @@ from cdi_router.ports import Clock, Consent, Subject
 
 REFUSED = reason_name(error_pb2.ERROR_REASON_DESTINATION_REFUSED)
 EXHAUSTED = reason_name(error_pb2.ERROR_REASON_RETRIES_EXHAUSTED)
+
+ASK_AGAIN_SECONDS: Final = 1.0
+"""How old the answer of consent may be when a request begins. With the time that the answer takes, a withdrawal holds within 2 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,29 +61,53 @@ class Target:
             Refusal(delivery, REFUSED, answer, self.courier.body(delivery)[:MAX_REQUEST_BYTES], 1, now) for delivery, answer in made.refused
         ]
 
-    async def admit(self, consent: Consent, deliveries: Sequence[Delivery], settlement: Settlement) -> Sequence[Delivery]:
-        """The deliveries that may be sent now; the others are noted in ``settlement`` with their reason.
 
-        Both the answer on the event and the answer of this moment must grant every purpose of the destination.
-        """
-        asked: list[Delivery] = []
+class Admission:
+    """Who may be delivered to in a round: the answer on the event and the answer of the moment must both grant every purpose.
+
+    Asked for all at once when the round begins, and again for a request that begins more than a moment later: a round may take minutes
+    where a destination is slow, and a withdrawal stops what has not been sent. Who may not is noted in ``settlement``.
+    """
+
+    def __init__(self, target: Target, consent: Consent, settlement: Settlement) -> None:
+        self._target = target
+        self._consent = consent
+        self._settlement = settlement
+        self._asked = 0.0
+
+    async def first(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        """Those of a round that may be sent. Raises a ``Fault`` when consent does not answer."""
+        granted: list[Delivery] = []
         for delivery in deliveries:
-            reason = self.filter.reason(delivery.event)
+            reason = self._target.filter.reason(delivery.event)
             if reason is None:
-                asked.append(delivery)
+                granted.append(delivery)
             else:
-                settlement.filtered.append((delivery, reason))
-        if not self.destination.purposes or not asked:
-            return asked
-        subjects = [_subject(delivery) for delivery in asked]
-        granted = await consent.granted(list(dict.fromkeys(subjects)))
-        missing = {subject: self.filter.missing(purposes) for subject, purposes in granted.items()}
-        settlement.withheld += [
-            Withheld(delivery, missing[subject]) for delivery, subject in zip(asked, subjects, strict=True) if missing[subject]
+                self._settlement.filtered.append((delivery, reason))
+        return await self._ask(granted)
+
+    async def again(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
+        """Those of a request that may still be sent. Raises as ``first``."""
+        if self._target.clock.now().timestamp() - self._asked < ASK_AGAIN_SECONDS:
+            return batch
+        return await self._ask(batch)
+
+    async def _ask(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        if not self._asked:
+            self._asked = self._target.clock.now().timestamp()
+        if not self._target.destination.purposes or not deliveries:
+            return deliveries
+        subjects = [_subject(delivery) for delivery in deliveries]
+        allowed = await self._consent.allowed(list(dict.fromkeys(subjects)))
+        missing = {subject: self._target.filter.missing(one.purposes) for subject, one in allowed.items()}
+        self._settlement.withheld += [
+            Withheld(delivery, missing[subject], allowed[subject].decision_ids)
+            for delivery, subject in zip(deliveries, subjects, strict=True)
+            if missing[subject]
         ]
-        return [delivery for delivery, subject in zip(asked, subjects, strict=True) if not missing[subject]]
+        return [delivery for delivery, subject in zip(deliveries, subjects, strict=True) if not missing[subject]]
 
 
 def _subject(delivery: Delivery) -> Subject:
     event = delivery.event
-    return event.workspace_id, event.user_id, event.anonymous_id
+    return event.workspace_id, event.user_id, event.anonymous_id, event.consent.region

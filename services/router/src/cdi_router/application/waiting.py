@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from cdi_router.application.courier import Failure, Round
-from cdi_router.application.target import EXHAUSTED, Target
+from cdi_router.application.target import EXHAUSTED, Admission, Target
 from cdi_router.domain.breaker import TOLERATED
 from cdi_router.domain.delivery import MAX_REQUEST_BYTES, Barrier, Delivery, Refusal, Settlement
 from cdi_router.ports import Consent, DeliveryStore, Queue
@@ -59,8 +59,9 @@ class WaitingDelivery:
         if not queues:
             return None
         settlement = Settlement()
-        admitted = await target.admit(self._consent, [delivery for queue in queues for delivery in queue.deliveries], settlement)
-        rounds = await self._send(partition, queues, admitted)
+        admission = Admission(target, self._consent, settlement)
+        admitted = await admission.first([delivery for queue in queues for delivery in queue.deliveries])
+        rounds = await self._send(partition, queues, admitted, admission)
         freed: set[bytes] = set()
         for made in rounds:
             self._conclude(settlement, made, {queue.barrier.person: queue for queue in queues})
@@ -69,7 +70,7 @@ class WaitingDelivery:
         await self._store.settle_parked(target.destination_id, partition, target.clock.now(), settlement, sorted(freed))
         return settlement
 
-    async def _send(self, partition: int, queues: Sequence[Queue], admitted: Sequence[Delivery]) -> Sequence[Round]:
+    async def _send(self, partition: int, queues: Sequence[Queue], admitted: Sequence[Delivery], admission: Admission) -> Sequence[Round]:
         """Events that failed before go in a request of their own, so that one poisonous event is found out without costing others."""
         cautious = {queue.barrier.person for queue in queues if queue.barrier.alone}
         kinds = _Sorted()
@@ -81,7 +82,7 @@ class WaitingDelivery:
             if not deliveries or self._target.pause():
                 continue
             probing = breaker.down
-            made = await courier.deliver(partition, deliveries, alone=alone, probing=probing)
+            made = await courier.deliver(partition, deliveries, admission.again, alone=alone, probing=probing)
             rounds.append(made)
             # That people fail who failed before is no sign that the destination is down; that they still do is one that it still is.
             if made.answers or probing:

@@ -79,10 +79,17 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Withheld:
-    """A delivery that the person's present decisions forbid although the event itself was granted: the proof of a withdrawal."""
+    """A delivery that the person's present decisions forbid although the event itself was granted: the proof of a withdrawal.
+
+    Attributes:
+        delivery: what was not sent.
+        purposes: those that were missing.
+        decision_ids: the decisions of the ledger that this rests on.
+    """
 
     delivery: Delivery
     purposes: tuple[str, ...]
+    decision_ids: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

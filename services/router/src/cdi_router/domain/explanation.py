@@ -20,7 +20,7 @@ class Fate:
         sequence: how far the event's partition was worked through; 0 is nothing yet.
         first_sequence: the first message of the partition that the destination ever saw; ``None`` if none.
         dead: reason, last status and attempts of a given-up delivery.
-        withheld: the purposes that were missing when it was to be sent.
+        withheld: the purposes that were missing when it was to be sent, and the decisions that this rests on.
         waiting: it waits: failed attempts, when the next is due, the last status, and whether it is its person's earliest.
     """
 
@@ -28,17 +28,27 @@ class Fate:
     sequence: int
     first_sequence: int | None
     dead: tuple[str, int, int] | None
-    withheld: tuple[str, ...] | None
+    withheld: tuple[tuple[str, ...], tuple[str, ...]] | None
     waiting: tuple[int, datetime, int, bool] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """An outcome (``cdi.event.v1.Outcome``), its reason, and a sentence without event content."""
+    """An outcome (``cdi.event.v1.Outcome``), its reason, and a sentence without event content.
+
+    Attributes:
+        outcome: what became of it.
+        reason: why.
+        description: in words.
+        missing: filtered by consent: the purposes that were not granted.
+        decision_ids: and the decisions that this rests on.
+    """
 
     outcome: outcome_pb2.Outcome.ValueType
     reason: str
     description: str
+    missing: tuple[str, ...] = ()
+    decision_ids: tuple[str, ...] = ()
 
 
 def explain(destination: Destination, event: Event, sequence: int, fate: Fate) -> Explanation:
@@ -64,7 +74,8 @@ def explain(destination: Destination, event: Event, sequence: int, fate: Fate) -
     if (which := sieve.filter(event)) is not None:
         return Explanation(outcome_pb2.OUTCOME_FILTERED, FILTERED, f"left out by {which}")
     if missing := sieve.missing(event.consent.granted_purposes):
-        return Explanation(outcome_pb2.OUTCOME_FILTERED, CONSENT_DENIED, f"not granted when it was enriched: {', '.join(missing)}")
+        why = f"not granted when it was enriched: {', '.join(missing)}"
+        return Explanation(outcome_pb2.OUTCOME_FILTERED, CONSENT_DENIED, why, missing, tuple(event.consent.decision_ids))
     return Explanation(outcome_pb2.OUTCOME_DELIVERED, "", "delivered")
 
 
@@ -74,8 +85,9 @@ def _recorded(fate: Fate) -> Explanation | None:
         answer = f"status {status}" if status else "no answer"
         return Explanation(outcome_pb2.OUTCOME_DEAD_LETTERED, reason, f"given up after attempt {attempts}: {answer}")
     if fate.withheld is not None:
-        purposes = ", ".join(fate.withheld)
-        return Explanation(outcome_pb2.OUTCOME_FILTERED, CONSENT_DENIED, f"no longer granted when it was to be delivered: {purposes}")
+        purposes, decision_ids = fate.withheld
+        why = f"no longer granted when it was to be delivered: {', '.join(purposes)}"
+        return Explanation(outcome_pb2.OUTCOME_FILTERED, CONSENT_DENIED, why, purposes, decision_ids)
     if fate.waiting is None:
         return None
     attempts, due, status, earliest = fate.waiting

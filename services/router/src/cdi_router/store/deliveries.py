@@ -62,9 +62,9 @@ SELECT $1, $2, d.*, now() FROM unnest($3::bigint[], $4::integer[], $5::text[], $
 ON CONFLICT DO NOTHING
 """
 _WITHHOLD = """
-INSERT INTO withheld_deliveries (destination_id, partition, sequence, position, message_id, purposes)
-SELECT $1, $2, w.sequence, w.position, w.message_id, string_to_array(w.purposes, E'\\x1f')
-FROM unnest($3::bigint[], $4::integer[], $5::text[], $6::text[]) AS w (sequence, position, message_id, purposes)
+INSERT INTO withheld_deliveries (destination_id, partition, sequence, position, message_id, purposes, decision_ids)
+SELECT $1, $2, w.sequence, w.position, w.message_id, string_to_array(w.purposes, E'\\x1f'), string_to_array(w.decision_ids, ' ')
+FROM unnest($3::bigint[], $4::integer[], $5::text[], $6::text[], $7::text[]) AS w (sequence, position, message_id, purposes, decision_ids)
 ON CONFLICT DO NOTHING
 """
 _COUNT = """
@@ -224,6 +224,7 @@ async def _store_ends(connection: Connection, where: tuple[int, int], dead: Sequ
             *_keys([entry.delivery for entry in withheld]),
             [entry.delivery.event.message_id for entry in withheld],
             ["\x1f".join(entry.purposes) for entry in withheld],
+            [" ".join(entry.decision_ids) for entry in withheld],
         )
 
 

@@ -9,6 +9,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
 import builtins as _builtins
 import sys
@@ -20,6 +21,132 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _LedgerFlaw:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LedgerFlawEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LedgerFlaw.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LEDGER_FLAW_UNSPECIFIED: _LedgerFlaw.ValueType  # 0
+    """Not set."""
+    LEDGER_FLAW_CHANGED: _LedgerFlaw.ValueType  # 1
+    """A line does not say any more what its hash says."""
+    LEDGER_FLAW_MISSING: _LedgerFlaw.ValueType  # 2
+    """A line is missing."""
+    LEDGER_FLAW_REORDERED: _LedgerFlaw.ValueType  # 3
+    """A line does not follow the one before it."""
+
+class LedgerFlaw(_LedgerFlaw, metaclass=_LedgerFlawEnumTypeWrapper):
+    """How a chain is broken."""
+
+LEDGER_FLAW_UNSPECIFIED: LedgerFlaw.ValueType  # 0
+"""Not set."""
+LEDGER_FLAW_CHANGED: LedgerFlaw.ValueType  # 1
+"""A line does not say any more what its hash says."""
+LEDGER_FLAW_MISSING: LedgerFlaw.ValueType  # 2
+"""A line is missing."""
+LEDGER_FLAW_REORDERED: LedgerFlaw.ValueType  # 3
+"""A line does not follow the one before it."""
+Global___LedgerFlaw: _TypeAlias = LedgerFlaw  # noqa: Y015
+
+@_typing.final
+class ApplyConsentPolicyRequest(_message.Message):
+    """Asks that a policy be as given."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def policy(self) -> _purpose_pb2.ConsentPolicy:
+        """The whole policy."""
+
+    def __init__(
+        self,
+        *,
+        policy: _purpose_pb2.ConsentPolicy | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApplyConsentPolicyRequest: _TypeAlias = ApplyConsentPolicyRequest  # noqa: Y015
+
+@_typing.final
+class ApplyConsentPolicyResponse(_message.Message):
+    """The policy as it now is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    changed: _builtins.bool
+    """False: it was like this already."""
+    @_builtins.property
+    def policy(self) -> _purpose_pb2.ConsentPolicy:
+        """With its version."""
+
+    def __init__(
+        self,
+        *,
+        policy: _purpose_pb2.ConsentPolicy | None = ...,
+        changed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApplyConsentPolicyResponse: _TypeAlias = ApplyConsentPolicyResponse  # noqa: Y015
+
+@_typing.final
+class GetConsentPolicyRequest(_message.Message):
+    """Asks for a policy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    workspace_id: _builtins.str
+    """The workspace."""
+    def __init__(
+        self,
+        *,
+        workspace_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetConsentPolicyRequest: _TypeAlias = GetConsentPolicyRequest  # noqa: Y015
+
+@_typing.final
+class GetConsentPolicyResponse(_message.Message):
+    """The policy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def policy(self) -> _purpose_pb2.ConsentPolicy:
+        """Version 0: none was applied; what holds is REQUIRE."""
+
+    def __init__(
+        self,
+        *,
+        policy: _purpose_pb2.ConsentPolicy | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetConsentPolicyResponse: _TypeAlias = GetConsentPolicyResponse  # noqa: Y015
 
 @_typing.final
 class ApplyPurposeRequest(_message.Message):
@@ -238,6 +365,34 @@ class CategoryPreference(_message.Message):
 Global___CategoryPreference: _TypeAlias = CategoryPreference  # noqa: Y015
 
 @_typing.final
+class ConsentSignal(_message.Message):
+    """What an event says of consent in a form of its own: a string of IAB, a header, an object of a consent management platform."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    RAW_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """"segment", "rudderstack", "snowplow_preferences", "snowplow_gdpr", "tcf", "gpp", "us_privacy", "gpc", "google_consent_mode", "onetrust" or
+    "cookiebot". Others say nothing.
+    """
+    raw: _builtins.bytes
+    """As it was sent, at most 16 KiB. What cannot be read says nothing."""
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        raw: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "raw", b"raw"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConsentSignal: _TypeAlias = ConsentSignal  # noqa: Y015
+
+@_typing.final
 class ConsentInput(_message.Message):
     """What consent needs to know of one event."""
 
@@ -250,6 +405,9 @@ class ConsentInput(_message.Message):
     PREFERENCES_FIELD_NUMBER: _builtins.int
     EVENT_TIME_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    HAS_PREFERENCES_FIELD_NUMBER: _builtins.int
+    SIGNALS_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
     """The workspace."""
     message_id: _builtins.str
@@ -260,6 +418,10 @@ class ConsentInput(_message.Message):
     """Empty if unknown."""
     traceparent: _builtins.str
     """W3C traceparent of the caller's span for this event; only on sampled events."""
+    has_preferences: _builtins.bool
+    """It carries an object of answers, be it an empty one, or signals. True by itself with `preferences`."""
+    region: _builtins.str
+    """Where the person is, for example "DE" or "US-CA"; empty if unknown."""
     @_builtins.property
     def preferences(self) -> _containers.RepeatedCompositeFieldContainer[Global___CategoryPreference]:
         """The answers that it carries."""
@@ -267,6 +429,12 @@ class ConsentInput(_message.Message):
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp:
         """When they were given: the event's time."""
+
+    @_builtins.property
+    def signals(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConsentSignal]:
+        """What it carries in other forms than `preferences`; looked at only where `has_preferences` is set or there are `preferences`. Of several
+        answers to one purpose the denial counts.
+        """
 
     def __init__(
         self,
@@ -278,10 +446,13 @@ class ConsentInput(_message.Message):
         preferences: _abc.Iterable[Global___CategoryPreference] | None = ...,
         event_time: _timestamp_pb2.Timestamp | None = ...,
         traceparent: _builtins.str = ...,
+        has_preferences: _builtins.bool = ...,
+        signals: _abc.Iterable[Global___ConsentSignal] | None = ...,
+        region: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymous_id", b"anonymous_id", "event_time", b"event_time", "message_id", b"message_id", "preferences", b"preferences", "traceparent", b"traceparent", "user_id", b"user_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymous_id", b"anonymous_id", "event_time", b"event_time", "has_preferences", b"has_preferences", "message_id", b"message_id", "preferences", b"preferences", "region", b"region", "signals", b"signals", "traceparent", b"traceparent", "user_id", b"user_id", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -320,8 +491,12 @@ class EvaluatedConsent(_message.Message):
     GRANTED_PURPOSES_FIELD_NUMBER: _builtins.int
     DECISION_IDS_FIELD_NUMBER: _builtins.int
     LINKABLE_FIELD_NUMBER: _builtins.int
+    DROPPED_COLUMNS_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
     linkable: _builtins.bool
     """May be written into the identity graph."""
+    region: _builtins.str
+    """The region whose exceptions were looked at; empty where it is not known or the workspace has no exceptions."""
     @_builtins.property
     def granted_purposes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names, sorted."""
@@ -330,16 +505,22 @@ class EvaluatedConsent(_message.Message):
     def decision_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The decisions that this rests on; none where a default decided."""
 
+    @_builtins.property
+    def dropped_columns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Members to be taken out of the event, as paths, sorted: each is mapped to a purpose that is denied."""
+
     def __init__(
         self,
         *,
         granted_purposes: _abc.Iterable[_builtins.str] | None = ...,
         decision_ids: _abc.Iterable[_builtins.str] | None = ...,
         linkable: _builtins.bool = ...,
+        dropped_columns: _abc.Iterable[_builtins.str] | None = ...,
+        region: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_ids", b"decision_ids", "granted_purposes", b"granted_purposes", "linkable", b"linkable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_ids", b"decision_ids", "dropped_columns", b"dropped_columns", "granted_purposes", b"granted_purposes", "linkable", b"linkable", "region", b"region"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -540,3 +721,221 @@ class ListDecisionsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListDecisionsResponse: _TypeAlias = ListDecisionsResponse  # noqa: Y015
+
+@_typing.final
+class GetConsentRequest(_message.Message):
+    """Asks what somebody allows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    PROFILE_ID_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    workspace_id: _builtins.str
+    """The workspace."""
+    profile_id: _builtins.str
+    """A person, by any id of the profile: all its ids count, a denial of any of them for the person."""
+    @_builtins.property
+    def subject(self) -> Global___Subject:
+        """A device or a user id, alone."""
+
+    def __init__(
+        self,
+        *,
+        workspace_id: _builtins.str = ...,
+        profile_id: _builtins.str = ...,
+        subject: Global___Subject | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["profile_id", b"profile_id", "subject", b"subject", "who", b"who"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["profile_id", b"profile_id", "subject", b"subject", "who", b"who", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_who: _TypeAlias = _typing.Literal["profile_id", "subject"]  # noqa: Y015
+    _WhichOneofArgType_who: _TypeAlias = _typing.Literal["who", b"who"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_who) -> _WhichOneofReturnType_who | None: ...
+
+Global___GetConsentRequest: _TypeAlias = GetConsentRequest  # noqa: Y015
+
+@_typing.final
+class GetConsentResponse(_message.Message):
+    """What they allow."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURPOSES_FIELD_NUMBER: _builtins.int
+    SUBJECTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def purposes(self) -> _containers.RepeatedCompositeFieldContainer[_purpose_pb2.PurposeState]:
+        """One per purpose of the workspace, by name."""
+
+    @_builtins.property
+    def subjects(self) -> _containers.RepeatedCompositeFieldContainer[Global___Subject]:
+        """Whose decisions were looked at."""
+
+    def __init__(
+        self,
+        *,
+        purposes: _abc.Iterable[_purpose_pb2.PurposeState] | None = ...,
+        subjects: _abc.Iterable[Global___Subject] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["purposes", b"purposes", "subjects", b"subjects"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetConsentResponse: _TypeAlias = GetConsentResponse  # noqa: Y015
+
+@_typing.final
+class ExplainDecisionRequest(_message.Message):
+    """Asks why."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    PURPOSES_FIELD_NUMBER: _builtins.int
+    DECISION_IDS_FIELD_NUMBER: _builtins.int
+    workspace_id: _builtins.str
+    """The workspace."""
+    @_builtins.property
+    def purposes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only these purposes; empty means all."""
+
+    @_builtins.property
+    def decision_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The decisions that the event rests on (ConsentResult.decision_ids). Unknown ids say nothing."""
+
+    def __init__(
+        self,
+        *,
+        workspace_id: _builtins.str = ...,
+        purposes: _abc.Iterable[_builtins.str] | None = ...,
+        decision_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_ids", b"decision_ids", "purposes", b"purposes", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainDecisionRequest: _TypeAlias = ExplainDecisionRequest  # noqa: Y015
+
+@_typing.final
+class ExplainDecisionResponse(_message.Message):
+    """Why."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURPOSES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def purposes(self) -> _containers.RepeatedCompositeFieldContainer[_purpose_pb2.PurposeState]:
+        """One per purpose, by name: what these decisions say; where there is none, what the default policy says now."""
+
+    def __init__(
+        self,
+        *,
+        purposes: _abc.Iterable[_purpose_pb2.PurposeState] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["purposes", b"purposes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainDecisionResponse: _TypeAlias = ExplainDecisionResponse  # noqa: Y015
+
+@_typing.final
+class VerifyLedgerRequest(_message.Message):
+    """Asks whether the ledger holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    workspace_id: _builtins.str
+    """The workspace."""
+    @_builtins.property
+    def subject(self) -> Global___Subject:
+        """Only this subject's chain; unset means all of the workspace."""
+
+    def __init__(
+        self,
+        *,
+        workspace_id: _builtins.str = ...,
+        subject: Global___Subject | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["subject", b"subject", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyLedgerRequest: _TypeAlias = VerifyLedgerRequest  # noqa: Y015
+
+@_typing.final
+class LedgerBreak(_message.Message):
+    """A place where the ledger does not hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    CHAIN_POSITION_FIELD_NUMBER: _builtins.int
+    DECISION_ID_FIELD_NUMBER: _builtins.int
+    FLAW_FIELD_NUMBER: _builtins.int
+    chain_position: _builtins.int
+    """The place in it, from 1."""
+    decision_id: _builtins.str
+    """The line there; empty if it is missing."""
+    flaw: Global___LedgerFlaw.ValueType
+    """What is wrong."""
+    @_builtins.property
+    def subject(self) -> Global___Subject:
+        """Whose chain."""
+
+    def __init__(
+        self,
+        *,
+        subject: Global___Subject | None = ...,
+        chain_position: _builtins.int = ...,
+        decision_id: _builtins.str = ...,
+        flaw: Global___LedgerFlaw.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain_position", b"chain_position", "decision_id", b"decision_id", "flaw", b"flaw", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LedgerBreak: _TypeAlias = LedgerBreak  # noqa: Y015
+
+@_typing.final
+class VerifyLedgerResponse(_message.Message):
+    """Whether it holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINES_FIELD_NUMBER: _builtins.int
+    SUBJECTS_FIELD_NUMBER: _builtins.int
+    BREAKS_FIELD_NUMBER: _builtins.int
+    lines: _builtins.int
+    """Lines that were looked at."""
+    subjects: _builtins.int
+    """Chains that they belong to."""
+    @_builtins.property
+    def breaks(self) -> _containers.RepeatedCompositeFieldContainer[Global___LedgerBreak]:
+        """Where it does not hold, the first 1,000; empty: it holds."""
+
+    def __init__(
+        self,
+        *,
+        lines: _builtins.int = ...,
+        subjects: _builtins.int = ...,
+        breaks: _abc.Iterable[Global___LedgerBreak] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaks", b"breaks", "lines", b"lines", "subjects", b"subjects"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyLedgerResponse: _TypeAlias = VerifyLedgerResponse  # noqa: Y015

@@ -45,6 +45,16 @@ class ConsentServiceStub:
                 request_serializer=cdi_dot_consent_dot_v1_dot_consent__service__pb2.ListPurposesRequest.SerializeToString,
                 response_deserializer=cdi_dot_consent_dot_v1_dot_consent__service__pb2.ListPurposesResponse.FromString,
                 _registered_method=True)
+        self.ApplyConsentPolicy = channel.unary_unary(
+                '/cdi.consent.v1.ConsentService/ApplyConsentPolicy',
+                request_serializer=cdi_dot_consent_dot_v1_dot_consent__service__pb2.ApplyConsentPolicyRequest.SerializeToString,
+                response_deserializer=cdi_dot_consent_dot_v1_dot_consent__service__pb2.ApplyConsentPolicyResponse.FromString,
+                _registered_method=True)
+        self.GetConsentPolicy = channel.unary_unary(
+                '/cdi.consent.v1.ConsentService/GetConsentPolicy',
+                request_serializer=cdi_dot_consent_dot_v1_dot_consent__service__pb2.GetConsentPolicyRequest.SerializeToString,
+                response_deserializer=cdi_dot_consent_dot_v1_dot_consent__service__pb2.GetConsentPolicyResponse.FromString,
+                _registered_method=True)
         self.RecordDecisions = channel.unary_unary(
                 '/cdi.consent.v1.ConsentService/RecordDecisions',
                 request_serializer=cdi_dot_consent_dot_v1_dot_consent__service__pb2.RecordDecisionsRequest.SerializeToString,
@@ -65,6 +75,21 @@ class ConsentServiceStub:
                 request_serializer=cdi_dot_consent_dot_v1_dot_consent__service__pb2.ListDecisionsRequest.SerializeToString,
                 response_deserializer=cdi_dot_consent_dot_v1_dot_consent__service__pb2.ListDecisionsResponse.FromString,
                 _registered_method=True)
+        self.GetConsent = channel.unary_unary(
+                '/cdi.consent.v1.ConsentService/GetConsent',
+                request_serializer=cdi_dot_consent_dot_v1_dot_consent__service__pb2.GetConsentRequest.SerializeToString,
+                response_deserializer=cdi_dot_consent_dot_v1_dot_consent__service__pb2.GetConsentResponse.FromString,
+                _registered_method=True)
+        self.ExplainDecision = channel.unary_unary(
+                '/cdi.consent.v1.ConsentService/ExplainDecision',
+                request_serializer=cdi_dot_consent_dot_v1_dot_consent__service__pb2.ExplainDecisionRequest.SerializeToString,
+                response_deserializer=cdi_dot_consent_dot_v1_dot_consent__service__pb2.ExplainDecisionResponse.FromString,
+                _registered_method=True)
+        self.VerifyLedger = channel.unary_unary(
+                '/cdi.consent.v1.ConsentService/VerifyLedger',
+                request_serializer=cdi_dot_consent_dot_v1_dot_consent__service__pb2.VerifyLedgerRequest.SerializeToString,
+                response_deserializer=cdi_dot_consent_dot_v1_dot_consent__service__pb2.VerifyLedgerResponse.FromString,
+                _registered_method=True)
 
 
 class ConsentServiceServicer:
@@ -80,6 +105,20 @@ class ConsentServiceServicer:
 
     def ListPurposes(self, request, context):
         """The purposes of a workspace, by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApplyConsentPolicy(self, request, context):
+        """Makes the policy of a workspace be as given; the same document twice changes nothing. Effective within 2 s.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetConsentPolicy(self, request, context):
+        """The policy of a workspace; version 0 where none was applied. Errors: none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -113,6 +152,28 @@ class ConsentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetConsent(self, request, context):
+        """What one person or one device allows now, purpose by purpose, and why. Errors: NOT_FOUND (no such profile), UNAVAILABLE (by profile, when
+        identity does not answer).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainDecision(self, request, context):
+        """Why something was or was not allowed: the decisions that an event rests on, in words of purposes. Errors: NOT_FOUND (no such purpose).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyLedger(self, request, context):
+        """Recomputes the hashes of the ledger and says where it does not hold. Errors: none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ConsentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -125,6 +186,16 @@ def add_ConsentServiceServicer_to_server(servicer, server):
                     servicer.ListPurposes,
                     request_deserializer=cdi_dot_consent_dot_v1_dot_consent__service__pb2.ListPurposesRequest.FromString,
                     response_serializer=cdi_dot_consent_dot_v1_dot_consent__service__pb2.ListPurposesResponse.SerializeToString,
+            ),
+            'ApplyConsentPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApplyConsentPolicy,
+                    request_deserializer=cdi_dot_consent_dot_v1_dot_consent__service__pb2.ApplyConsentPolicyRequest.FromString,
+                    response_serializer=cdi_dot_consent_dot_v1_dot_consent__service__pb2.ApplyConsentPolicyResponse.SerializeToString,
+            ),
+            'GetConsentPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetConsentPolicy,
+                    request_deserializer=cdi_dot_consent_dot_v1_dot_consent__service__pb2.GetConsentPolicyRequest.FromString,
+                    response_serializer=cdi_dot_consent_dot_v1_dot_consent__service__pb2.GetConsentPolicyResponse.SerializeToString,
             ),
             'RecordDecisions': grpc.unary_unary_rpc_method_handler(
                     servicer.RecordDecisions,
@@ -145,6 +216,21 @@ def add_ConsentServiceServicer_to_server(servicer, server):
                     servicer.ListDecisions,
                     request_deserializer=cdi_dot_consent_dot_v1_dot_consent__service__pb2.ListDecisionsRequest.FromString,
                     response_serializer=cdi_dot_consent_dot_v1_dot_consent__service__pb2.ListDecisionsResponse.SerializeToString,
+            ),
+            'GetConsent': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetConsent,
+                    request_deserializer=cdi_dot_consent_dot_v1_dot_consent__service__pb2.GetConsentRequest.FromString,
+                    response_serializer=cdi_dot_consent_dot_v1_dot_consent__service__pb2.GetConsentResponse.SerializeToString,
+            ),
+            'ExplainDecision': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainDecision,
+                    request_deserializer=cdi_dot_consent_dot_v1_dot_consent__service__pb2.ExplainDecisionRequest.FromString,
+                    response_serializer=cdi_dot_consent_dot_v1_dot_consent__service__pb2.ExplainDecisionResponse.SerializeToString,
+            ),
+            'VerifyLedger': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyLedger,
+                    request_deserializer=cdi_dot_consent_dot_v1_dot_consent__service__pb2.VerifyLedgerRequest.FromString,
+                    response_serializer=cdi_dot_consent_dot_v1_dot_consent__service__pb2.VerifyLedgerResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -202,6 +288,60 @@ class ConsentService:
             '/cdi.consent.v1.ConsentService/ListPurposes',
             cdi_dot_consent_dot_v1_dot_consent__service__pb2.ListPurposesRequest.SerializeToString,
             cdi_dot_consent_dot_v1_dot_consent__service__pb2.ListPurposesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApplyConsentPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cdi.consent.v1.ConsentService/ApplyConsentPolicy',
+            cdi_dot_consent_dot_v1_dot_consent__service__pb2.ApplyConsentPolicyRequest.SerializeToString,
+            cdi_dot_consent_dot_v1_dot_consent__service__pb2.ApplyConsentPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetConsentPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cdi.consent.v1.ConsentService/GetConsentPolicy',
+            cdi_dot_consent_dot_v1_dot_consent__service__pb2.GetConsentPolicyRequest.SerializeToString,
+            cdi_dot_consent_dot_v1_dot_consent__service__pb2.GetConsentPolicyResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -310,6 +450,87 @@ class ConsentService:
             '/cdi.consent.v1.ConsentService/ListDecisions',
             cdi_dot_consent_dot_v1_dot_consent__service__pb2.ListDecisionsRequest.SerializeToString,
             cdi_dot_consent_dot_v1_dot_consent__service__pb2.ListDecisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetConsent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cdi.consent.v1.ConsentService/GetConsent',
+            cdi_dot_consent_dot_v1_dot_consent__service__pb2.GetConsentRequest.SerializeToString,
+            cdi_dot_consent_dot_v1_dot_consent__service__pb2.GetConsentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainDecision(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cdi.consent.v1.ConsentService/ExplainDecision',
+            cdi_dot_consent_dot_v1_dot_consent__service__pb2.ExplainDecisionRequest.SerializeToString,
+            cdi_dot_consent_dot_v1_dot_consent__service__pb2.ExplainDecisionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyLedger(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cdi.consent.v1.ConsentService/VerifyLedger',
+            cdi_dot_consent_dot_v1_dot_consent__service__pb2.VerifyLedgerRequest.SerializeToString,
+            cdi_dot_consent_dot_v1_dot_consent__service__pb2.VerifyLedgerResponse.FromString,
             options,
             channel_credentials,
             insecure,

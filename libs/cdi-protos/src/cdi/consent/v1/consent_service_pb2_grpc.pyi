@@ -37,6 +37,10 @@ class ConsentServiceStub:
     """Makes the purpose be as given; the same document twice changes nothing. Effective within 2 s."""
     ListPurposes: _grpc.UnaryUnaryMultiCallable[_consent_service_pb2.ListPurposesRequest, _consent_service_pb2.ListPurposesResponse]
     """The purposes of a workspace, by name."""
+    ApplyConsentPolicy: _grpc.UnaryUnaryMultiCallable[_consent_service_pb2.ApplyConsentPolicyRequest, _consent_service_pb2.ApplyConsentPolicyResponse]
+    """Makes the policy of a workspace be as given; the same document twice changes nothing. Effective within 2 s."""
+    GetConsentPolicy: _grpc.UnaryUnaryMultiCallable[_consent_service_pb2.GetConsentPolicyRequest, _consent_service_pb2.GetConsentPolicyResponse]
+    """The policy of a workspace; version 0 where none was applied. Errors: none."""
     RecordDecisions: _grpc.UnaryUnaryMultiCallable[_consent_service_pb2.RecordDecisionsRequest, _consent_service_pb2.RecordDecisionsResponse]
     """Writes decisions into the ledger, one result each. A decision older than the one in force is kept and changes nothing."""
     EvaluateConsent: _grpc.UnaryUnaryMultiCallable[_consent_service_pb2.EvaluateConsentRequest, _consent_service_pb2.EvaluateConsentResponse]
@@ -45,6 +49,14 @@ class ConsentServiceStub:
     """Whether a purpose is granted, for each of some people. Records nothing. Errors: NOT_FOUND (there is no such purpose)."""
     ListDecisions: _grpc.UnaryUnaryMultiCallable[_consent_service_pb2.ListDecisionsRequest, _consent_service_pb2.ListDecisionsResponse]
     """The ledger of one subject, newest first."""
+    GetConsent: _grpc.UnaryUnaryMultiCallable[_consent_service_pb2.GetConsentRequest, _consent_service_pb2.GetConsentResponse]
+    """What one person or one device allows now, purpose by purpose, and why. Errors: NOT_FOUND (no such profile), UNAVAILABLE (by profile, when
+    identity does not answer).
+    """
+    ExplainDecision: _grpc.UnaryUnaryMultiCallable[_consent_service_pb2.ExplainDecisionRequest, _consent_service_pb2.ExplainDecisionResponse]
+    """Why something was or was not allowed: the decisions that an event rests on, in words of purposes. Errors: NOT_FOUND (no such purpose)."""
+    VerifyLedger: _grpc.UnaryUnaryMultiCallable[_consent_service_pb2.VerifyLedgerRequest, _consent_service_pb2.VerifyLedgerResponse]
+    """Recomputes the hashes of the ledger and says where it does not hold. Errors: none."""
 
 @_typing.type_check_only
 class ConsentServiceAsyncStub(ConsentServiceStub):
@@ -55,6 +67,10 @@ class ConsentServiceAsyncStub(ConsentServiceStub):
     """Makes the purpose be as given; the same document twice changes nothing. Effective within 2 s."""
     ListPurposes: _aio.UnaryUnaryMultiCallable[_consent_service_pb2.ListPurposesRequest, _consent_service_pb2.ListPurposesResponse]  # type: ignore[assignment]
     """The purposes of a workspace, by name."""
+    ApplyConsentPolicy: _aio.UnaryUnaryMultiCallable[_consent_service_pb2.ApplyConsentPolicyRequest, _consent_service_pb2.ApplyConsentPolicyResponse]  # type: ignore[assignment]
+    """Makes the policy of a workspace be as given; the same document twice changes nothing. Effective within 2 s."""
+    GetConsentPolicy: _aio.UnaryUnaryMultiCallable[_consent_service_pb2.GetConsentPolicyRequest, _consent_service_pb2.GetConsentPolicyResponse]  # type: ignore[assignment]
+    """The policy of a workspace; version 0 where none was applied. Errors: none."""
     RecordDecisions: _aio.UnaryUnaryMultiCallable[_consent_service_pb2.RecordDecisionsRequest, _consent_service_pb2.RecordDecisionsResponse]  # type: ignore[assignment]
     """Writes decisions into the ledger, one result each. A decision older than the one in force is kept and changes nothing."""
     EvaluateConsent: _aio.UnaryUnaryMultiCallable[_consent_service_pb2.EvaluateConsentRequest, _consent_service_pb2.EvaluateConsentResponse]  # type: ignore[assignment]
@@ -63,6 +79,14 @@ class ConsentServiceAsyncStub(ConsentServiceStub):
     """Whether a purpose is granted, for each of some people. Records nothing. Errors: NOT_FOUND (there is no such purpose)."""
     ListDecisions: _aio.UnaryUnaryMultiCallable[_consent_service_pb2.ListDecisionsRequest, _consent_service_pb2.ListDecisionsResponse]  # type: ignore[assignment]
     """The ledger of one subject, newest first."""
+    GetConsent: _aio.UnaryUnaryMultiCallable[_consent_service_pb2.GetConsentRequest, _consent_service_pb2.GetConsentResponse]  # type: ignore[assignment]
+    """What one person or one device allows now, purpose by purpose, and why. Errors: NOT_FOUND (no such profile), UNAVAILABLE (by profile, when
+    identity does not answer).
+    """
+    ExplainDecision: _aio.UnaryUnaryMultiCallable[_consent_service_pb2.ExplainDecisionRequest, _consent_service_pb2.ExplainDecisionResponse]  # type: ignore[assignment]
+    """Why something was or was not allowed: the decisions that an event rests on, in words of purposes. Errors: NOT_FOUND (no such purpose)."""
+    VerifyLedger: _aio.UnaryUnaryMultiCallable[_consent_service_pb2.VerifyLedgerRequest, _consent_service_pb2.VerifyLedgerResponse]  # type: ignore[assignment]
+    """Recomputes the hashes of the ledger and says where it does not hold. Errors: none."""
 
 class ConsentServiceServicer(metaclass=_abc_1.ABCMeta):
     """Purposes, decisions, evaluation."""
@@ -82,6 +106,22 @@ class ConsentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_consent_service_pb2.ListPurposesResponse, _abc.Awaitable[_consent_service_pb2.ListPurposesResponse]]:
         """The purposes of a workspace, by name."""
+
+    @_abc_1.abstractmethod
+    def ApplyConsentPolicy(
+        self,
+        request: _consent_service_pb2.ApplyConsentPolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_consent_service_pb2.ApplyConsentPolicyResponse, _abc.Awaitable[_consent_service_pb2.ApplyConsentPolicyResponse]]:
+        """Makes the policy of a workspace be as given; the same document twice changes nothing. Effective within 2 s."""
+
+    @_abc_1.abstractmethod
+    def GetConsentPolicy(
+        self,
+        request: _consent_service_pb2.GetConsentPolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_consent_service_pb2.GetConsentPolicyResponse, _abc.Awaitable[_consent_service_pb2.GetConsentPolicyResponse]]:
+        """The policy of a workspace; version 0 where none was applied. Errors: none."""
 
     @_abc_1.abstractmethod
     def RecordDecisions(
@@ -114,5 +154,31 @@ class ConsentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_consent_service_pb2.ListDecisionsResponse, _abc.Awaitable[_consent_service_pb2.ListDecisionsResponse]]:
         """The ledger of one subject, newest first."""
+
+    @_abc_1.abstractmethod
+    def GetConsent(
+        self,
+        request: _consent_service_pb2.GetConsentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_consent_service_pb2.GetConsentResponse, _abc.Awaitable[_consent_service_pb2.GetConsentResponse]]:
+        """What one person or one device allows now, purpose by purpose, and why. Errors: NOT_FOUND (no such profile), UNAVAILABLE (by profile, when
+        identity does not answer).
+        """
+
+    @_abc_1.abstractmethod
+    def ExplainDecision(
+        self,
+        request: _consent_service_pb2.ExplainDecisionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_consent_service_pb2.ExplainDecisionResponse, _abc.Awaitable[_consent_service_pb2.ExplainDecisionResponse]]:
+        """Why something was or was not allowed: the decisions that an event rests on, in words of purposes. Errors: NOT_FOUND (no such purpose)."""
+
+    @_abc_1.abstractmethod
+    def VerifyLedger(
+        self,
+        request: _consent_service_pb2.VerifyLedgerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_consent_service_pb2.VerifyLedgerResponse, _abc.Awaitable[_consent_service_pb2.VerifyLedgerResponse]]:
+        """Recomputes the hashes of the ledger and says where it does not hold. Errors: none."""
 
 def add_ConsentServiceServicer_to_server(servicer: ConsentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

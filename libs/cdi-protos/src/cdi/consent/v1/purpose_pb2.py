@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63\x64i/consent/v1/purpose.proto\x12\x0e\x63\x64i.consent.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbc\x01\n\x07Purpose\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x12\n\ncategories\x18\x04 \x03(\t\x12\x35\n\x0e\x64\x65\x66\x61ult_policy\x18\x05 \x01(\x0e\x32\x1d.cdi.consent.v1.DefaultPolicy\x12\x1c\n\x14required_for_linking\x18\x06 \x01(\x08\x12\x0f\n\x07version\x18\x07 \x01(\r\"\xf7\x01\n\x08\x44\x65\x63ision\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x14\n\x0csubject_type\x18\x03 \x01(\t\x12\x17\n\nsubject_id\x18\x04 \x01(\tB\x03\x80\x01\x01\x12\x0f\n\x07purpose\x18\x05 \x01(\t\x12\x0f\n\x07granted\x18\x06 \x01(\x08\x12/\n\x0b\x64\x65\x63ide_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brecord_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05proof\x18\t \x01(\t\"@\n\x11\x44\x65\x63isionsRecorded\x12+\n\tdecisions\x18\x01 \x03(\x0b\x32\x18.cdi.consent.v1.Decision*e\n\rDefaultPolicy\x12\x1e\n\x1a\x44\x45\x46\x41ULT_POLICY_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45\x46\x41ULT_POLICY_REQUIRE\x10\x01\x12\x18\n\x14\x44\x45\x46\x41ULT_POLICY_ALLOW\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63\x64i/consent/v1/purpose.proto\x12\x0e\x63\x64i.consent.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"X\n\x0fRegionalDefault\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x35\n\x0e\x64\x65\x66\x61ult_policy\x18\x02 \x01(\x0e\x32\x1d.cdi.consent.v1.DefaultPolicy\"\xa9\x01\n\rConsentPolicy\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x35\n\x0e\x64\x65\x66\x61ult_policy\x18\x02 \x01(\x0e\x32\x1d.cdi.consent.v1.DefaultPolicy\x12:\n\x11regional_defaults\x18\x03 \x03(\x0b\x32\x1f.cdi.consent.v1.RegionalDefault\x12\x0f\n\x07version\x18\x04 \x01(\r\"\xd0\x02\n\x07Purpose\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x12\n\ncategories\x18\x04 \x03(\t\x12\x35\n\x0e\x64\x65\x66\x61ult_policy\x18\x05 \x01(\x0e\x32\x1d.cdi.consent.v1.DefaultPolicy\x12\x1c\n\x14required_for_linking\x18\x06 \x01(\x08\x12\x0f\n\x07version\x18\x07 \x01(\r\x12/\n\x0blegal_basis\x18\x08 \x01(\x0e\x32\x1a.cdi.consent.v1.LegalBasis\x12\x14\n\x0c\x64\x65stinations\x18\t \x03(\t\x12\x0f\n\x07\x63olumns\x18\n \x03(\t\x12:\n\x11regional_defaults\x18\x0b \x03(\x0b\x32\x1f.cdi.consent.v1.RegionalDefault\"\xaa\x03\n\x08\x44\x65\x63ision\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x14\n\x0csubject_type\x18\x03 \x01(\t\x12\x17\n\nsubject_id\x18\x04 \x01(\tB\x03\x80\x01\x01\x12\x0f\n\x07purpose\x18\x05 \x01(\t\x12\x0f\n\x07granted\x18\x06 \x01(\x08\x12/\n\x0b\x64\x65\x63ide_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brecord_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05proof\x18\t \x01(\t\x12.\n\x06source\x18\n \x01(\x0e\x32\x1e.cdi.consent.v1.DecisionSource\x12\x17\n\x0fpurpose_version\x18\x0b \x01(\r\x12\x16\n\x0epolicy_version\x18\x0c \x01(\r\x12\x13\n\x06signal\x18\r \x01(\x0c\x42\x03\x80\x01\x01\x12\x16\n\x0e\x63hain_position\x18\x0e \x01(\x04\x12\x15\n\rprevious_hash\x18\x0f \x01(\x0c\x12\x0c\n\x04hash\x18\x10 \x01(\x0c\"\xd7\x01\n\x0cPurposeState\x12\x0f\n\x07purpose\x18\x01 \x01(\t\x12\x0f\n\x07granted\x18\x02 \x01(\x08\x12+\n\tdecisions\x18\x03 \x03(\x0b\x32\x18.cdi.consent.v1.Decision\x12\x35\n\x0e\x64\x65\x66\x61ult_policy\x18\x04 \x01(\x0e\x32\x1d.cdi.consent.v1.DefaultPolicy\x12\x17\n\x0fpurpose_version\x18\x05 \x01(\r\x12\x16\n\x0epolicy_version\x18\x06 \x01(\r\x12\x10\n\x08\x63onflict\x18\x07 \x01(\x08\"@\n\x11\x44\x65\x63isionsRecorded\x12+\n\tdecisions\x18\x01 \x03(\x0b\x32\x18.cdi.consent.v1.Decision*\x81\x01\n\rDefaultPolicy\x12\x1e\n\x1a\x44\x45\x46\x41ULT_POLICY_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45\x46\x41ULT_POLICY_REQUIRE\x10\x01\x12\x18\n\x14\x44\x45\x46\x41ULT_POLICY_ALLOW\x10\x02\x12\x1a\n\x16\x44\x45\x46\x41ULT_POLICY_SEGMENT\x10\x03*\xe2\x01\n\nLegalBasis\x12\x1b\n\x17LEGAL_BASIS_UNSPECIFIED\x10\x00\x12\x17\n\x13LEGAL_BASIS_CONSENT\x10\x01\x12\x18\n\x14LEGAL_BASIS_CONTRACT\x10\x02\x12 \n\x1cLEGAL_BASIS_LEGAL_OBLIGATION\x10\x03\x12\x1f\n\x1bLEGAL_BASIS_VITAL_INTERESTS\x10\x04\x12\x1b\n\x17LEGAL_BASIS_PUBLIC_TASK\x10\x05\x12$\n LEGAL_BASIS_LEGITIMATE_INTERESTS\x10\x06*\xa0\x01\n\x0e\x44\x65\x63isionSource\x12\x1f\n\x1b\x44\x45\x43ISION_SOURCE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x44\x45\x43ISION_SOURCE_EVENT\x10\x01\x12\x1a\n\x16\x44\x45\x43ISION_SOURCE_RECORD\x10\x02\x12\x1b\n\x17\x44\x45\x43ISION_SOURCE_PROFILE\x10\x03\x12\x19\n\x15\x44\x45\x43ISION_SOURCE_SPLIT\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,12 +34,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DECISION'].fields_by_name['subject_id']._loaded_options = None
   _globals['_DECISION'].fields_by_name['subject_id']._serialized_options = b'\200\001\001'
-  _globals['_DEFAULTPOLICY']._serialized_start=588
-  _globals['_DEFAULTPOLICY']._serialized_end=689
-  _globals['_PURPOSE']._serialized_start=82
-  _globals['_PURPOSE']._serialized_end=270
-  _globals['_DECISION']._serialized_start=273
-  _globals['_DECISION']._serialized_end=520
-  _globals['_DECISIONSRECORDED']._serialized_start=522
-  _globals['_DECISIONSRECORDED']._serialized_end=586
+  _globals['_DECISION'].fields_by_name['signal']._loaded_options = None
+  _globals['_DECISION'].fields_by_name['signal']._serialized_options = b'\200\001\001'
+  _globals['_DEFAULTPOLICY']._serialized_start=1396
+  _globals['_DEFAULTPOLICY']._serialized_end=1525
+  _globals['_LEGALBASIS']._serialized_start=1528
+  _globals['_LEGALBASIS']._serialized_end=1754
+  _globals['_DECISIONSOURCE']._serialized_start=1757
+  _globals['_DECISIONSOURCE']._serialized_end=1917
+  _globals['_REGIONALDEFAULT']._serialized_start=81
+  _globals['_REGIONALDEFAULT']._serialized_end=169
+  _globals['_CONSENTPOLICY']._serialized_start=172
+  _globals['_CONSENTPOLICY']._serialized_end=341
+  _globals['_PURPOSE']._serialized_start=344
+  _globals['_PURPOSE']._serialized_end=680
+  _globals['_DECISION']._serialized_start=683
+  _globals['_DECISION']._serialized_end=1109
+  _globals['_PURPOSESTATE']._serialized_start=1112
+  _globals['_PURPOSESTATE']._serialized_end=1327
+  _globals['_DECISIONSRECORDED']._serialized_start=1329
+  _globals['_DECISIONSRECORDED']._serialized_end=1393
 # @@protoc_insertion_point(module_scope)

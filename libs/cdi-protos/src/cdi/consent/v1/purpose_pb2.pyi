@@ -27,22 +27,168 @@ class _DefaultPolicy:
 class _DefaultPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DefaultPolicy.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     DEFAULT_POLICY_UNSPECIFIED: _DefaultPolicy.ValueType  # 0
-    """Taken as REQUIRE: unknown consent is not consent."""
+    """Of a purpose: as the workspace's policy says. Of the policy: taken as REQUIRE, because unknown consent is not consent."""
     DEFAULT_POLICY_REQUIRE: _DefaultPolicy.ValueType  # 1
     """Denied until granted."""
     DEFAULT_POLICY_ALLOW: _DefaultPolicy.ValueType  # 2
     """Granted until denied (another legal basis than consent)."""
+    DEFAULT_POLICY_SEGMENT: _DefaultPolicy.ValueType  # 3
+    """As Segment does it: granted while nothing at all is known, neither from the event nor of the person; denied once anything is known and this
+    purpose is not among it.
+    """
 
 class DefaultPolicy(_DefaultPolicy, metaclass=_DefaultPolicyEnumTypeWrapper):
     """What a purpose is without any decision of the person."""
 
 DEFAULT_POLICY_UNSPECIFIED: DefaultPolicy.ValueType  # 0
-"""Taken as REQUIRE: unknown consent is not consent."""
+"""Of a purpose: as the workspace's policy says. Of the policy: taken as REQUIRE, because unknown consent is not consent."""
 DEFAULT_POLICY_REQUIRE: DefaultPolicy.ValueType  # 1
 """Denied until granted."""
 DEFAULT_POLICY_ALLOW: DefaultPolicy.ValueType  # 2
 """Granted until denied (another legal basis than consent)."""
+DEFAULT_POLICY_SEGMENT: DefaultPolicy.ValueType  # 3
+"""As Segment does it: granted while nothing at all is known, neither from the event nor of the person; denied once anything is known and this
+purpose is not among it.
+"""
 Global___DefaultPolicy: _TypeAlias = DefaultPolicy  # noqa: Y015
+
+class _LegalBasis:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LegalBasisEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LegalBasis.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LEGAL_BASIS_UNSPECIFIED: _LegalBasis.ValueType  # 0
+    """Not stated."""
+    LEGAL_BASIS_CONSENT: _LegalBasis.ValueType  # 1
+    """The person's consent."""
+    LEGAL_BASIS_CONTRACT: _LegalBasis.ValueType  # 2
+    """A contract with the person."""
+    LEGAL_BASIS_LEGAL_OBLIGATION: _LegalBasis.ValueType  # 3
+    """A duty by law."""
+    LEGAL_BASIS_VITAL_INTERESTS: _LegalBasis.ValueType  # 4
+    """Somebody's life."""
+    LEGAL_BASIS_PUBLIC_TASK: _LegalBasis.ValueType  # 5
+    """A task in the public interest."""
+    LEGAL_BASIS_LEGITIMATE_INTERESTS: _LegalBasis.ValueType  # 6
+    """Legitimate interests."""
+
+class LegalBasis(_LegalBasis, metaclass=_LegalBasisEnumTypeWrapper):
+    """Why the law permits a use (GDPR, article 6). For people and for reports; what happens to an event does not depend on it."""
+
+LEGAL_BASIS_UNSPECIFIED: LegalBasis.ValueType  # 0
+"""Not stated."""
+LEGAL_BASIS_CONSENT: LegalBasis.ValueType  # 1
+"""The person's consent."""
+LEGAL_BASIS_CONTRACT: LegalBasis.ValueType  # 2
+"""A contract with the person."""
+LEGAL_BASIS_LEGAL_OBLIGATION: LegalBasis.ValueType  # 3
+"""A duty by law."""
+LEGAL_BASIS_VITAL_INTERESTS: LegalBasis.ValueType  # 4
+"""Somebody's life."""
+LEGAL_BASIS_PUBLIC_TASK: LegalBasis.ValueType  # 5
+"""A task in the public interest."""
+LEGAL_BASIS_LEGITIMATE_INTERESTS: LegalBasis.ValueType  # 6
+"""Legitimate interests."""
+Global___LegalBasis: _TypeAlias = LegalBasis  # noqa: Y015
+
+class _DecisionSource:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DecisionSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DecisionSource.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DECISION_SOURCE_UNSPECIFIED: _DecisionSource.ValueType  # 0
+    """Not known: recorded before sources were kept."""
+    DECISION_SOURCE_EVENT: _DecisionSource.ValueType  # 1
+    """Carried by an event; `proof` is its message id."""
+    DECISION_SOURCE_RECORD: _DecisionSource.ValueType  # 2
+    """Given to RecordDecisions; `proof` is the caller's."""
+    DECISION_SOURCE_PROFILE: _DecisionSource.ValueType  # 3
+    """The denial of another id of the same profile, after the two became one or later; `proof` is the decision_id of that denial."""
+    DECISION_SOURCE_SPLIT: _DecisionSource.ValueType  # 4
+    """A split took this id away from the one whose denial it had: what it answered itself holds again. `granted` is that answer, false if it had
+    none; `proof` is the decision_id of the denial that no longer counts.
+    """
+
+class DecisionSource(_DecisionSource, metaclass=_DecisionSourceEnumTypeWrapper):
+    """How a line of the ledger came about."""
+
+DECISION_SOURCE_UNSPECIFIED: DecisionSource.ValueType  # 0
+"""Not known: recorded before sources were kept."""
+DECISION_SOURCE_EVENT: DecisionSource.ValueType  # 1
+"""Carried by an event; `proof` is its message id."""
+DECISION_SOURCE_RECORD: DecisionSource.ValueType  # 2
+"""Given to RecordDecisions; `proof` is the caller's."""
+DECISION_SOURCE_PROFILE: DecisionSource.ValueType  # 3
+"""The denial of another id of the same profile, after the two became one or later; `proof` is the decision_id of that denial."""
+DECISION_SOURCE_SPLIT: DecisionSource.ValueType  # 4
+"""A split took this id away from the one whose denial it had: what it answered itself holds again. `granted` is that answer, false if it had
+none; `proof` is the decision_id of the denial that no longer counts.
+"""
+Global___DecisionSource: _TypeAlias = DecisionSource  # noqa: Y015
+
+@_typing.final
+class RegionalDefault(_message.Message):
+    """Another default policy for some part of the world."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REGION_FIELD_NUMBER: _builtins.int
+    DEFAULT_POLICY_FIELD_NUMBER: _builtins.int
+    region: _builtins.str
+    """"US-CA" (ISO 3166-2), "US" (ISO 3166-1 alpha-2) or "GDPR": the European Economic Area and the United Kingdom. The closest one counts."""
+    default_policy: Global___DefaultPolicy.ValueType
+    """What holds there without a decision."""
+    def __init__(
+        self,
+        *,
+        region: _builtins.str = ...,
+        default_policy: Global___DefaultPolicy.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_policy", b"default_policy", "region", b"region"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegionalDefault: _TypeAlias = RegionalDefault  # noqa: Y015
+
+@_typing.final
+class ConsentPolicy(_message.Message):
+    """What holds in a workspace where its purposes say nothing of their own."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    DEFAULT_POLICY_FIELD_NUMBER: _builtins.int
+    REGIONAL_DEFAULTS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    workspace_id: _builtins.str
+    """The workspace."""
+    default_policy: Global___DefaultPolicy.ValueType
+    """Without a decision; REQUIRE unless set."""
+    version: _builtins.int
+    """Version, set by consent: rises with every change; 0 where no policy was applied yet."""
+    @_builtins.property
+    def regional_defaults(self) -> _containers.RepeatedCompositeFieldContainer[Global___RegionalDefault]:
+        """Exceptions by region."""
+
+    def __init__(
+        self,
+        *,
+        workspace_id: _builtins.str = ...,
+        default_policy: Global___DefaultPolicy.ValueType = ...,
+        regional_defaults: _abc.Iterable[Global___RegionalDefault] | None = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_policy", b"default_policy", "regional_defaults", b"regional_defaults", "version", b"version", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConsentPolicy: _TypeAlias = ConsentPolicy  # noqa: Y015
 
 @_typing.final
 class Purpose(_message.Message):
@@ -57,6 +203,10 @@ class Purpose(_message.Message):
     DEFAULT_POLICY_FIELD_NUMBER: _builtins.int
     REQUIRED_FOR_LINKING_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    LEGAL_BASIS_FIELD_NUMBER: _builtins.int
+    DESTINATIONS_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    REGIONAL_DEFAULTS_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
     """The workspace."""
     name: _builtins.str
@@ -64,14 +214,30 @@ class Purpose(_message.Message):
     description: _builtins.str
     """For people."""
     default_policy: Global___DefaultPolicy.ValueType
-    """Without a decision."""
+    """Without a decision; unspecified: as the workspace's policy says."""
     required_for_linking: _builtins.bool
     """Events may be written into the identity graph only if every purpose with this flag is granted."""
     version: _builtins.int
     """Version, set by consent: rises with every change."""
+    legal_basis: Global___LegalBasis.ValueType
+    """Why the law permits it."""
     @_builtins.property
     def categories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Categories of consent management platforms that mean this purpose; the name itself always does. Case-sensitive."""
+
+    @_builtins.property
+    def destinations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of destinations that need this purpose. One that several purposes name needs all of them, and those of its own document."""
+
+    @_builtins.property
+    def columns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Members of an event that need this purpose, as paths: "properties.email", "traits.phone", "context.ip". Enrichment takes them out where it is
+        denied. One that several purposes name needs all of them.
+        """
+
+    @_builtins.property
+    def regional_defaults(self) -> _containers.RepeatedCompositeFieldContainer[Global___RegionalDefault]:
+        """Exceptions from its default policy by region."""
 
     def __init__(
         self,
@@ -83,10 +249,14 @@ class Purpose(_message.Message):
         default_policy: Global___DefaultPolicy.ValueType = ...,
         required_for_linking: _builtins.bool = ...,
         version: _builtins.int = ...,
+        legal_basis: Global___LegalBasis.ValueType = ...,
+        destinations: _abc.Iterable[_builtins.str] | None = ...,
+        columns: _abc.Iterable[_builtins.str] | None = ...,
+        regional_defaults: _abc.Iterable[Global___RegionalDefault] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["categories", b"categories", "default_policy", b"default_policy", "description", b"description", "name", b"name", "required_for_linking", b"required_for_linking", "version", b"version", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["categories", b"categories", "columns", b"columns", "default_policy", b"default_policy", "description", b"description", "destinations", b"destinations", "legal_basis", b"legal_basis", "name", b"name", "regional_defaults", b"regional_defaults", "required_for_linking", b"required_for_linking", "version", b"version", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -107,6 +277,13 @@ class Decision(_message.Message):
     DECIDE_TIME_FIELD_NUMBER: _builtins.int
     RECORD_TIME_FIELD_NUMBER: _builtins.int
     PROOF_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    PURPOSE_VERSION_FIELD_NUMBER: _builtins.int
+    POLICY_VERSION_FIELD_NUMBER: _builtins.int
+    SIGNAL_FIELD_NUMBER: _builtins.int
+    CHAIN_POSITION_FIELD_NUMBER: _builtins.int
+    PREVIOUS_HASH_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     """Id in the ledger, set by consent (UUIDv7)."""
     workspace_id: _builtins.str
@@ -121,6 +298,22 @@ class Decision(_message.Message):
     """Yes or no."""
     proof: _builtins.str
     """Where the answer came from: an event's message id, or the caller's own reference (form, version, operator)."""
+    source: Global___DecisionSource.ValueType
+    """How it came, set by consent."""
+    purpose_version: _builtins.int
+    """The purpose's version under which it was given, set by consent; 0: not known."""
+    policy_version: _builtins.int
+    """The version of the workspace's policy then, set by consent; 0: none was applied, or not known."""
+    signal: _builtins.bytes
+    """What was answered, as it was sent: a JSON object by kind of signal, for example {"segment": "{\\"advertising\\":true}"}; to RecordDecisions
+    whatever the caller keeps as evidence, at most 16 KiB. Empty where there is nothing but this message.
+    """
+    chain_position: _builtins.int
+    """Its place in the chain of its subject, from 1 without gaps; set by consent."""
+    previous_hash: _builtins.bytes
+    """SHA-256 of the line before it in the chain; empty for the first."""
+    hash: _builtins.bytes
+    """SHA-256 over the line and `previous_hash`, as the service's README says."""
     @_builtins.property
     def decide_time(self) -> _timestamp_pb2.Timestamp:
         """When the person decided."""
@@ -141,14 +334,69 @@ class Decision(_message.Message):
         decide_time: _timestamp_pb2.Timestamp | None = ...,
         record_time: _timestamp_pb2.Timestamp | None = ...,
         proof: _builtins.str = ...,
+        source: Global___DecisionSource.ValueType = ...,
+        purpose_version: _builtins.int = ...,
+        policy_version: _builtins.int = ...,
+        signal: _builtins.bytes = ...,
+        chain_position: _builtins.int = ...,
+        previous_hash: _builtins.bytes = ...,
+        hash: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decide_time", b"decide_time", "record_time", b"record_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decide_time", b"decide_time", "decision_id", b"decision_id", "granted", b"granted", "proof", b"proof", "purpose", b"purpose", "record_time", b"record_time", "subject_id", b"subject_id", "subject_type", b"subject_type", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain_position", b"chain_position", "decide_time", b"decide_time", "decision_id", b"decision_id", "granted", b"granted", "hash", b"hash", "policy_version", b"policy_version", "previous_hash", b"previous_hash", "proof", b"proof", "purpose", b"purpose", "purpose_version", b"purpose_version", "record_time", b"record_time", "signal", b"signal", "source", b"source", "subject_id", b"subject_id", "subject_type", b"subject_type", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Decision: _TypeAlias = Decision  # noqa: Y015
+
+@_typing.final
+class PurposeState(_message.Message):
+    """What holds for one purpose, and why."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    GRANTED_FIELD_NUMBER: _builtins.int
+    DECISIONS_FIELD_NUMBER: _builtins.int
+    DEFAULT_POLICY_FIELD_NUMBER: _builtins.int
+    PURPOSE_VERSION_FIELD_NUMBER: _builtins.int
+    POLICY_VERSION_FIELD_NUMBER: _builtins.int
+    CONFLICT_FIELD_NUMBER: _builtins.int
+    purpose: _builtins.str
+    """The purpose's name."""
+    granted: _builtins.bool
+    """Yes or no."""
+    default_policy: Global___DefaultPolicy.ValueType
+    """The default policy that held; what decided where there are no decisions."""
+    purpose_version: _builtins.int
+    """The purpose's version now."""
+    policy_version: _builtins.int
+    """The version of the workspace's policy now."""
+    conflict: _builtins.bool
+    """Some of the ids granted it and others denied it."""
+    @_builtins.property
+    def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Decision]:
+        """The decisions that this rests on, denials only where there is one; none where a default decided."""
+
+    def __init__(
+        self,
+        *,
+        purpose: _builtins.str = ...,
+        granted: _builtins.bool = ...,
+        decisions: _abc.Iterable[Global___Decision] | None = ...,
+        default_policy: Global___DefaultPolicy.ValueType = ...,
+        purpose_version: _builtins.int = ...,
+        policy_version: _builtins.int = ...,
+        conflict: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conflict", b"conflict", "decisions", b"decisions", "default_policy", b"default_policy", "granted", b"granted", "policy_version", b"policy_version", "purpose", b"purpose", "purpose_version", b"purpose_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurposeState: _TypeAlias = PurposeState  # noqa: Y015
 
 @_typing.final
 class DecisionsRecorded(_message.Message):

@@ -376,8 +376,12 @@ class ConsentResult(_message.Message):
     GRANTED_PURPOSES_FIELD_NUMBER: _builtins.int
     DECISION_IDS_FIELD_NUMBER: _builtins.int
     LINKABLE_FIELD_NUMBER: _builtins.int
+    DROPPED_COLUMNS_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
     linkable: _builtins.bool
     """False: the event must not be written into the identity graph."""
+    region: _builtins.str
+    """The region by whose default policies it was judged; empty where it is not known or the workspace has none of its own."""
     @_builtins.property
     def granted_purposes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the purposes that are granted, sorted."""
@@ -386,16 +390,22 @@ class ConsentResult(_message.Message):
     def decision_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The ledger's ids of the decisions that this rests on."""
 
+    @_builtins.property
+    def dropped_columns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Members that were taken out of the event because a purpose that they need was denied, as paths: "traits.email"."""
+
     def __init__(
         self,
         *,
         granted_purposes: _abc.Iterable[_builtins.str] | None = ...,
         decision_ids: _abc.Iterable[_builtins.str] | None = ...,
         linkable: _builtins.bool = ...,
+        dropped_columns: _abc.Iterable[_builtins.str] | None = ...,
+        region: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_ids", b"decision_ids", "granted_purposes", b"granted_purposes", "linkable", b"linkable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_ids", b"decision_ids", "dropped_columns", b"dropped_columns", "granted_purposes", b"granted_purposes", "linkable", b"linkable", "region", b"region"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,7 @@ from cdi.event.v1 import outcome_pb2 as cdi_dot_event_dot_v1_dot_outcome__pb2
 from cdi.router.v1 import destination_pb2 as cdi_dot_router_dot_v1_dot_destination__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"cdi/router/v1/router_service.proto\x12\rcdi.router.v1\x1a\x1a\x63\x64i/event/v1/outcome.proto\x1a\x1f\x63\x64i/router/v1/destination.proto\"J\n\x17\x41pplyDestinationRequest\x12/\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32\x1a.cdi.router.v1.Destination\"\\\n\x18\x41pplyDestinationResponse\x12/\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32\x1a.cdi.router.v1.Destination\x12\x0f\n\x07\x63hanged\x18\x02 \x01(\x08\"V\n\x17ListDestinationsRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"e\n\x18ListDestinationsResponse\x12\x30\n\x0c\x64\x65stinations\x18\x01 \x03(\x0b\x32\x1a.cdi.router.v1.Destination\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"m\n\x19ListDeadDeliveriesRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"f\n\x1aListDeadDeliveriesResponse\x12/\n\ndeliveries\x18\x01 \x03(\x0b\x32\x1b.cdi.router.v1.DeadDelivery\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"G\n\x16\x45xplainDeliveryRequest\x12\x12\n\x05\x65vent\x18\x01 \x01(\x0c\x42\x03\x80\x01\x01\x12\x19\n\x11\x65nriched_sequence\x18\x02 \x01(\x04\"w\n\x13\x44\x65liveryExplanation\x12\x13\n\x0b\x64\x65stination\x18\x01 \x01(\t\x12&\n\x07outcome\x18\x02 \x01(\x0e\x32\x15.cdi.event.v1.Outcome\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\"S\n\x17\x45xplainDeliveryResponse\x12\x38\n\x0c\x65xplanations\x18\x01 \x03(\x0b\x32\".cdi.router.v1.DeliveryExplanation\"\x16\n\x14\x43ountOutcomesRequest\"C\n\x15\x43ountOutcomesResponse\x12*\n\x06\x63ounts\x18\x01 \x03(\x0b\x32\x1a.cdi.event.v1.OutcomeCount2\x82\x04\n\rRouterService\x12\x63\n\x10\x41pplyDestination\x12&.cdi.router.v1.ApplyDestinationRequest\x1a\'.cdi.router.v1.ApplyDestinationResponse\x12\x63\n\x10ListDestinations\x12&.cdi.router.v1.ListDestinationsRequest\x1a\'.cdi.router.v1.ListDestinationsResponse\x12i\n\x12ListDeadDeliveries\x12(.cdi.router.v1.ListDeadDeliveriesRequest\x1a).cdi.router.v1.ListDeadDeliveriesResponse\x12`\n\x0f\x45xplainDelivery\x12%.cdi.router.v1.ExplainDeliveryRequest\x1a&.cdi.router.v1.ExplainDeliveryResponse\x12Z\n\rCountOutcomes\x12#.cdi.router.v1.CountOutcomesRequest\x1a$.cdi.router.v1.CountOutcomesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"cdi/router/v1/router_service.proto\x12\rcdi.router.v1\x1a\x1a\x63\x64i/event/v1/outcome.proto\x1a\x1f\x63\x64i/router/v1/destination.proto\"J\n\x17\x41pplyDestinationRequest\x12/\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32\x1a.cdi.router.v1.Destination\"\\\n\x18\x41pplyDestinationResponse\x12/\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32\x1a.cdi.router.v1.Destination\x12\x0f\n\x07\x63hanged\x18\x02 \x01(\x08\"V\n\x17ListDestinationsRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"e\n\x18ListDestinationsResponse\x12\x30\n\x0c\x64\x65stinations\x18\x01 \x03(\x0b\x32\x1a.cdi.router.v1.Destination\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"m\n\x19ListDeadDeliveriesRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"f\n\x1aListDeadDeliveriesResponse\x12/\n\ndeliveries\x18\x01 \x03(\x0b\x32\x1b.cdi.router.v1.DeadDelivery\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"G\n\x16\x45xplainDeliveryRequest\x12\x12\n\x05\x65vent\x18\x01 \x01(\x0c\x42\x03\x80\x01\x01\x12\x19\n\x11\x65nriched_sequence\x18\x02 \x01(\x04\"\xa7\x01\n\x13\x44\x65liveryExplanation\x12\x13\n\x0b\x64\x65stination\x18\x01 \x01(\t\x12&\n\x07outcome\x18\x02 \x01(\x0e\x32\x15.cdi.event.v1.Outcome\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x18\n\x10missing_purposes\x18\x05 \x03(\t\x12\x14\n\x0c\x64\x65\x63ision_ids\x18\x06 \x03(\t\"S\n\x17\x45xplainDeliveryResponse\x12\x38\n\x0c\x65xplanations\x18\x01 \x03(\x0b\x32\".cdi.router.v1.DeliveryExplanation\"\x16\n\x14\x43ountOutcomesRequest\"C\n\x15\x43ountOutcomesResponse\x12*\n\x06\x63ounts\x18\x01 \x03(\x0b\x32\x1a.cdi.event.v1.OutcomeCount2\x82\x04\n\rRouterService\x12\x63\n\x10\x41pplyDestination\x12&.cdi.router.v1.ApplyDestinationRequest\x1a\'.cdi.router.v1.ApplyDestinationResponse\x12\x63\n\x10ListDestinations\x12&.cdi.router.v1.ListDestinationsRequest\x1a\'.cdi.router.v1.ListDestinationsResponse\x12i\n\x12ListDeadDeliveries\x12(.cdi.router.v1.ListDeadDeliveriesRequest\x1a).cdi.router.v1.ListDeadDeliveriesResponse\x12`\n\x0f\x45xplainDelivery\x12%.cdi.router.v1.ExplainDeliveryRequest\x1a&.cdi.router.v1.ExplainDeliveryResponse\x12Z\n\rCountOutcomes\x12#.cdi.router.v1.CountOutcomesRequest\x1a$.cdi.router.v1.CountOutcomesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,14 +49,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTDEADDELIVERIESRESPONSE']._serialized_end=688
   _globals['_EXPLAINDELIVERYREQUEST']._serialized_start=690
   _globals['_EXPLAINDELIVERYREQUEST']._serialized_end=761
-  _globals['_DELIVERYEXPLANATION']._serialized_start=763
-  _globals['_DELIVERYEXPLANATION']._serialized_end=882
-  _globals['_EXPLAINDELIVERYRESPONSE']._serialized_start=884
-  _globals['_EXPLAINDELIVERYRESPONSE']._serialized_end=967
-  _globals['_COUNTOUTCOMESREQUEST']._serialized_start=969
-  _globals['_COUNTOUTCOMESREQUEST']._serialized_end=991
-  _globals['_COUNTOUTCOMESRESPONSE']._serialized_start=993
-  _globals['_COUNTOUTCOMESRESPONSE']._serialized_end=1060
-  _globals['_ROUTERSERVICE']._serialized_start=1063
-  _globals['_ROUTERSERVICE']._serialized_end=1577
+  _globals['_DELIVERYEXPLANATION']._serialized_start=764
+  _globals['_DELIVERYEXPLANATION']._serialized_end=931
+  _globals['_EXPLAINDELIVERYRESPONSE']._serialized_start=933
+  _globals['_EXPLAINDELIVERYRESPONSE']._serialized_end=1016
+  _globals['_COUNTOUTCOMESREQUEST']._serialized_start=1018
+  _globals['_COUNTOUTCOMESREQUEST']._serialized_end=1040
+  _globals['_COUNTOUTCOMESRESPONSE']._serialized_start=1042
+  _globals['_COUNTOUTCOMESRESPONSE']._serialized_end=1109
+  _globals['_ROUTERSERVICE']._serialized_start=1112
+  _globals['_ROUTERSERVICE']._serialized_end=1626
 # @@protoc_insertion_point(module_scope)

@@ -228,6 +228,8 @@ class DeliveryExplanation(_message.Message):
     OUTCOME_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
+    MISSING_PURPOSES_FIELD_NUMBER: _builtins.int
+    DECISION_IDS_FIELD_NUMBER: _builtins.int
     destination: _builtins.str
     """The destination's name."""
     outcome: _outcome_pb2.Outcome.ValueType
@@ -236,6 +238,14 @@ class DeliveryExplanation(_message.Message):
     """Public spelling of a cdi.error.v1.ErrorReason; empty for success."""
     description: _builtins.str
     """One sentence without event content: which purpose, which filter, which answer."""
+    @_builtins.property
+    def missing_purposes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Filtered by consent: the purposes that were missing."""
+
+    @_builtins.property
+    def decision_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Filtered by consent: the decisions that this rests on (ExplainDecision tells them); none where a default decided."""
+
     def __init__(
         self,
         *,
@@ -243,10 +253,12 @@ class DeliveryExplanation(_message.Message):
         outcome: _outcome_pb2.Outcome.ValueType = ...,
         reason: _builtins.str = ...,
         description: _builtins.str = ...,
+        missing_purposes: _abc.Iterable[_builtins.str] | None = ...,
+        decision_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "destination", b"destination", "outcome", b"outcome", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_ids", b"decision_ids", "description", b"description", "destination", b"destination", "missing_purposes", b"missing_purposes", "outcome", b"outcome", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

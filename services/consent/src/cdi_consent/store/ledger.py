@@ -1,4 +1,4 @@
-"""Postgres: purposes with versions, the ledger, the decisions in force.
+"""The ledger with its chain, and the decisions in force.
 
 Deadlock-free: every writing transaction first takes the advisory locks of its subjects' stripes in rising order and waits for
 nothing else that another one may hold. The stripes are few, so that a large batch does not fill the server's lock table.
@@ -7,21 +7,22 @@ nothing else that another one may hold. The stripes are few, so that a large bat
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+import hashlib
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Final
 
-import asyncpg
 import msgspec
 import xxhash
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cdi_consent.convert import announcement
-from cdi_consent.domain.decisions import UNDECIDED, Decided, Decision, Standing, Subject, in_force
-from cdi_consent.domain.purposes import Purpose
-from cdi_consent.ports import Position
+from cdi_consent.domain.chain import Line, Link, linked
+from cdi_consent.domain.decisions import UNDECIDED, Decided, Decision, Source, Standing, Subject, in_force
+from cdi_consent.ports import Chain, Position
+from cdi_consent.store.lines import CHAINS, KEEP_SIGNALS, LINE, PUT_HEADS, RECORD, hexed, line_of, written
+from cdi_consent.store.verification import chains
 from cdi_kernel import envelope, topology
 from cdi_kernel.clock import MAX_INSTANT_US, instant_of
 from cdi_runtime.store import Database, OutboxMessage, enqueue, raw
@@ -31,7 +32,6 @@ MAX_ANNOUNCED: Final = 500
 
 _STRIPES: Final = 256
 _SUBJECT_LOCKS: Final = 0x0CD1_0010
-_PURPOSE_LOCK: Final = 0x0CD1_0011
 _DECIDED: Final = msgspec.json.Decoder(list[dict[str, Standing]])
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NEWEST: Final[Position] = (MAX_INSTANT_US, "ffffffff-ffff-ffff-ffff-ffffffffffff")
@@ -57,28 +57,14 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
 CROSS JOIN LATERAL (
     SELECT granted, decide_time, decision_id::text AS decision_id, proof FROM ledger AS l
     WHERE l.workspace_id = k.workspace_id AND l.subject_type = k.subject_type AND l.subject_id = k.subject_id
-        AND l.purpose = k.purpose AND l.decision_id <> ALL($5::uuid[])
+        AND l.purpose = k.purpose AND l.decision_id <> ALL($5::uuid[]) AND l.source <> 4
+        AND NOT EXISTS (
+            SELECT 1 FROM ledger AS s
+            WHERE s.workspace_id = l.workspace_id AND s.subject_type = l.subject_type AND s.subject_id = l.subject_id
+                AND s.source = 4 AND s.proof = l.decision_id::text
+        )
     ORDER BY l.decide_time DESC, l.granted, l.decision_id DESC LIMIT 1
 ) AS l
-"""
-
-_RECORD: Final = """
-WITH added AS (
-    INSERT INTO ledger
-        (decision_id, workspace_id, subject_type, subject_id, purpose, granted, decide_time, record_time, proof)
-    SELECT decision_id::uuid, workspace_id, subject_type, subject_id, purpose, granted::boolean,
-        to_timestamp(decide_us::bigint / 1000000) + decide_us::bigint % 1000000 * interval '1 microsecond',
-        to_timestamp(record_us::bigint / 1000000) + record_us::bigint % 1000000 * interval '1 microsecond',
-        proof
-    FROM ROWS FROM (
-        json_array_elements_text($1), json_array_elements_text($2), json_array_elements_text($3),
-        json_array_elements_text($4), json_array_elements_text($5), json_array_elements_text($6),
-        json_array_elements_text($7), json_array_elements_text($8), json_array_elements_text($9)
-    ) AS k (decision_id, workspace_id, subject_type, subject_id, purpose, granted, decide_us, record_us, proof)
-    ON CONFLICT (decision_id) DO NOTHING
-    RETURNING decision_id
-)
-SELECT coalesce(json_agg(decision_id), '[]')::text FROM added
 """
 
 _PUT_IN_FORCE: Final = """
@@ -90,17 +76,14 @@ FROM ROWS FROM (
 ON CONFLICT (workspace_id, subject_type, subject_id) DO UPDATE SET standings = excluded.standings
 """
 
-_PAGE: Final = """
-SELECT decision_id::text AS decision_id, purpose, granted, decide_time, record_time, proof FROM ledger
-WHERE workspace_id = $1 AND subject_type = $2 AND subject_id = $3 AND (decide_time, decision_id) < ($4, $5)
-ORDER BY decide_time DESC, decision_id DESC LIMIT $6
+_PAGE: Final = f"""
+{LINE} WHERE l.workspace_id = $1 AND l.subject_type = $2 AND l.subject_id = $3 AND (l.decide_time, l.decision_id) < ($4, $5)
+ORDER BY l.decide_time DESC, l.decision_id DESC LIMIT $6
 """
 
-_PURPOSES: Final = """
-SELECT DISTINCT ON (workspace_id, name)
-    workspace_id, name, version, description, categories, allowed_by_default, required_for_linking
-FROM purposes {where} ORDER BY workspace_id, name, version DESC
-"""
+_INHERITED: Final = f"{LINE} WHERE l.source = 3 AND l.workspace_id = $1 AND l.proof = ANY($2) ORDER BY l.decide_time, l.decision_id"
+
+_BY_ID: Final = f"{LINE} WHERE l.workspace_id = $1 AND l.decision_id = ANY($2::uuid[]) ORDER BY l.decide_time, l.decision_id"
 
 
 class LedgerStore:
@@ -127,22 +110,21 @@ class LedgerStore:
         if ledger.announced:
             self._recorded()
 
-    async def page(self, subject: Subject, before: Position | None, limit: int) -> list[Decision]:
+    async def page(self, subject: Subject, before: Position | None, limit: int) -> list[Line]:
         decide_us, decision_id = before or _NEWEST
         async with self._database.session() as connection:
-            rows = await raw(connection).fetch(_PAGE, *subject, _datetime(decide_us), decision_id, limit)
-        return [
-            Decision(
-                row["decision_id"],
-                subject,
-                row["purpose"],
-                row["granted"],
-                instant_of(row["decide_time"]),
-                instant_of(row["record_time"]),
-                row["proof"],
-            )
-            for row in rows
-        ]
+            return list(map(line_of, await raw(connection).fetch(_PAGE, *subject, _datetime(decide_us), decision_id, limit)))
+
+    async def lines(self, workspace_id: str, decision_ids: Collection[str]) -> list[Line]:
+        async with self._database.session() as connection:
+            return list(map(line_of, await raw(connection).fetch(_BY_ID, workspace_id, list(decision_ids))))
+
+    async def inherited(self, workspace_id: str, roots: Collection[str]) -> list[Line]:
+        async with self._database.session() as connection:
+            return list(map(line_of, await raw(connection).fetch(_INHERITED, workspace_id, list(roots))))
+
+    def verification(self, workspace_id: str, subject: Subject | None) -> AsyncIterator[Chain]:
+        return chains(self._database, workspace_id, subject)
 
 
 class ConnectionLedger:
@@ -179,74 +161,61 @@ class ConnectionLedger:
             for position, granted, decide_time, decision_id, proof in rows
         }
 
-    async def record(self, decisions: Sequence[Decision], confirmations: Mapping[tuple[Subject, str], Standing] = {}) -> None:
-        by_id = {decision.decision_id: decision for decision in decisions}
-        new = await self._add(by_id)
+    async def record(
+        self,
+        decisions: Sequence[Decision],
+        confirmations: Mapping[tuple[Subject, str], Standing] = {},
+        restored: Mapping[tuple[Subject, str], Standing | None] = {},
+    ) -> None:
+        lines = await self._add({decision.decision_id: decision for decision in decisions})
+        new = [line.decision for line in lines]
         if new or confirmations:
-            await self._put_in_force(new, confirmations)
-        await enqueue(self._connection, list(_announcements(new)))
+            split = [(decision.subject, decision.purpose) for decision in new if decision.source is Source.SPLIT]
+            await self._put_in_force(new, confirmations, {key: restored[key] for key in split})
+        await enqueue(self._connection, list(_announcements(lines)))
         self.announced = bool(new)
 
-    async def _add(self, by_id: Mapping[str, Decision]) -> list[Decision]:
-        """Those decisions that were not in the ledger yet."""
+    async def _add(self, by_id: Mapping[str, Decision]) -> list[Line]:
+        """Those decisions that were not in the ledger yet, now behind the last line of their subjects."""
         if not by_id:
             return []
-        # The statement takes the columns in the order of ``Decision``'s fields.
-        ids, subjects, *others = zip(*by_id.values(), strict=True)
-        added = await self._driver.fetchval(_RECORD, *map(_json, (ids, *zip(*subjects, strict=True), *others)))
-        are_added = set(msgspec.json.decode(added))
-        return [decision for decision in by_id.values() if decision.decision_id in are_added]
+        subjects = zip(*{decision.subject for decision in by_id.values()}, strict=True)
+        row = await self._driver.fetchrow(CHAINS, *map(_json, (list(by_id), *subjects)))
+        assert row is not None, "the statement gives one row"
+        known = set(msgspec.json.decode(row[0]))
+        heads = {
+            (workspace_id, subject_type, subject_id): Link(position, bytes.fromhex(previous), bytes.fromhex(digest))
+            for workspace_id, subject_type, subject_id, position, previous, digest in msgspec.json.decode(row[1])
+        }
+        lines = linked([decision for decision in by_id.values() if decision.decision_id not in known], heads)
+        if lines:
+            await self._write(lines)
+        return lines
 
-    async def _put_in_force(self, new: Sequence[Decision], confirmations: Mapping[tuple[Subject, str], Standing]) -> None:
+    async def _write(self, lines: Sequence[Line]) -> None:
+        signals = {hashlib.sha256(line.decision.signal).digest(): line.decision.signal for line in lines if line.decision.signal}
+        if signals:
+            await self._driver.execute(KEEP_SIGNALS, list(signals), list(signals.values()))
+        rows = [(*written(line.decision), *hexed(line.link)) for line in lines]
+        await self._driver.execute(RECORD, *map(_json, zip(*rows, strict=True)))
+        heads = {line.decision.subject: line.link for line in lines}
+        columns = zip(*[(*subject, *hexed(link)) for subject, link in heads.items()], strict=True)
+        await self._driver.execute(PUT_HEADS, *map(_json, columns))
+
+    async def _put_in_force(
+        self,
+        new: Sequence[Decision],
+        confirmations: Mapping[tuple[Subject, str], Standing],
+        restored: Mapping[tuple[Subject, str], Standing | None],
+    ) -> None:
         touched = {decision.subject for decision in new} | {subject for subject, _ in confirmations}
         # Nobody else writes about them before the commit: what was read under their locks still holds.
         before = self._found if touched.issubset(self._asked) else await self.standings(touched)
-        after = in_force(before, new, confirmations)
+        after = in_force(before, new, confirmations, restored)
         changed = [subject for subject in sorted(after) if after[subject] != before.get(subject, UNDECIDED)]
         if changed:
             columns = (*zip(*changed, strict=True), [after[subject] for subject in changed])
             await self._driver.execute(_PUT_IN_FORCE, *map(_json, columns))
-
-
-class PostgresPurposes:
-    """The purposes, a row per version."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def apply(self, purpose: Purpose) -> tuple[Purpose, bool]:
-        async with self._database.transaction() as connection:
-            driver = raw(connection)
-            await driver.execute("SELECT pg_advisory_xact_lock($1, 0)", _PURPOSE_LOCK)
-            where = "WHERE workspace_id = $1 AND name = $2"
-            row = await driver.fetchrow(_PURPOSES.format(where=where), purpose.workspace_id, purpose.name)
-            newest = None if row is None else _purpose(row)
-            applied = dataclasses.replace(purpose, version=newest.version if newest else 0)
-            if applied == newest:
-                return applied, False
-            applied = dataclasses.replace(purpose, version=applied.version + 1)
-            await driver.execute(
-                "INSERT INTO purposes"
-                " (workspace_id, name, version, description, categories, allowed_by_default, required_for_linking)"
-                " VALUES ($1, $2, $3, $4, $5, $6, $7)",
-                applied.workspace_id,
-                applied.name,
-                applied.version,
-                applied.description,
-                applied.categories,
-                applied.allowed_by_default,
-                applied.required_for_linking,
-            )
-        return applied, True
-
-    async def newest(self) -> list[Purpose]:
-        async with self._database.session() as connection:
-            return [_purpose(row) for row in await raw(connection).fetch(_PURPOSES.format(where=""))]
-
-    async def page(self, workspace_id: str, after_name: str, limit: int) -> list[Purpose]:
-        statement = _PURPOSES.format(where="WHERE workspace_id = $1 AND name > $2") + " LIMIT $3"
-        async with self._database.session() as connection:
-            return [_purpose(row) for row in await raw(connection).fetch(statement, workspace_id, after_name, limit)]
 
 
 def _columns(rows: Sequence[Sequence[object]], width: int) -> list[Sequence[object]]:
@@ -259,27 +228,15 @@ def _json(column: Sequence[object]) -> str:
     return msgspec.json.encode(column).decode()
 
 
-def _announcements(decisions: Sequence[Decision]) -> Iterator[OutboxMessage]:
+def _announcements(lines: Sequence[Line]) -> Iterator[OutboxMessage]:
     """The messages on CONSENT: each of one workspace, in the order of recording."""
-    ordered = sorted(decisions, key=lambda decision: decision.subject[0])
-    for workspace_id, group in groupby(ordered, key=lambda decision: decision.subject[0]):
+    ordered = sorted(lines, key=lambda line: line.decision.subject[0])
+    for workspace_id, group in groupby(ordered, key=lambda line: line.decision.subject[0]):
         own = list(group)
         for start in range(0, len(own), MAX_ANNOUNCED):
             message = announcement(own[start : start + MAX_ANNOUNCED])
             headers = {envelope.SCHEMA: message.DESCRIPTOR.full_name}
             yield OutboxMessage(topology.consent(workspace_id), message.SerializeToString(), headers)
-
-
-def _purpose(row: asyncpg.Record) -> Purpose:
-    return Purpose(
-        row["workspace_id"],
-        row["name"],
-        row["description"],
-        tuple(row["categories"]),
-        row["allowed_by_default"],
-        row["required_for_linking"],
-        row["version"],
-    )
 
 
 def _datetime(instant_us: int) -> datetime:
