@@ -148,8 +148,9 @@ def results_of(tag: bytes, intake: Intake, statuses: Sequence[status_pb2.Status]
     written: list[bytes] = []
     for index, message_id in enumerate(intake.message_ids):
         encoded = message_id.encode()
-        result = b"".join((_PLACES[index], _MESSAGE_ID_HEADS[len(encoded)], encoded, refused.get(index, _STORED)))
-        written += (tag, _LENGTHS[len(result)] if len(result) < _SHORT else varint(len(result)), result)
+        place, head, status = _PLACES[index], _MESSAGE_ID_HEADS[len(encoded)], refused.get(index, _STORED)
+        length = len(place) + len(head) + len(encoded) + len(status)
+        written += (tag, _LENGTHS[length] if length < _SHORT else varint(length), place, head, encoded, status)
     return b"".join(written)
 
 
