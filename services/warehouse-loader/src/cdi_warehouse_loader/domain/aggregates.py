@@ -168,8 +168,8 @@ class Plan:
     def sensitivity(self, measure: Measure) -> int:
         """How much one person can change a measure over all groups together (L1), by being there or not.
 
-        The warehouse takes at most ``max_rows`` rows of a person in each of at most ``max_groups`` groups. A person outside of the conditions
-        is counted once, in place of all groups.
+        The warehouse takes at most ``max_rows`` rows of a person in each of at most ``max_groups`` groups. A person outside of the
+        conditions is counted once, in place of all groups.
         """
         groups, rows = min(self.table.max_groups, self.group_count), self.table.max_rows
         if measure.kind is Kind.PEOPLE:
@@ -202,9 +202,7 @@ def plan(query: AggregateQuery, room: CleanRoom, columns: Callable[[str], Mappin
     grouped = tuple(keys[column] for column in query.group_by)
     summed = {aggregate.column: numbers[aggregate.column] for aggregate in query.aggregates if aggregate.column}
     _check_types(query, columns(query.table), summed)
-    made = Plan(
-        room.workspace_id, room.schema, room.purposes, table, grouped, summed, query.conditions, _measures(query), query.epsilon
-    )
+    made = Plan(room.workspace_id, room.schema, room.purposes, table, grouped, summed, query.conditions, _measures(query), query.epsilon)
     if made.group_count > MAX_GROUPS:
         raise InvalidArgument("the query has too many groups", field_violations=[("group_by", f"at most {MAX_GROUPS:,} groups")])
     return made
@@ -247,7 +245,11 @@ def _violations(
 def _wrong_test(test: Test) -> str:
     match test:
         case Texts(texts):
-            return "" if 1 <= len(texts) <= MAX_TEXTS and max(map(len, texts)) <= MAX_TEXT else "one to a hundred texts, at most 1,000 characters"
+            return (
+                ""
+                if 1 <= len(texts) <= MAX_TEXTS and max(map(len, texts)) <= MAX_TEXT
+                else "one to a hundred texts, at most 1,000 characters"
+            )
         case Numbers(low, high):
             ends = [end for end in (low, high) if end is not None]
             return "" if ends and all(map(math.isfinite, ends)) else "at least one end, a finite number"
@@ -259,7 +261,10 @@ def _wrong_test(test: Test) -> str:
 
 def _check_types(query: AggregateQuery, columns: Mapping[str, ColumnType], numbers: Mapping[str, Number]) -> None:
     """Whether the table is one of events and each column has a type that fits its use."""
-    wanted: dict[str, frozenset[ColumnType]] = {"event_seq": frozenset({ColumnType.BIGINT}), "consent_purposes": frozenset({ColumnType.TEXT})}
+    wanted: dict[str, frozenset[ColumnType]] = {
+        "event_seq": frozenset({ColumnType.BIGINT}),
+        "consent_purposes": frozenset({ColumnType.TEXT}),
+    }
     wanted |= dict.fromkeys(query.group_by, _KEYS) | dict.fromkeys(numbers, _NUMBERS)
     if any(columns.get(column) not in kinds for column, kinds in wanted.items()):
         raise _not_there(query.table)

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from cdi_warehouse_loader.domain import naming
 from cdi_warehouse_loader.domain.aggregates import Boolean, Condition, Kind, Measure, Numbers, Plan, Texts, Times
 from cdi_warehouse_loader.domain.clean_room import Key, Number
 from cdi_warehouse_loader.warehouses.duckdb_sql import place, quoted
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 # Whom the graph does not know is who the event says; an event of nobody is a person of its own.
-_PERSON = "coalesce(canonical_profile_id, 'user ' || user_id, 'anonymous ' || anonymous_id, 'event ' || id)"
+_PERSON: Final = "coalesce(canonical_profile_id, 'user ' || user_id, 'anonymous ' || anonymous_id, 'event ' || id)"
 
 
 class Statement:
@@ -35,8 +36,8 @@ class Statement:
 def statement_of(plan: Plan) -> tuple[str, list[object]]:
     """The one statement of a plan, with its parameters.
 
-    Its rows: a boolean, whether the row is that of the people outside of the conditions; the keys of the group; a number per measure of the plan,
-    where the row of those outside has only the first.
+    Its rows: a boolean, whether the row is that of the people outside of the conditions; the keys of the group; a number per measure of
+    the plan, where the row of those outside has only the first.
     """
     made = Statement()
     keys = [f"k{index}" for index in range(len(plan.keys))]
@@ -119,4 +120,4 @@ def _tests(condition: Condition, made: Statement) -> Iterator[str]:
             yield from (f"{column} {sign} {made.parameter(end)}::double" for sign, end in ((">=", low), ("<", high)) if end is not None)
         case Times(low, high):
             ends = ((">=", low), ("<", high))
-            yield from (f"{column} {sign} {made.parameter(_EPOCH + timedelta(microseconds=end))}" for sign, end in ends if end is not None)
+            yield from (f"{column} {sign} {made.parameter(EPOCH + timedelta(microseconds=end))}" for sign, end in ends if end is not None)
