@@ -61,24 +61,24 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
         bus = await stack.enter_async_context(connect(settings.nats_url, context.name))
         context.readiness.add("nats", bus.ready)
         await stack.enter_async_context(context.background(_load(settings, context, access, bus), "loading"))
-        await stack.enter_async_context(serve(context, settings.grpc_address, *_registrations(settings, access)))
+        warehouses, rooms = _warehouses(settings, access), _clean_rooms(settings, access)
+        await stack.enter_async_context(serve(context, settings.grpc_address, warehouses, rooms))
+        if settings.partner_address:
+            await stack.enter_async_context(serve(context, settings.partner_address, rooms, announced="partners"))
         yield
 
 
-def _registrations(settings: Settings, access: Access) -> list[Registration]:
+def _warehouses(settings: Settings, access: Access) -> Registration:
+    name = warehouse_service_pb2.DESCRIPTOR.services_by_name["WarehouseService"].full_name
+    servicer = WarehouseServicer(Serving(access, settings.query_seconds))
+    return Registration(warehouse_service_pb2_grpc.add_WarehouseServiceServicer_to_server, servicer, name)
+
+
+def _clean_rooms(settings: Settings, access: Access) -> Registration:
+    name = clean_room_service_pb2.DESCRIPTOR.services_by_name["CleanRoomService"].full_name
     rooms = CleanRooms(access, OpenDpNoise(), SystemClock(), settings.query_seconds)
-    return [
-        Registration(
-            warehouse_service_pb2_grpc.add_WarehouseServiceServicer_to_server,
-            WarehouseServicer(Serving(access, settings.query_seconds)),
-            warehouse_service_pb2.DESCRIPTOR.services_by_name["WarehouseService"].full_name,
-        ),
-        Registration(
-            clean_room_service_pb2_grpc.add_CleanRoomServiceServicer_to_server,
-            CleanRoomServicer(rooms, TokenGuard(settings.admin_token_hashes)),
-            clean_room_service_pb2.DESCRIPTOR.services_by_name["CleanRoomService"].full_name,
-        ),
-    ]
+    servicer = CleanRoomServicer(rooms, TokenGuard(settings.admin_token_hashes))
+    return Registration(clean_room_service_pb2_grpc.add_CleanRoomServiceServicer_to_server, servicer, name)
 
 
 async def _load(settings: Settings, context: ServiceContext, access: Access, bus: Bus) -> None:

@@ -26,6 +26,8 @@ class Settings(ServiceSettings):
         load_linger_seconds: how long an event may wait for more to share its load; the first part of the freshness.
         load_max_events: events in one load, the measure of the loader's memory.
         query_seconds: time that one query may take.
+        partner_address: where only clean rooms are served, ``host:port``; announced as ``partners``. Empty: they are at the gRPC address
+            only, which answers any SQL and is no place for partners.
         admin_token_hashes: SHA-256, in hexadecimal, of the tokens that administer clean rooms, separated by commas. None: nobody does.
     """
 
@@ -38,4 +40,5 @@ class Settings(ServiceSettings):
     load_linger_seconds: float = Field(default=0.75, ge=0.0, le=60.0)
     load_max_events: int = Field(default=4_000, ge=1, le=100_000)
     query_seconds: float = Field(default=10.0, gt=0.0, le=600.0)
+    partner_address: str = ""
     admin_token_hashes: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parts)] = ()

@@ -6,13 +6,14 @@ between, epsilon was spent for every answer that anybody saw. A query that was p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from cdi.error.v1 import error_pb2
 from cdi_kernel.clock import Clock
-from cdi_kernel.faults import FailedPrecondition, NotFound, PermissionDenied, Unauthenticated
+from cdi_kernel.faults import FailedPrecondition, NotFound, PermissionDenied, RateLimited, Unauthenticated
 from cdi_warehouse_loader.application.access import Access
 from cdi_warehouse_loader.application.serving import MAX_ANSWER_BYTES
 from cdi_warehouse_loader.domain import aggregates, clean_room, release
@@ -24,6 +25,11 @@ from cdi_warehouse_loader.ports import Noise, QueryLimits, Warehouse
 
 NEWEST: Final = (1 << 63) - 1
 """Above every query id."""
+
+MAX_WAITING: Final = 32
+"""Calls that may wait for their turn in the thread that loads."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +87,8 @@ class CleanRooms:
         self._noise = noise
         self._clock = clock
         self._limits = QueryLimits(MAX_GROUPS + 1, MAX_ANSWER_BYTES, query_seconds)
+        self._turn = asyncio.Lock()
+        self._waiting = 0
 
     async def apply(self, wanted: CleanRoom) -> tuple[CleanRoom, bool]:
         """Makes the clean room be as given; the document as stored, and whether anything changed.
@@ -98,7 +106,7 @@ class CleanRooms:
             warehouse.clean_rooms.put_document(room)
             return room, True
 
-        return await self._access.write(work)
+        return await self._in_turn(work)
 
     async def query(self, caller: Caller, named: Room, query: AggregateQuery) -> Answered:
         """Pays and answers a query; the same one in the same period has the answer of its first time, for nothing.
@@ -110,7 +118,7 @@ class CleanRooms:
             FailedPrecondition: the conditions leave out too few people; the table or a column is not there yet.
             TooLarge: over a limit. It stays paid.
         """
-        paid = await self._access.write(lambda warehouse: self._pay(warehouse, caller, named, query))
+        paid = await self._in_turn(lambda warehouse: self._pay(warehouse, caller, named, query))
         entry = paid.entry
         if entry.answer is None:
             answer = await self._access.read(lambda warehouse: self._answer(warehouse, paid, query))
@@ -132,7 +140,7 @@ class CleanRooms:
             _, own = _seen(warehouse, caller, named, partner)
             return warehouse.clean_rooms.log(named.workspace_id, named.name, own, before, limit + 1)
 
-        entries = await self._access.write(work)
+        entries = await self._in_turn(work)
         return entries[:limit], len(entries) > limit
 
     async def budget(self, caller: Caller, named: Room, partner: str) -> Budget:
@@ -151,7 +159,22 @@ class CleanRooms:
                 raise _not_found("partner", own)
             return _budget(warehouse, room, found, self._clock.now_us())
 
-        return await self._access.write(work)
+        return await self._in_turn(work)
+
+    async def _in_turn(self, work: Callable[[Warehouse], T]) -> T:
+        """One after the other: however many calls come, a load waits for at most one of them.
+
+        Raises:
+            RateLimited: too many wait already.
+        """
+        if self._waiting >= MAX_WAITING:
+            raise RateLimited(error_pb2.ERROR_REASON_RATE_LIMITED, "too many calls are waiting", retry_after=1.0)
+        self._waiting += 1
+        try:
+            async with self._turn:
+                return await self._access.write(work)
+        finally:
+            self._waiting -= 1
 
     def _pay(self, warehouse: Warehouse, caller: Caller, named: Room, query: AggregateQuery) -> _Paid:
         """In the one thread that writes: nobody else pays between the look at the budget and the payment."""
