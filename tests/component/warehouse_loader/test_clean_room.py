@@ -264,7 +264,7 @@ async def test_the_same_query_at_the_same_time_is_paid_once(shop: Any) -> None:
 
 async def test_differencing_attacks_fail(shop: Any) -> None:
     """Somebody knows that ada alone bought at the kiosk, and wants to know whether she is a VIP."""
-    await shop.load([bought(f"u{n}", vip=bool(n % 2)) for n in range(300)] + [bought("ada", vip=True, shop="kiosk")])
+    await shop.load([bought(f"u{n}", vip=bool(n % 2)) for n in range(700)] + [bought("ada", vip=True, shop="kiosk")])
     ask = shop.rooms.ask
     alone = await ask(PEOPLE, group_by=["vip"], conditions=[texts("shop", "kiosk")], epsilon=0.1)
     assert (list(alone.groups), alone.suppressed_groups) == ([], 2)
@@ -285,7 +285,7 @@ async def test_differencing_attacks_fail(shop: Any) -> None:
         except RateLimited:
             break
         answers += 1
-    assert answers == 8
+    assert answers == 9
 
 
 INJECTIONS = ("'", '"', "'; drop table bought; --", '"; drop table bought; --', "x') or true --", "\\", "\x00", "$1", 'bought"', "é'")
