@@ -41,6 +41,16 @@ metadata: {name: ads}
 spec:
   purposes: [advertising]
   webhook: {url: "http://127.0.0.1:9/"}
+---
+apiVersion: cdi/v1
+kind: CleanRoom
+metadata: {name: signups}
+spec:
+  purposes: [advertising]
+  tables:
+    - {name: signed_up, keys: [{column: plan, values: [free, pro]}]}
+  partners:
+    - {name: brand, tokens: ["env:BRAND_TOKEN"], epsilon: 1}
 """
 
 
@@ -51,7 +61,14 @@ class Cdi:
     directory: Path
 
     def run(self, *arguments: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "CDI_DIRECTORY": str(self.directory), "COLUMNS": "200", "WEB_KEY": "k1", "CDI_WRITE_KEY": "k1"}
+        environment = {
+            **os.environ,
+            "CDI_DIRECTORY": str(self.directory),
+            "COLUMNS": "200",
+            "WEB_KEY": "k1",
+            "CDI_WRITE_KEY": "k1",
+            "BRAND_TOKEN": "t1",
+        }
         return subprocess.run(
             [sys.executable, str(CDI), *arguments], env=environment, input=given, capture_output=True, text=True, check=False, timeout=60
         )
@@ -84,7 +101,7 @@ def cdi(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cdi]:
         eventually_sync(lambda: all_ready(log), within=110)
         command = Cdi(directory)
         (directory.parent / "web.yaml").write_text(CONFIGURATION)
-        assert command("apply", "-f", str(directory.parent)).count("created (version 1)") == 4
+        assert command("apply", "-f", str(directory.parent)).count("created (version 1)") == 5
         yield command
         children = psutil.Process(up.pid).children(recursive=True)
         up.send_signal(signal.SIGTERM)
@@ -102,7 +119,7 @@ def track(message_id: str, **more: object) -> str:
 
 
 def test_apply_again_changes_nothing_and_tells_so(cdi: Cdi) -> None:
-    assert cdi("apply", "-f", str(cdi.directory.parent)).count("unchanged (version 1)") == 4
+    assert cdi("apply", "-f", str(cdi.directory.parent)).count("unchanged (version 1)") == 5
 
 
 def test_one_event_is_followed_to_every_sink(cdi: Cdi) -> None:
@@ -129,6 +146,13 @@ def test_one_event_is_followed_to_every_sink(cdi: Cdi) -> None:
     for text in ("accepted: COLLECTED", "enriched: ENRICHED", "loaded into tracks", "destination:ads", "filtered: consent_denied"):
         assert text in explained
     assert "ada" not in explained
+
+    asked = cdi.run("clean-room", "query", "signups", "signed_up", "--by", "plan", "--epsilon", "0.25", "--token", "t1")
+    assert (asked.returncode, asked.stderr) == (0, "2 groups too small; epsilon spent 0.25, left 0.75\n")
+    assert "one of the clean room's partners" in cdi.run("clean-room", "query", "signups", "signed_up", "--token", "t2").stderr
+    (logged,) = (json.loads(line) for line in cdi("clean-room", "log", "signups", "--json").splitlines())
+    assert (logged["partner"], logged["epsilon"], logged["outcome"]) == ("brand", 0.25, "answered")
+    assert cdi("clean-room", "budget", "signups", "--partner", "brand").startswith("brand: 0.25 of epsilon 1 spent, renews at ")
 
     def traced() -> bool:
         tree = cdi.run("trace", "m-1").stdout
