@@ -127,6 +127,7 @@ def test_periods_follow_each_other_without_a_gap(days: int, now_us: int) -> None
         ({"conditions": (Condition("shop", Texts(())),)}, "conditions[0]"),
         ({"conditions": (Condition("shop", Texts(("x" * 1_001,))),)}, "conditions[0]"),
         ({"conditions": (Condition("gift", Boolean(True)),) * 21}, "conditions"),
+        ({"conditions": (Condition("shop", Texts(tuple(f"{n:<900}" for n in range(10)))),)}, "conditions"),
         ({"epsilon": 0}, "epsilon"),
         ({"epsilon": 11 * MICRO}, "epsilon"),
     ],

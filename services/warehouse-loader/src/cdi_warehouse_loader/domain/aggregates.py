@@ -20,6 +20,9 @@ MAX_AGGREGATES: Final = 10
 MAX_CONDITIONS: Final = 20
 MAX_TEXTS: Final = 100
 MAX_TEXT: Final = 1_000
+MAX_QUERY_BYTES: Final = 8_192
+"""Of a query as JSON: a page of the log with a thousand of them is below the limit of an answer."""
+
 MIN_EPSILON: Final = MICRO // 1_000
 
 _NUMBERS: Final = frozenset({ColumnType.BIGINT, ColumnType.INTEGER, ColumnType.DOUBLE})
@@ -231,8 +234,8 @@ def _violations(
             yield f"aggregates[{index}].column", "counts have none" if counts else "is not declared as a number"
     if len(set(query.group_by)) < len(query.group_by) or not keys.keys() >= set(query.group_by):
         yield "group_by", "declared keys, each once"
-    if len(query.conditions) > MAX_CONDITIONS:
-        yield "conditions", f"at most {MAX_CONDITIONS}"
+    if len(query.conditions) > MAX_CONDITIONS or len(query.text.encode()) > MAX_QUERY_BYTES:
+        yield "conditions", f"at most {MAX_CONDITIONS}, and {MAX_QUERY_BYTES:,} bytes as JSON"
     for index, condition in enumerate(query.conditions):
         if condition.column not in filters:
             yield f"conditions[{index}].column", "is not declared as a key or filter"
