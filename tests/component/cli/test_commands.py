@@ -36,13 +36,6 @@ metadata: {name: main}
 spec: {duckdb: {}}
 ---
 apiVersion: cdi/v1
-kind: Destination
-metadata: {name: ads}
-spec:
-  purposes: [advertising]
-  webhook: {url: "http://127.0.0.1:9/"}
----
-apiVersion: cdi/v1
 kind: CleanRoom
 metadata: {name: signups}
 spec:
@@ -51,6 +44,13 @@ spec:
     - {name: signed_up, keys: [{column: plan, values: [free, pro]}]}
   partners:
     - {name: brand, tokens: ["env:BRAND_TOKEN"], epsilon: 1}
+---
+apiVersion: cdi/v1
+kind: Destination
+metadata: {name: ads}
+spec:
+  purposes: [advertising]
+  webhook: {url: "http://127.0.0.1:9/"}
 """
 
 
@@ -147,13 +147,6 @@ def test_one_event_is_followed_to_every_sink(cdi: Cdi) -> None:
         assert text in explained
     assert "ada" not in explained
 
-    asked = cdi.run("clean-room", "query", "signups", "signed_up", "--by", "plan", "--epsilon", "0.25", "--token", "t1")
-    assert (asked.returncode, asked.stderr) == (0, "2 groups too small; epsilon spent 0.25, left 0.75\n")
-    assert "one of the clean room's partners" in cdi.run("clean-room", "query", "signups", "signed_up", "--token", "t2").stderr
-    (logged,) = (json.loads(line) for line in cdi("clean-room", "log", "signups", "--json").splitlines())
-    assert (logged["partner"], logged["epsilon"], logged["outcome"]) == ("brand", 0.25, "answered")
-    assert cdi("clean-room", "budget", "signups", "--partner", "brand").startswith("brand: 0.25 of epsilon 1 spent, renews at ")
-
     def traced() -> bool:
         tree = cdi.run("trace", "m-1").stdout
         return all(name in tree for name in ("collect", "enrich", "EvaluateConsent", "load"))
@@ -161,6 +154,17 @@ def test_one_event_is_followed_to_every_sink(cdi: Cdi) -> None:
     eventually_sync(traced, within=15)
     assert cdi("dead-letters") == "no dead letters\n"
     assert "wrong" not in cdi("doctor")
+
+
+def test_a_partner_asks_a_clean_room_as_far_as_its_budget_goes(cdi: Cdi) -> None:
+    cdi("send", track("m-3", properties={"plan": "free"}))
+    cdi("audit", "--wait")
+    asked = cdi.run("clean-room", "query", "signups", "signed_up", "--by", "plan", "--epsilon", "0.25", "--token", "t1")
+    assert (asked.returncode, asked.stderr) == (0, "2 groups too small; epsilon spent 0.25, left 0.75\n")
+    assert "one of the clean room's partners" in cdi.run("clean-room", "query", "signups", "signed_up", "--token", "t2").stderr
+    (logged,) = (json.loads(line) for line in cdi("clean-room", "log", "signups", "--json").splitlines())
+    assert (logged["partner"], logged["epsilon"], logged["outcome"]) == ("brand", 0.25, "answered")
+    assert cdi("clean-room", "budget", "signups", "--partner", "brand").startswith("brand: 0.25 of epsilon 1 spent, renews at ")
 
 
 def test_a_destination_that_came_later_balances(cdi: Cdi, tmp_path: Path) -> None:
