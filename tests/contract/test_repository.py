@@ -78,6 +78,7 @@ def test_every_command_is_documented() -> None:
         "query",
         "profile",
         "audience",
+        "clean-room",
         "dead-letters",
         "doctor",
     }

@@ -36,6 +36,16 @@ metadata: {name: main}
 spec: {duckdb: {}}
 ---
 apiVersion: cdi/v1
+kind: CleanRoom
+metadata: {name: signups}
+spec:
+  purposes: [advertising]
+  tables:
+    - {name: signed_up, keys: [{column: plan, values: [free, pro]}]}
+  partners:
+    - {name: brand, tokens: ["env:BRAND_TOKEN"], epsilon: 1}
+---
+apiVersion: cdi/v1
 kind: Destination
 metadata: {name: ads}
 spec:
@@ -51,7 +61,14 @@ class Cdi:
     directory: Path
 
     def run(self, *arguments: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "CDI_DIRECTORY": str(self.directory), "COLUMNS": "200", "WEB_KEY": "k1", "CDI_WRITE_KEY": "k1"}
+        environment = {
+            **os.environ,
+            "CDI_DIRECTORY": str(self.directory),
+            "COLUMNS": "200",
+            "WEB_KEY": "k1",
+            "CDI_WRITE_KEY": "k1",
+            "BRAND_TOKEN": "t1",
+        }
         return subprocess.run(
             [sys.executable, str(CDI), *arguments], env=environment, input=given, capture_output=True, text=True, check=False, timeout=60
         )
@@ -84,7 +101,7 @@ def cdi(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cdi]:
         eventually_sync(lambda: all_ready(log), within=110)
         command = Cdi(directory)
         (directory.parent / "web.yaml").write_text(CONFIGURATION)
-        assert command("apply", "-f", str(directory.parent)).count("created (version 1)") == 4
+        assert command("apply", "-f", str(directory.parent)).count("created (version 1)") == 5
         yield command
         children = psutil.Process(up.pid).children(recursive=True)
         up.send_signal(signal.SIGTERM)
@@ -102,7 +119,7 @@ def track(message_id: str, **more: object) -> str:
 
 
 def test_apply_again_changes_nothing_and_tells_so(cdi: Cdi) -> None:
-    assert cdi("apply", "-f", str(cdi.directory.parent)).count("unchanged (version 1)") == 4
+    assert cdi("apply", "-f", str(cdi.directory.parent)).count("unchanged (version 1)") == 5
 
 
 def test_one_event_is_followed_to_every_sink(cdi: Cdi) -> None:
@@ -137,6 +154,17 @@ def test_one_event_is_followed_to_every_sink(cdi: Cdi) -> None:
     eventually_sync(traced, within=15)
     assert cdi("dead-letters") == "no dead letters\n"
     assert "wrong" not in cdi("doctor")
+
+
+def test_a_partner_asks_a_clean_room_as_far_as_its_budget_goes(cdi: Cdi) -> None:
+    cdi("send", track("m-3", properties={"plan": "free"}))
+    cdi("audit", "--wait")
+    asked = cdi.run("clean-room", "query", "signups", "signed_up", "--by", "plan", "--epsilon", "0.25", "--token", "t1")
+    assert (asked.returncode, asked.stderr) == (0, "2 groups too small; epsilon spent 0.25, left 0.75\n")
+    assert "one of the clean room's partners" in cdi.run("clean-room", "query", "signups", "signed_up", "--token", "t2").stderr
+    (logged,) = (json.loads(line) for line in cdi("clean-room", "log", "signups", "--json").splitlines())
+    assert (logged["partner"], logged["epsilon"], logged["outcome"]) == ("brand", 0.25, "answered")
+    assert cdi("clean-room", "budget", "signups", "--partner", "brand").startswith("brand: 0.25 of epsilon 1 spent, renews at ")
 
 
 def test_a_destination_that_came_later_balances(cdi: Cdi, tmp_path: Path) -> None:

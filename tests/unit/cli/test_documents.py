@@ -45,7 +45,7 @@ def test_several_documents_of_a_file_and_a_directory(tmp_path: Path) -> None:
         (SOURCE.replace("  writeKeys: [k1]\n", "  disabled: true\n"), "shop.yaml:4: spec.writeKeys: Field required"),
         (
             SOURCE.replace("kind: Source", "kind: Sauce"),
-            "shop.yaml:2: kind: expected one of ComputedTrait, ConsentPolicy, Destination, Purpose, Source",
+            "shop.yaml:2: kind: expected one of CleanRoom, ComputedTrait, ConsentPolicy, Destination, Purpose, Source",
         ),
         (SOURCE.replace("kind: Source\n", ""), "shop.yaml:1: kind: expected one of"),
         (SOURCE.replace("cdi/v1", "cdi/v2"), "shop.yaml:1: apiVersion: Input should be 'cdi/v1'"),
@@ -122,10 +122,12 @@ spec:
     assert document.spec.violations == "block"
 
 
-def test_the_shop_example_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_examples_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHOP_WRITE_KEY", "k")
     monkeypatch.setenv("SHOP_WEBHOOK_URL", "http://127.0.0.1:1/")
-    documents = read_documents([Path(__file__).parents[3] / "examples" / "shop.yaml"])
+    monkeypatch.setenv("BRAND_TOKEN", "t")
+    examples = Path(__file__).parents[3] / "examples"
+    documents = read_documents([examples / "shop.yaml", examples / "clean-room.yaml"])
     assert {document.kind for document in documents} == set(APPLY_ORDER)
 
 

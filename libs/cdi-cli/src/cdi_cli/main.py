@@ -9,6 +9,7 @@ import typer
 from cdi_cli.commands.applying import apply
 from cdi_cli.commands.audiences import audience
 from cdi_cli.commands.auditing import audit
+from cdi_cli.commands.clean_rooms import clean_room
 from cdi_cli.commands.dead import dead_letters
 from cdi_cli.commands.demo import demo
 from cdi_cli.commands.doctor import doctor
@@ -33,3 +34,4 @@ def begin() -> None:
 for command in (up, demo, apply, send, tail, explain, trace, audit, query, profile, dead_letters, doctor):
     app.command()(command)
 app.add_typer(audience, name="audience")
+app.add_typer(clean_room, name="clean-room")

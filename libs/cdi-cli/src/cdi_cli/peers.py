@@ -15,6 +15,7 @@ from cdi.identity.v1.audiences_service_pb2_grpc import AudiencesServiceStub
 from cdi.identity.v1.computed_traits_service_pb2_grpc import ComputedTraitsServiceStub
 from cdi.identity.v1.profiles_service_pb2_grpc import ProfilesServiceStub
 from cdi.router.v1.router_service_pb2_grpc import RouterServiceStub
+from cdi.warehouse.v1.clean_room_service_pb2_grpc import CleanRoomServiceStub
 from cdi.warehouse.v1.warehouse_service_pb2_grpc import WarehouseServiceStub
 from cdi_cli.suite import Endpoints
 from cdi_runtime.rpc import call, channel
@@ -27,6 +28,7 @@ if TYPE_CHECKING:  # mypy-protobuf declares them, the generated modules do not h
     from cdi.identity.v1.computed_traits_service_pb2_grpc import ComputedTraitsServiceAsyncStub
     from cdi.identity.v1.profiles_service_pb2_grpc import ProfilesServiceAsyncStub
     from cdi.router.v1.router_service_pb2_grpc import RouterServiceAsyncStub
+    from cdi.warehouse.v1.clean_room_service_pb2_grpc import CleanRoomServiceAsyncStub
     from cdi.warehouse.v1.warehouse_service_pb2_grpc import WarehouseServiceAsyncStub
 
 Request = TypeVar("Request")
@@ -42,7 +44,7 @@ class Peers:
     def __init__(self, endpoints: Endpoints, stack: AsyncExitStack) -> None:
         self._endpoints = endpoints
         self._stack = stack
-        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._channels: dict[tuple[str, str], grpc.aio.Channel] = {}
 
     async def sources(self) -> SourcesServiceAsyncStub:
         """Sources, of the collector."""
@@ -76,10 +78,15 @@ class Peers:
         """Warehouses and queries."""
         return WarehouseServiceStub(await self._channel("warehouse-loader"))
 
+    async def clean_rooms(self, token: str = "") -> CleanRoomServiceAsyncStub:
+        """Clean rooms, as the partner of a token; without one as who administers the suite."""
+        return CleanRoomServiceStub(await self._channel("warehouse-loader", token or self._endpoints.admin_token))
+
     async def _channel(self, service: str, token: str = "") -> grpc.aio.Channel:
-        if service not in self._channels:
-            self._channels[service] = await self._stack.enter_async_context(channel(self._endpoints.grpc(service), token=token))
-        return self._channels[service]
+        key = (service, token)
+        if key not in self._channels:
+            self._channels[key] = await self._stack.enter_async_context(channel(self._endpoints.grpc(service), token=token))
+        return self._channels[key]
 
 
 @asynccontextmanager

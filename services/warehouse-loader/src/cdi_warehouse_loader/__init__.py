@@ -1,9 +1,10 @@
 """CDI warehouse loader: rows and stream position in one transaction.
 
-Consumes ENRICHED, REJECTED, IDENTITY (``GraphChanged``). Serves ``cdi.warehouse.v1.WarehouseService``. Produces dead letters only.
-Owns one DuckDB file: the tables of the warehouse, and in its schema ``_cdi`` positions, counts, documents and the load log.
+Consumes ENRICHED, REJECTED, IDENTITY (``GraphChanged``). Serves ``WarehouseService`` and ``CleanRoomService`` of ``cdi.warehouse.v1``.
+Produces dead letters only.
+Owns one DuckDB file: the tables of the warehouse, and in its schema ``_cdi`` positions, counts, documents, the load log and the ledger.
 Invariants: one row per message id in each of its tables, whatever crashes; a message is acknowledged after the commit that holds its rows;
-a value that does not fit is kept in ``discards``; one process holds the file, others wait.
+a value that does not fit is kept in ``discards``; one process holds the file, others wait; no answer leaves a clean room unpaid.
 Deliberately absent: staging files, a second database, deduplication by message id (enrichment's work; a stream position suffices here).
 """
 

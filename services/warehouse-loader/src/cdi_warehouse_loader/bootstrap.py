@@ -10,15 +10,23 @@ from functools import partial
 
 import pyarrow
 
-from cdi.warehouse.v1 import warehouse_service_pb2, warehouse_service_pb2_grpc
+from cdi.warehouse.v1 import (
+    clean_room_service_pb2,
+    clean_room_service_pb2_grpc,
+    warehouse_service_pb2,
+    warehouse_service_pb2_grpc,
+)
 from cdi_runtime.bus import Bus, connect, reading
-from cdi_runtime.rpc import Registration, serve
+from cdi_runtime.rpc import Registration, TokenGuard, serve
 from cdi_runtime.service import ServiceContext
 from cdi_warehouse_loader import consumer
 from cdi_warehouse_loader.application.access import Access
+from cdi_warehouse_loader.application.clean_rooms import CleanRooms
 from cdi_warehouse_loader.application.loading import Loading
 from cdi_warehouse_loader.application.serving import Serving
-from cdi_warehouse_loader.servicer import WarehouseServicer
+from cdi_warehouse_loader.noise import OpenDpNoise
+from cdi_warehouse_loader.servicer.clean_rooms import CleanRoomServicer
+from cdi_warehouse_loader.servicer.warehouses import WarehouseServicer
 from cdi_warehouse_loader.settings import Settings
 from cdi_warehouse_loader.warehouses import REGISTRY
 from cdi_warehouse_loader.warehouses.base import Options
@@ -53,11 +61,24 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
         bus = await stack.enter_async_context(connect(settings.nats_url, context.name))
         context.readiness.add("nats", bus.ready)
         await stack.enter_async_context(context.background(_load(settings, context, access, bus), "loading"))
-        service = warehouse_service_pb2.DESCRIPTOR.services_by_name["WarehouseService"].full_name
-        servicer = WarehouseServicer(Serving(access, settings.query_seconds))
-        registration = Registration(warehouse_service_pb2_grpc.add_WarehouseServiceServicer_to_server, servicer, service)
-        await stack.enter_async_context(serve(context, settings.grpc_address, registration))
+        warehouses, rooms = _warehouses(settings, access), _clean_rooms(settings, access)
+        await stack.enter_async_context(serve(context, settings.grpc_address, warehouses, rooms))
+        if settings.partner_address:
+            await stack.enter_async_context(serve(context, settings.partner_address, rooms, announced="partners"))
         yield
+
+
+def _warehouses(settings: Settings, access: Access) -> Registration:
+    name = warehouse_service_pb2.DESCRIPTOR.services_by_name["WarehouseService"].full_name
+    servicer = WarehouseServicer(Serving(access, settings.query_seconds))
+    return Registration(warehouse_service_pb2_grpc.add_WarehouseServiceServicer_to_server, servicer, name)
+
+
+def _clean_rooms(settings: Settings, access: Access) -> Registration:
+    name = clean_room_service_pb2.DESCRIPTOR.services_by_name["CleanRoomService"].full_name
+    rooms = CleanRooms(access, OpenDpNoise(), SystemClock(), settings.query_seconds)
+    servicer = CleanRoomServicer(rooms, TokenGuard(settings.admin_token_hashes))
+    return Registration(clean_room_service_pb2_grpc.add_CleanRoomServiceServicer_to_server, servicer, name)
 
 
 async def _load(settings: Settings, context: ServiceContext, access: Access, bus: Bus) -> None:

@@ -6,8 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from cdi_warehouse_loader.domain.aggregates import Plan
+from cdi_warehouse_loader.domain.clean_room import CleanRoom
 from cdi_warehouse_loader.domain.documents import Document
+from cdi_warehouse_loader.domain.ledger import Entry
 from cdi_warehouse_loader.domain.load import Catalog, CountKey, Load, Position, StreamPartition, TableLoad
+from cdi_warehouse_loader.domain.release import Answer, Noised
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +44,88 @@ class Rows:
     truncated: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What a query of a clean room counts, before noise: it never leaves the process.
+
+    Attributes:
+        groups: by keys, one number per measure of the plan; groups without rows are missing.
+        outside: people of the table who fulfil the conditions in no row.
+    """
+
+    groups: Mapping[tuple[str, ...], Sequence[int]]
+    outside: int
+
+
+class Noise(Protocol):
+    """Adds noise whose guarantee is measured, not assumed."""
+
+    def laplace(self, values: Sequence[int], sensitivity: int, epsilon: float) -> Noised:
+        """Noise on a vector of which one person can change so much in sum (L1). Blocks.
+
+        Raises:
+            Internal: the guarantee would be weaker than asked for.
+        """
+        ...
+
+
+class CleanRooms(Protocol):
+    """Clean rooms of a warehouse and the ledger of their queries; a write is durable when it returns.
+
+    All but ``totals`` is called from the thread that loads, ``totals`` from that of queries.
+    """
+
+    def document(self, workspace_id: str, name: str) -> CleanRoom | None:
+        """The document of a clean room."""
+        ...
+
+    def put_document(self, room: CleanRoom) -> None:
+        """Stores a document in place of the one of its name."""
+        ...
+
+    def spent(self, workspace_id: str, clean_room: str, partner: str, since_us: int) -> int:
+        """What a partner has paid since an instant, in millionths of epsilon."""
+        ...
+
+    def find(self, like: Entry, since_us: int) -> Entry | None:
+        """The same query of the same partner and version of the document, paid since an instant."""
+        ...
+
+    def add(self, entry: Entry) -> Entry:
+        """Pays a query; the entry with its id."""
+        ...
+
+    def settle(self, query_id: int, answer: Answer, now_us: int) -> Entry:
+        """Stores the answer of a paid query unless it has one; the entry as it then is. Only that answer may leave."""
+        ...
+
+    def repeat(self, query_id: int) -> None:
+        """Notes that an answer was given again."""
+        ...
+
+    def log(self, workspace_id: str, clean_room: str, partner: str, before: int, limit: int) -> Sequence[Entry]:
+        """Entries, newest first, with ids below ``before``; of all partners when none is named."""
+        ...
+
+    def totals(self, plan: Plan, limits: QueryLimits) -> Totals:
+        """Counts what a plan asks for, on the committed state, with what one person contributes bounded as ``Plan.sensitivity`` says.
+
+        Raises:
+            TooLarge: it takes longer or more memory than allowed.
+        """
+        ...
+
+
 class Warehouse(Protocol):
     """One warehouse, open.
 
     ``load``, ``existing``, ``ensure_tables`` and ``put_document`` are called from one thread, ``query`` from another one at a time.
     """
+
+    @property
+    def clean_rooms(self) -> CleanRooms:
+        """Clean rooms and their ledger."""
+        ...
 
     @property
     def broken(self) -> str | None:

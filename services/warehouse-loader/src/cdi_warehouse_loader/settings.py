@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
+from pydantic_settings import NoDecode
 
 from cdi_runtime.service import ServiceSettings
+
+
+def _parts(given: object) -> object:
+    return tuple(part.strip() for part in given.split(",") if part.strip()) if isinstance(given, str) else given
 
 
 class Settings(ServiceSettings):
@@ -21,6 +26,9 @@ class Settings(ServiceSettings):
         load_linger_seconds: how long an event may wait for more to share its load; the first part of the freshness.
         load_max_events: events in one load, the measure of the loader's memory.
         query_seconds: time that one query may take.
+        partner_address: where only clean rooms are served, ``host:port``; announced as ``partners``. Empty: they are at the gRPC address
+            only, which answers any SQL and is no place for partners.
+        admin_token_hashes: SHA-256, in hexadecimal, of the tokens that administer clean rooms, separated by commas. None: nobody does.
     """
 
     service_name: ClassVar[str] = "warehouse-loader"
@@ -32,3 +40,5 @@ class Settings(ServiceSettings):
     load_linger_seconds: float = Field(default=0.75, ge=0.0, le=60.0)
     load_max_events: int = Field(default=4_000, ge=1, le=100_000)
     query_seconds: float = Field(default=10.0, gt=0.0, le=600.0)
+    partner_address: str = ""
+    admin_token_hashes: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parts)] = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Final
 
 from cdi.collector.v1 import collector_service_pb2, source_pb2
@@ -12,9 +13,11 @@ from cdi.consent.v1 import consent_service_pb2, purpose_pb2
 from cdi.enrichment.v1 import enrichment_service_pb2, tracking_plan_pb2
 from cdi.identity.v1 import computed_traits_service_pb2
 from cdi.router.v1 import destination_pb2, router_service_pb2
-from cdi.warehouse.v1 import warehouse_service_pb2
+from cdi.warehouse.v1 import clean_room_pb2, clean_room_service_pb2, warehouse_service_pb2
 from cdi_cli.documents.models import (
     KINDS,
+    CleanRoomDocument,
+    CleanRoomTableSpec,
     ComputedTraitDocument,
     ConsentPolicyDocument,
     DefaultPolicy,
@@ -81,6 +84,8 @@ async def apply_document(peers: Peers, document: Document) -> Applied:
             return await _warehouse(peers, document)
         case ComputedTraitDocument():
             return await _computed_trait(peers, document)
+        case CleanRoomDocument():
+            return await _clean_room(peers, document)
 
 
 async def _source(peers: Peers, document: SourceDocument) -> Applied:
@@ -215,3 +220,38 @@ async def _computed_trait(peers: Peers, document: ComputedTraitDocument) -> Appl
 def _constant(word: str) -> str:
     """``notIn`` → ``NOT_IN``."""
     return "".join(f"_{letter}" if letter.isupper() else letter.upper() for letter in word)
+
+
+async def _clean_room(peers: Peers, document: CleanRoomDocument) -> Applied:
+    """Of the partners' tokens only the digests leave the command."""
+    spec = document.spec
+    room = clean_room_pb2.CleanRoom(
+        workspace_id=document.metadata.workspace,
+        name=document.metadata.name,
+        schema=spec.schema_name,
+        purposes=spec.purposes,
+        tables=map(_clean_room_table, spec.tables),
+        minimum_group_size=spec.minimum_group_size,
+        period_days=spec.period_days,
+        partners=[
+            clean_room_pb2.Partner(
+                name=partner.name,
+                token_hashes=[sha256(token.encode()).hexdigest() for token in partner.tokens],
+                epsilon=partner.epsilon,
+            )
+            for partner in spec.partners
+        ],
+    )
+    answer = await ask((await peers.clean_rooms()).ApplyCleanRoom, clean_room_service_pb2.ApplyCleanRoomRequest(clean_room=room))
+    return Applied(answer.clean_room.version, answer.changed)
+
+
+def _clean_room_table(table: CleanRoomTableSpec) -> clean_room_pb2.CleanRoomTable:
+    return clean_room_pb2.CleanRoomTable(
+        name=table.name,
+        keys=[clean_room_pb2.KeyColumn(column=key.column, values=key.values) for key in table.keys],
+        numbers=[clean_room_pb2.NumberColumn(**number.model_dump()) for number in table.numbers],
+        filters=table.filters,
+        max_groups_per_person=table.max_groups_per_person,
+        max_rows_per_person=table.max_rows_per_person,
+    )

@@ -215,6 +215,52 @@ class ComputedTraitSpec(_Strict):
     window_seconds: int = Field(default=0, ge=0)
 
 
+class KeyColumnSpec(_Strict):
+    """A column to group by, with all its groups."""
+
+    column: Annotated[str, Field(min_length=1)]
+    values: list[str] = Field(min_length=1)
+
+
+class NumberColumnSpec(_Strict):
+    """A column to sum, and between which bounds."""
+
+    column: Annotated[str, Field(min_length=1)]
+    lower: float
+    upper: float
+    step: float = Field(default=0.0, ge=0.0)
+
+
+class CleanRoomTableSpec(_Strict):
+    """What partners may use of a table of events."""
+
+    name: Annotated[str, Field(min_length=1)]
+    keys: list[KeyColumnSpec] = []
+    numbers: list[NumberColumnSpec] = []
+    filters: list[str] = []
+    max_groups_per_person: int = Field(default=0, ge=0)
+    max_rows_per_person: int = Field(default=0, ge=0)
+
+
+class PartnerSpec(_Strict):
+    """Who may ask, for how much: ``tokens`` are values or ``env:NAME``, read here, sent and kept as hashes."""
+
+    name: Name
+    tokens: list[Resolved] = Field(min_length=1)
+    epsilon: float = Field(gt=0.0)
+
+
+class CleanRoomSpec(_Strict):
+    """What partners may learn of the warehouse; what is left out takes the loader's default."""
+
+    schema_name: str = Field(default="", alias="schema")
+    purposes: list[str] = Field(min_length=1)
+    tables: list[CleanRoomTableSpec] = Field(min_length=1)
+    minimum_group_size: int = Field(default=0, ge=0)
+    period_days: int = Field(default=0, ge=0)
+    partners: list[PartnerSpec] = Field(min_length=1)
+
+
 class SourceDocument(_Strict):
     """Kind Source, for the collector."""
 
@@ -278,6 +324,15 @@ class ComputedTraitDocument(_Strict):
     spec: ComputedTraitSpec
 
 
+class CleanRoomDocument(_Strict):
+    """Kind CleanRoom, for the loader."""
+
+    api_version: Literal["cdi/v1"]
+    kind: Literal["CleanRoom"]
+    metadata: Metadata
+    spec: CleanRoomSpec
+
+
 Document = (
     SourceDocument
     | TrackingPlanDocument
@@ -286,6 +341,7 @@ Document = (
     | DestinationDocument
     | WarehouseDocument
     | ComputedTraitDocument
+    | CleanRoomDocument
 )
 
 KINDS: Final[dict[str, type[Document]]] = {
@@ -294,6 +350,7 @@ KINDS: Final[dict[str, type[Document]]] = {
     "TrackingPlan": TrackingPlanDocument,
     "Warehouse": WarehouseDocument,
     "ComputedTrait": ComputedTraitDocument,
+    "CleanRoom": CleanRoomDocument,
     "Destination": DestinationDocument,
     "Source": SourceDocument,
 }

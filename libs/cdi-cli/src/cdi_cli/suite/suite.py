@@ -225,8 +225,9 @@ class Suite:
         }
         if spec.database:
             settings["CDI_DATABASE_URL"] = self._database_url(name)
-        if name == "collector":
+        if name in {"collector", "warehouse-loader"}:
             settings["CDI_ADMIN_TOKEN_HASHES"] = sha256(admin_token(self.directory).encode()).hexdigest()
+        if name == "collector":
             settings["CDI_SPOOL_DIRECTORY"] = str(self.directory / "spool" / replica)
         if name == "warehouse-loader":
             settings["CDI_DUCKDB_PATH"] = str(self.duckdb_file)

@@ -50,8 +50,8 @@ class Registration:
 
 
 @contextlib.asynccontextmanager
-async def serve(context: ServiceContext, address: str, *registrations: Registration) -> AsyncIterator[str]:
-    """Serves the registrations while the block runs and announces the address as ``grpc``.
+async def serve(context: ServiceContext, address: str, *registrations: Registration, announced: str = "grpc") -> AsyncIterator[str]:
+    """Serves the registrations while the block runs and announces the address.
 
     At the end new calls are refused at once, and running ones have five seconds to finish.
 
@@ -59,6 +59,7 @@ async def serve(context: ServiceContext, address: str, *registrations: Registrat
         context: the process; its readiness is the overall gRPC health.
         address: ``host:port``, port 0 takes a free one.
         registrations: the services.
+        announced: as what; a second address for some of the services needs a name of its own.
 
     Yields:
         The bound ``host:port``.
@@ -78,9 +79,9 @@ async def serve(context: ServiceContext, address: str, *registrations: Registrat
     await server.start()
     for name in names:
         await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
-    context.announce("grpc", bound)
+    context.announce(announced, bound)
     try:
-        async with context.background(_follow_readiness(context, servicer), "grpc-health"):
+        async with context.background(_follow_readiness(context, servicer), f"{announced}-health"):
             yield bound
     finally:
         await servicer.enter_graceful_shutdown()

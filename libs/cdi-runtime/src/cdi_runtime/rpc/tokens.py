@@ -29,10 +29,17 @@ class TokenGuard:
 
     def __call__(self, context: Context) -> None:
         """Raises ``Unauthenticated`` for a call without one of the tokens."""
-        given = next((str(value) for key, value in context.invocation_metadata() or () if key == "authorization"), "")
-        token = given[len(_BEARER) :].strip() if given[: len(_BEARER)].lower() == _BEARER else ""
-        digest = sha256(token.encode()).hexdigest().encode()
-        # Every one is compared, so that the time tells nothing.
-        known = [hmac.compare_digest(digest, each) for each in self._hashes]
-        if not any(known):
+        if not self.holds(token_digest(context)):
             raise Unauthenticated(error_pb2.ERROR_REASON_PERMISSION_DENIED, "administration needs one of its tokens")
+
+    def holds(self, digest: str) -> bool:
+        """Whether it is the digest of one of the tokens. Every one is compared, so that the time tells nothing."""
+        known = [hmac.compare_digest(digest.encode(), each) for each in self._hashes]
+        return any(known)
+
+
+def token_digest(context: Context) -> str:
+    """SHA-256, in hexadecimal, of the token that a call carries; that of nothing when it has none."""
+    given = next((str(value) for key, value in context.invocation_metadata() or () if key == "authorization"), "")
+    token = given[len(_BEARER) :].strip() if given[: len(_BEARER)].lower() == _BEARER else ""
+    return sha256(token.encode()).hexdigest()

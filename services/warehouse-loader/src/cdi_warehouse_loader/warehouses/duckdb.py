@@ -23,6 +23,7 @@ from cdi_warehouse_loader.domain.documents import Document
 from cdi_warehouse_loader.domain.load import Catalog, CountKey, Load, Position, StreamPartition, TableLoad
 from cdi_warehouse_loader.faults import OutOfMemory
 from cdi_warehouse_loader.ports import QueryLimits, Rows
+from cdi_warehouse_loader.warehouses import duckdb_clean_rooms as clean_rooms
 from cdi_warehouse_loader.warehouses import duckdb_identity as identity
 from cdi_warehouse_loader.warehouses import duckdb_sql as sql
 from cdi_warehouse_loader.warehouses.base import Options
@@ -78,11 +79,12 @@ class DuckDbWarehouse:
         self._loading, self._querying = root.cursor(), root.cursor()
         for connection in (self._loading, self._querying):
             connection.execute("use warehouse")
+        self.clean_rooms = clean_rooms.DuckDbCleanRooms(self._loading, self._querying, self._translated)
         self._querying.execute(f"set operator_memory_limit = '{options.query_memory_limit}'")
         root.execute("set global enable_external_access = false")
         root.execute("set global lock_configuration = true")
         with self._transaction(keep=True):
-            self._run(sql.OWN_TABLES)
+            self._run((*sql.OWN_TABLES, *clean_rooms.OWN_TABLES))
             if self._loading.execute(sql.HAS_KEYED_PROGRESS).fetchall() == [(True,)]:
                 self._run(sql.TAKE_KEYED_PROGRESS)
         self._read_state()

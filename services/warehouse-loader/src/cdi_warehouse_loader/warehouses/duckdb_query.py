@@ -25,14 +25,14 @@ _EXACT_INTEGER: Final = 2**53
 _FETCH: Final = 500
 
 
-def run_query(connection: duckdb.DuckDBPyConnection, text: str, limits: QueryLimits) -> Rows:
-    """Runs one statement; see ``ports.Warehouse.query``."""
+def run_query(connection: duckdb.DuckDBPyConnection, text: str, limits: QueryLimits, parameters: Sequence[object] = ()) -> Rows:
+    """Runs one statement; see ``ports.Warehouse.query``. ``parameters`` stand for ``$1`` and so on in its text."""
     statement = _one_statement(text)
     connection.execute("begin transaction read only")
     timer = threading.Timer(limits.seconds, connection.interrupt)
     timer.start()
     try:
-        connection.execute(statement)
+        connection.execute(statement, parameters)
         columns = [(str(column[0]), str(column[1])) for column in connection.description or ()]
         values, truncated = _fetch(connection, limits)
     except duckdb.InterruptException as error:

@@ -90,6 +90,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A web hook without the signature that its source asks for, with a wrong one, or with one of too long ago."""
     ERROR_REASON_ORIGIN_NOT_ALLOWED: _ErrorReason.ValueType  # 33
     """A web page that the source does not list among those that may send. Metadata: source."""
+    ERROR_REASON_PRIVACY_BUDGET_SPENT: _ErrorReason.ValueType  # 34
+    """The partner's privacy budget of this period does not suffice. Metadata: partner, epsilon_left, renews_at (RFC 3339)."""
+    ERROR_REASON_GROUP_TOO_SMALL: _ErrorReason.ValueType  # 35
+    """A query of a clean room whose conditions leave out too few people, who could be told by the difference. Metadata: minimum_group_size."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The reason of a fault. The name without its prefix, in lower case, is what HTTP answers, rejected events and metrics carry.
@@ -164,4 +168,8 @@ ERROR_REASON_INVALID_SIGNATURE: ErrorReason.ValueType  # 32
 """A web hook without the signature that its source asks for, with a wrong one, or with one of too long ago."""
 ERROR_REASON_ORIGIN_NOT_ALLOWED: ErrorReason.ValueType  # 33
 """A web page that the source does not list among those that may send. Metadata: source."""
+ERROR_REASON_PRIVACY_BUDGET_SPENT: ErrorReason.ValueType  # 34
+"""The partner's privacy budget of this period does not suffice. Metadata: partner, epsilon_left, renews_at (RFC 3339)."""
+ERROR_REASON_GROUP_TOO_SMALL: ErrorReason.ValueType  # 35
+"""A query of a clean room whose conditions leave out too few people, who could be told by the difference. Metadata: minimum_group_size."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

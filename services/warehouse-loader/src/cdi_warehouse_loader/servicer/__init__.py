@@ -1,0 +1,1 @@
+"""gRPC in: one module per service of ``cdi.warehouse.v1``."""
