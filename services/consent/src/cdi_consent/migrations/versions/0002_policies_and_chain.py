@@ -1,7 +1,7 @@
 """Policies, more of a purpose, and the chain of the ledger: lines that are there already are chained in the order of their recording."""
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any
 
 from alembic import op
@@ -78,6 +78,8 @@ AFTER = (
     ALTER TABLE ledger
         ALTER COLUMN chain_position SET NOT NULL, ALTER COLUMN previous_hash SET NOT NULL, ALTER COLUMN hash SET NOT NULL
     """,
+    # Lines that came from another id of the same profile, by the denial that they go back to.
+    "CREATE INDEX ledger_inherited ON ledger (proof) WHERE source = 3",
     "CREATE UNIQUE INDEX ledger_chain ON ledger (workspace_id, subject_type, subject_id, chain_position)",
     "ALTER TABLE purposes ENABLE TRIGGER append_only",
     "ALTER TABLE ledger ENABLE TRIGGER append_only",
@@ -112,7 +114,7 @@ def _chain() -> None:
     # The cursor sees the ledger as it was before, also while it is changed.
     subjects = groupby(_decisions(bind), key=lambda decision: decision.subject)
     lines = (line for _, own in subjects for line in linked(own, {}))
-    while page := [line for line, _ in zip(lines, range(_PAGE), strict=False)]:
+    while page := list(islice(lines, _PAGE)):
         links = [line.link for line in page]
         bind.execute(
             text(CHAIN),
