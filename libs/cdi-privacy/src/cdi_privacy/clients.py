@@ -40,7 +40,7 @@ class PrivacyClient:
         self._service = service
 
     async def report(self, order: PrivacyOrder, steps: Sequence[Step]) -> None:
-        """Tells what was done of an order. Raises ``NotFound`` for a request that consent does not know, ``Unavailable`` while it is away."""
+        """Tells what was done of an order. Raises ``NotFound`` for an unknown request, ``Unavailable`` while consent is away."""
         request = pb.ReportStepsRequest(request_id=order.request_id, service=self._service, attempt=order.attempt, steps=steps)
         await rpc.call(self._stub.ReportSteps, request, timeout=DEADLINE_SECONDS, peer=PEER)
 

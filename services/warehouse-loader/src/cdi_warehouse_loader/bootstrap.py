@@ -11,12 +11,14 @@ from functools import partial
 import pyarrow
 
 from cdi.warehouse.v1 import warehouse_service_pb2, warehouse_service_pb2_grpc
+from cdi_privacy import PrivacyClient, obeying
 from cdi_runtime.bus import Bus, connect, reading
-from cdi_runtime.rpc import Registration, serve
+from cdi_runtime.rpc import Registration, channel, serve
 from cdi_runtime.service import ServiceContext
 from cdi_warehouse_loader import consumer
 from cdi_warehouse_loader.application.access import Access
 from cdi_warehouse_loader.application.loading import Loading
+from cdi_warehouse_loader.application.privacy import Privacy
 from cdi_warehouse_loader.application.serving import Serving
 from cdi_warehouse_loader.servicer import WarehouseServicer
 from cdi_warehouse_loader.settings import Settings
@@ -47,12 +49,17 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
         checkpoint_threshold=settings.checkpoint_threshold,
     )
     async with AsyncExitStack() as stack:
-        access = Access(partial(REGISTRY["duckdb"], options))
+        engine = REGISTRY["duckdb"]
+        access = Access(partial(engine.open, options), partial(engine.rewrite, options))
         stack.callback(access.close)
         context.readiness.add("warehouse", access.ready)
         bus = await stack.enter_async_context(connect(settings.nats_url, context.name))
         context.readiness.add("nats", bus.ready)
         await stack.enter_async_context(context.background(_load(settings, context, access, bus), "loading"))
+        if settings.consent_target:
+            client = PrivacyClient(await stack.enter_async_context(channel(settings.consent_target)), context.name)
+            privacy = Privacy(access, SystemClock(), settings.rewrite_after_seconds)
+            await stack.enter_async_context(context.background(_obey(context, access, bus, privacy, client), "privacy"))
         service = warehouse_service_pb2.DESCRIPTOR.services_by_name["WarehouseService"].full_name
         servicer = WarehouseServicer(Serving(access, settings.query_seconds))
         registration = Registration(warehouse_service_pb2_grpc.add_WarehouseServiceServicer_to_server, servicer, service)
@@ -75,3 +82,11 @@ async def _load(settings: Settings, context: ServiceContext, access: Access, bus
         context.readiness.add("rejected", rejected.ready)
         context.readiness.add("identity", identity.ready)
         await access.watch()
+
+
+async def _obey(context: ServiceContext, access: Access, bus: Bus, privacy: Privacy, client: PrivacyClient) -> None:
+    """Obeys privacy orders from when the warehouse is held, until cancelled."""
+    await access.held()
+    async with obeying(bus, context.name, privacy, client, context) as reader:
+        context.readiness.add("privacy", reader.ready)
+        await privacy.keep_rewriting()

@@ -21,6 +21,8 @@ class Settings(ServiceSettings):
         load_linger_seconds: how long an event may wait for more to share its load; the first part of the freshness.
         load_max_events: events in one load, the measure of the loader's memory.
         query_seconds: time that one query may take.
+        consent_target: gRPC target of the consent service, which privacy orders are reported to; empty: none are obeyed.
+        rewrite_after_seconds: how long erased rows may lie in the file, unreadable, until it is written anew, for which loads wait.
     """
 
     service_name: ClassVar[str] = "warehouse-loader"
@@ -32,3 +34,5 @@ class Settings(ServiceSettings):
     load_linger_seconds: float = Field(default=0.75, ge=0.0, le=60.0)
     load_max_events: int = Field(default=4_000, ge=1, le=100_000)
     query_seconds: float = Field(default=10.0, gt=0.0, le=600.0)
+    consent_target: str = ""
+    rewrite_after_seconds: float = Field(default=3_600.0, ge=0.0, le=86_400.0 * 30)
