@@ -80,6 +80,11 @@ class Found:
     folded: bool = False
 
 
+def folded(kind: str, value: str) -> str:
+    """An id as it is compared: letters' case counts in ids that the client makes up, and not in addresses and the like."""
+    return value if kind in _EVENT_IDS else value.lower()
+
+
 def found_by(table: str, columns: Mapping[str, ColumnType], kinds: Iterable[str]) -> Sequence[Found]:
     """The columns of a table by which a person's rows are found; none for a table that names nobody.
 

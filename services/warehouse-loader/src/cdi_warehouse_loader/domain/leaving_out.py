@@ -6,19 +6,24 @@ Nothing is looked at that is later than the newest erasure, so the flow pays for
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
+
+import msgspec
 
 from cdi.error.v1 import error_pb2
+from cdi.event.v1 import event_pb2
 from cdi.event.v1.rejected_event_pb2 import RejectedEvent
 from cdi.identity.v1.profile_pb2 import GraphChanged
 from cdi_kernel.faults import reason_name
 from cdi_privacy import digest_of
-from cdi_warehouse_loader.domain.erasure import PROFILE_ID, Tombstone
+from cdi_warehouse_loader.domain.erasure import PROFILE_ID, Tombstone, folded
 from cdi_warehouse_loader.domain.instants import micros, microseconds
+from cdi_warehouse_loader.domain.naming import snake
 from cdi_warehouse_loader.domain.payload_values import bytes_values
 from cdi_warehouse_loader.domain.rows import Item
 
 SUPPRESSED: Final = reason_name(error_pb2.ERROR_REASON_SUPPRESSED)
+_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 _KINDS: Final = ("user_id", "anonymous_id")
 _ANY_KIND: Final = (*_KINDS, "email")
 """Kinds of ids that a rejected event's payload is looked through for: nobody has read it, so nothing says what a text in it is."""
@@ -51,7 +56,7 @@ def split_rejected(events: Iterable[RejectedEvent], newest_us: int, look_up: Loo
     """Rejected events to load, and those that name somebody who was erased after they were received; arguments as above."""
     everything = list(events)
     old = {
-        place: [digest_of(event.workspace_id, kind, value) for value in bytes_values(event.payload) for kind in _ANY_KIND]
+        place: [digest_of(event.workspace_id, kind, folded(kind, value)) for value in bytes_values(event.payload) for kind in _ANY_KIND]
         for place, event in enumerate(everything)
         if newest_us and (micros(event.received_time) or 0) <= newest_us
     }
@@ -71,7 +76,7 @@ def _without(change: GraphChanged, stones: Mapping[bytes, Tombstone]) -> GraphCh
     at, workspace_id = micros(change.change_time) or 0, change.workspace_id
 
     def gone(*ids: tuple[str, str]) -> bool:
-        found = (stones.get(digest_of(workspace_id, kind, value)) for kind, value in ids)
+        found = (stones.get(digest_of(workspace_id, kind, folded(kind, value))) for kind, value in ids)
         return any(stone is not None and at <= stone.erased_us for stone in found)
 
     left = GraphChanged(workspace_id=workspace_id, change_time=change.change_time)
@@ -86,9 +91,23 @@ def _without(change: GraphChanged, stones: Mapping[bytes, Tombstone]) -> GraphCh
 
 
 def _event_digests(item: Item) -> list[bytes]:
+    """All ids by which the event's row would be found and erased (``found_by``)."""
     event = item[0]
-    ids = zip(_KINDS, (event.user_id, event.anonymous_id), strict=True)
+    identity = event_pb2.IdentityResult.FromString(event.identity)
+    ids = [("user_id", event.user_id), ("anonymous_id", event.anonymous_id), (PROFILE_ID, identity.profile_id)]
+    ids += [(kind, event.previous_id) for kind in _KINDS]
+    context = _members(event.context).get("traits")
+    for named in (_members(event.traits), _members(event.properties), _members(identity.traits), context):
+        if isinstance(named, dict):
+            ids += [(snake(name), folded(snake(name), value)) for name, value in named.items() if isinstance(value, str)]
     return [digest_of(event.workspace_id, kind, value) for kind, value in ids if value]
+
+
+def _members(text: bytes) -> dict[str, Any]:
+    try:
+        return _decode_object(text) if text else {}
+    except msgspec.DecodeError:
+        return {}
 
 
 def _graph_digests(change: GraphChanged) -> Iterable[bytes]:
@@ -98,7 +117,8 @@ def _graph_digests(change: GraphChanged) -> Iterable[bytes]:
         yield digest_of(workspace_id, PROFILE_ID, canonical.canonical_profile_id)
     for mapping in change.mappings:
         yield digest_of(workspace_id, PROFILE_ID, mapping.profile_id)
-        yield digest_of(workspace_id, mapping.identifier.type, mapping.identifier.value)
+        kind = mapping.identifier.type
+        yield digest_of(workspace_id, kind, folded(kind, mapping.identifier.value))
     for trait in change.traits:
         yield digest_of(workspace_id, PROFILE_ID, trait.profile_id)
 

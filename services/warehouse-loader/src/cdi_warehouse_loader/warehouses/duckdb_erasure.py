@@ -18,7 +18,7 @@ import pyarrow as pa
 from cdi_privacy import digest_of
 from cdi_warehouse_loader.domain import naming
 from cdi_warehouse_loader.domain.columns import ColumnType
-from cdi_warehouse_loader.domain.erasure import Erasure, Found, Tombstone, found_by
+from cdi_warehouse_loader.domain.erasure import Erasure, Found, Tombstone, folded, found_by
 from cdi_warehouse_loader.domain.load import Catalog
 from cdi_warehouse_loader.domain.payload_values import payload_values
 from cdi_warehouse_loader.warehouses.duckdb_sql import place, quoted
@@ -68,7 +68,13 @@ def erase(connection: Connection, catalog: Catalog, erasures: Sequence[Erasure],
                     messages.setdefault(message_id, set()).update(rows[row])
             _count(counts, f"{schema}.{table}", rows.values())
         _erase_discards(connection, schema, tables, messages, counts)
-    ids = sorted({(digest_of(*one), erasure.before_us) for erasure in erasures for one in erasure.ids})
+    ids = sorted(
+        {
+            (digest_of(one.workspace_id, one.kind, folded(one.kind, one.value)), erasure.before_us)
+            for erasure in erasures
+            for one in erasure.ids
+        }
+    )
     connection.execute(_REMEMBER, [[digest for digest, _ in ids], [_instant(before) for _, before in ids], _instant(now_us)])
     if any(counts):
         connection.execute("insert into _cdi.unrewritten values (?)", [_instant(now_us)])
