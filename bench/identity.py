@@ -273,7 +273,7 @@ def main() -> int:
     parser.add_argument("--profiles", type=int, default=SIZES[-1])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--pairs", type=int, default=MILLION, help="0 leaves the comparison out")
-    parser.add_argument("--shared-buffers", default="64MB", help="of Postgres; the default is that of cdi up")
+    parser.add_argument("--shared-buffers", default="768MB", help="of Postgres; the default is what identity's README says for 2 million")
     arguments = parser.parse_args()
     shutil.rmtree(STATE, ignore_errors=True)
     try:

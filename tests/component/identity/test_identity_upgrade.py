@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import asyncpg
+import pytest
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -40,14 +41,7 @@ INSERT INTO merges (workspace_id, canonical_profile_id, merged_profile_id, messa
 async def test_a_graph_of_the_first_schema_goes_on(
     postgres_server: PostgresServer, fresh_nats: NatsServer, tmp_path: Path, client: Client
 ) -> None:
-    url = postgres_server.create_database(new_database_name())
-    async with connection_of(url) as connection:
-        await connection.run_sync(first_schema)
-        await connection.commit()
-    filling = await asyncpg.connect(url)
-    await filling.execute(FILLING)
-    await filling.close()
-    await upgrade(url, MIGRATIONS)
+    url = await filled(postgres_server, "0001", FILLING)
 
     with ServiceProcess("identity", {"CDI_NATS_URL": fresh_nats.url, "CDI_DATABASE_URL": url}, tmp_path / "identity") as identity:
         stub = client(identity)
@@ -69,11 +63,56 @@ async def test_a_graph_of_the_first_schema_goes_on(
         identity.stop()
 
 
-def first_schema(connection: Connection) -> None:
-    """Does the first migration alone."""
+# Before identifiers were found by a hash: a decision added two of them, and an operator took one away from there.
+BEFORE_THE_HASH = f"""
+INSERT INTO profiles (profile_id, workspace_id, merges, traits, create_time) VALUES
+    ('{OLDER}', '{WORKSPACE}', 0, '', now()), ('{YOUNGER}', '{WORKSPACE}', 0, '', now());
+INSERT INTO decisions (decide_time, profile_id, rules_version, kind, message_id, event_type) VALUES
+    (now(), '{OLDER}', 0, 1, 'm1', 'identify'), (now(), '{OLDER}', 0, 5, 'r1', 'split_profile');
+UPDATE decisions SET detail = '' WHERE kind = 5;
+INSERT INTO identifiers (workspace_id, type, value, profile_id, decision_id) VALUES
+    ('{WORKSPACE}', 'user_id', 'u', '{OLDER}', 1), ('{WORKSPACE}', 'email', 'e', '{YOUNGER}', 1);
+INSERT INTO separations VALUES ('{OLDER}', '{YOUNGER}', 2), ('{YOUNGER}', '{OLDER}', 2);
+"""
+
+
+async def test_what_was_taken_before_the_hash_is_still_explained_and_nothing_is_there_twice(
+    postgres_server: PostgresServer, fresh_nats: NatsServer, tmp_path: Path, client: Client
+) -> None:
+    url = await filled(postgres_server, "0003", BEFORE_THE_HASH)
+    again = f"INSERT INTO identifiers (workspace_id, type, value, profile_id) VALUES ('{WORKSPACE}', 'email', 'e', '{OLDER}')"
+    connection = await asyncpg.connect(url)
+    with pytest.raises(asyncpg.ExclusionViolationError):
+        await connection.execute(again)
+    await connection.execute(again.replace("'email'", "'phone'"))
+    await connection.close()
+    with ServiceProcess("identity", {"CDI_NATS_URL": fresh_nats.url, "CDI_DATABASE_URL": url}, tmp_path / "identity") as identity:
+        stub = client(identity)
+        explained = await stub.ExplainProfile(ExplainProfileRequest(workspace_id=WORKSPACE, profile_id=OLDER))
+        assert [sorted(item.value for item in decision.identifiers) for decision in explained.decisions] == [[], ["e", "u"]]
+        user, taken = await resolve(stub, seen("user_id:u"), seen("email:e"))
+        assert (user.profile_id, taken.profile_id) == (OLDER, YOUNGER)
+
+
+async def filled(postgres: PostgresServer, revision: str, filling: str) -> str:
+    """A database with rows of an old schema, brought to the newest one; returns its URL."""
+    url = postgres.create_database(new_database_name())
+    async with connection_of(url) as connection:
+        await connection.run_sync(schema_up_to, revision)
+        await connection.commit()
+    old = await asyncpg.connect(url)
+    await old.execute(filling)
+    await old.close()
+    await upgrade(url, MIGRATIONS)
+    return url
+
+
+def schema_up_to(connection: Connection, last: str) -> None:
+    """Does the migrations up to a revision."""
     folder = folder_of(MIGRATIONS)
     script = ScriptDirectory(str(folder), version_locations=[str(folder / "versions")])
     context = MigrationContext.configure(connection)
     with Operations.context(context):
-        script.get_revision("0001").module.upgrade()
-    context.stamp(script, "0001")
+        for revision in reversed(list(script.iterate_revisions(last, "base"))):
+            revision.module.upgrade()
+    context.stamp(script, last)

@@ -7,8 +7,7 @@ from cdi_cli.embedded import ServiceProcess
 from .conftest import Client
 from .identity_calls import names, profile_of, resolve, seen
 
-EVENTS, BATCH, PEOPLE = 15_000, 1_000, 1_000
-"""Less than the hundred thousand events that the rule is about, in the same shape."""
+EVENTS, BATCH, PEOPLE = 100_000, 2_000, 1_000
 
 
 async def test_a_shared_device_and_identify_null_end_with_bounded_profiles(shared_identity: ServiceProcess, client: Client) -> None:

@@ -5,6 +5,8 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import ClassVar, Literal
 
+import duckdb  # noqa: F401  a binding that reports on stderr what it was not allowed to let go of at the end
+
 from cdi_runtime.rpc import serve
 from cdi_runtime.service import ServiceContext, ServiceSettings, run_service
 from cdi_runtime.store import Database

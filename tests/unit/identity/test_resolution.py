@@ -192,6 +192,20 @@ def test_a_batch_done_again_answers_the_same_and_changes_nothing(batch: list[lis
     assert all(decision.kind is Kind.MATCHED for decision in graph.last.decisions)
 
 
+@given(events, st.integers(1, 4), st.integers(1, 4))
+def test_a_history_replayed_in_other_batches_gives_the_same_graph(history: list[list[str]], size: int, other_size: int) -> None:
+    observations = [seen(*identifiers) for identifiers in history]
+    graph, anew = GraphInMemory(TIGHT), GraphInMemory(TIGHT)
+    for start in range(0, len(observations), size):
+        graph.resolve(*observations[start : start + size])
+    before = graph.state()
+    for start in range(0, len(observations), other_size):
+        for replayed in (graph, anew):
+            replayed.resolve(*observations[start : start + other_size])
+    assert graph.state() == before
+    assert anew.state() == before
+
+
 @given(events)
 def test_no_profile_ever_exceeds_a_limit_and_every_event_finds_its_own(batch: list[list[str]]) -> None:
     graph = GraphInMemory(TIGHT)

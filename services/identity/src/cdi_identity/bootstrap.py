@@ -14,6 +14,7 @@ from cdi_identity.onboarding import Audiences
 from cdi_identity.operating import Operations
 from cdi_identity.ports import EventHistory
 from cdi_identity.reading import Profiles
+from cdi_identity.retaining import retain
 from cdi_identity.ruling import RuleBook, Ruling
 from cdi_identity.servicer import audiences as audiences_servicer
 from cdi_identity.servicer import profiles as profiles_servicer
@@ -22,6 +23,7 @@ from cdi_identity.settings import Settings
 from cdi_identity.store.graph import PostgresGraph, indexed_only
 from cdi_identity.store.people import PostgresPeople
 from cdi_identity.store.profiles import PostgresProfiles
+from cdi_identity.store.retention import PostgresRetention
 from cdi_identity.watching import WatchedProfiles, Watchers
 from cdi_runtime import bus, rpc
 from cdi_runtime.service import ServiceContext
@@ -40,6 +42,9 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
         relay = OutboxRelay(database, connection, service=context.name)
         context.readiness.add("outbox", relay.check)
         await stack.enter_async_context(context.background(relay.run(), "outbox-relay"))
+        if settings.demotion_days is not None:
+            forgetting = retain(PostgresRetention(database), settings.demotion_days, now_us)
+            await stack.enter_async_context(context.background(forgetting, "retention"))
         readers = await stack.enter_async_context(Readers(database, READERS))
         graph = PostgresGraph(database, readers)
         identities = Identities(graph, RuleBook(), now_us, relay.wake)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from cdi_identity.domain.audiences import Condition
@@ -144,6 +145,17 @@ class GraphStore(Protocol):
 
     async def decision_of_message(self, workspace_id: str, message_id: str) -> Decision | None:
         """The last decision that was recorded for an event or a request."""
+        ...
+
+
+class DecisionRetention(Protocol):
+    """Decisions that may be deleted."""
+
+    async def forget(self, before: datetime) -> bool:
+        """Deletes some decisions from before a time that only left identifiers out; returns whether there may be more.
+
+        Does nothing while another replica is at it. Raises a ``Transient`` fault when the store does not answer.
+        """
         ...
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 
 from cdi_runtime.service import ServiceSettings
 
@@ -15,6 +15,7 @@ class Settings(ServiceSettings):
     Attributes:
         warehouse_address: gRPC target of the warehouse-loader, for the events of a person; without it they are not available.
         consent_target: gRPC target of the consent service, which audiences need; empty: they are unavailable.
+        demotion_days: how long decisions are kept that changed nothing and only left identifiers out; without it for ever.
     """
 
     service_name: ClassVar[str] = "identity"
@@ -23,3 +24,4 @@ class Settings(ServiceSettings):
     database_url: SecretStr
     warehouse_address: str | None = None
     consent_target: str = ""
+    demotion_days: int | None = Field(default=None, ge=1)

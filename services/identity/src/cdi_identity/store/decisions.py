@@ -30,12 +30,13 @@ SELECT string_agg(decision_id::text, ',' ORDER BY decision_id) FROM n
 """
 
 # An event that only had identifiers left out comes again and again when it is delivered again: it is recorded once.
+# Looked for by the event alone: a shared device has any number of decisions, and reading them for each event would take ever longer.
 _INSERT_NEW: Final = """
 INSERT INTO decisions (decide_time, profile_id, rules_version, kind, message_id, event_type, detail)
 SELECT $1, profile_id, rules_version, kind, message_id, event_type, detail
 FROM unnest($2::text::uuid[], $3::int[], $4::smallint[], $5::text::text[], $6::text::text[], $7::bytea[])
     WITH ORDINALITY AS n (profile_id, rules_version, kind, message_id, event_type, detail, position)
-WHERE NOT EXISTS (SELECT 1 FROM decisions d WHERE d.message_id = n.message_id AND d.profile_id = n.profile_id)
+WHERE (SELECT bool_or(d.profile_id = n.profile_id) FROM decisions d WHERE d.message_id = n.message_id) IS NOT TRUE
 ORDER BY position
 """
 
@@ -57,8 +58,11 @@ SELECT {_COLUMNS} FROM decisions d JOIN profiles p ON p.profile_id = d.profile_i
 WHERE d.message_id = $1 AND p.workspace_id = $2 AND d.event_type LIKE $3 ORDER BY d.decision_id DESC LIMIT 1
 """
 
+# Most identifiers are still where the decision put them, and have no entry in the index of those that moved.
 _ADDED: Final = """
-SELECT decision_id, workspace_id, type, value FROM identifiers WHERE decision_id = ANY($1::bigint[]) AND decision_id > 0
+SELECT decision_id, workspace_id, type, value FROM identifiers WHERE origin_profile_id IS NOT NULL AND decision_id = ANY($1::bigint[])
+UNION SELECT decision_id, workspace_id, type, value FROM identifiers WHERE decision_id = ANY($1::bigint[])
+    AND profile_id IN (SELECT coalesce(canonical_profile_id, profile_id) FROM profiles WHERE profile_id = ANY($2::uuid[]))
 ORDER BY decision_id, type, value
 """
 
@@ -96,7 +100,8 @@ async def of_message(connection: AsyncConnection, workspace_id: str, message_id:
 async def _read(connection: AsyncConnection, rows: Sequence[Record]) -> list[tuple[int, Decision]]:
     added: dict[int, list[Identifier]] = {}
     if rows:
-        for row in await raw(connection).fetch(_ADDED, [row["decision_id"] for row in rows]):
+        profiles = list({row["profile_id"]: None for row in rows})
+        for row in await raw(connection).fetch(_ADDED, [row["decision_id"] for row in rows], profiles):
             added.setdefault(row[0], []).append((row[1], row[2], row[3]))
     return [(row["decision_id"], _decision(row, added.get(row["decision_id"], []))) for row in rows]
 

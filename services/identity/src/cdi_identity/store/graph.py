@@ -39,7 +39,7 @@ END
 FROM profiles p WHERE p.profile_id = ANY($1::text::uuid[])
 """
 
-_ID_OF_IDENTIFIER: Final = "(SELECT profile_id FROM identifiers WHERE workspace_id = $1 AND type = $2 AND value = $3)"
+_ID_OF_IDENTIFIER: Final = "(SELECT profile_id FROM identifiers WHERE ARRAY[workspace_id, type, value] = ARRAY[$1, $2, $3])"
 _ID_OF_ID: Final = "(SELECT coalesce(canonical_profile_id, profile_id) FROM profiles WHERE workspace_id = $1 AND profile_id = $2::uuid)"
 
 # One statement, so that a merge in between cannot tear the answer.

@@ -12,11 +12,15 @@ from cdi_identity.ports import Lookup, Standing
 from cdi_identity.store.literals import array, columns
 from cdi_runtime.store import raw
 
-# Many strings travel as one text each way (``literals.array``, string_agg).
+# Many strings travel as one text each way (``literals.array``, string_agg). An identifier is found as an array: that is the key of its
+# hash index.
 _LOOK_UP: Final = """
 SELECT (
     SELECT string_agg(coalesce(
-        (SELECT i.profile_id::text FROM identifiers i WHERE i.workspace_id = k.workspace_id AND i.type = k.type AND i.value = k.value), ''
+        (
+            SELECT i.profile_id::text FROM identifiers i
+            WHERE ARRAY[i.workspace_id, i.type, i.value] = ARRAY[k.workspace_id, k.type, k.value]
+        ), ''
     ), ',' ORDER BY k.position)
     FROM unnest($1::text::text[], $2::text::text[], $3::text::text[]) WITH ORDINALITY AS k (workspace_id, type, value, position)
 ), (

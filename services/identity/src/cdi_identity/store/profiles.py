@@ -24,7 +24,7 @@ message holds 16 MiB."""
 _KEYS: Final = """
 WITH keys AS MATERIALIZED (SELECT k.position, CASE WHEN k.type = ''
     THEN (SELECT coalesce(p.canonical_profile_id, p.profile_id) FROM profiles p WHERE p.profile_id = k.value::uuid AND p.workspace_id = $1)
-    ELSE (SELECT i.profile_id FROM identifiers i WHERE i.workspace_id = $1 AND i.type = k.type AND i.value = k.value)
+    ELSE (SELECT i.profile_id FROM identifiers i WHERE ARRAY[i.workspace_id, i.type, i.value] = ARRAY[$1, k.type, k.value])
     END AS profile_id
 FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS k (type, value, position))
 """

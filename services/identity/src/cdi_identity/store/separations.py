@@ -45,10 +45,11 @@ _DOCUMENT: Final = (
     "UPDATE profiles p SET traits = n.traits FROM unnest($1::uuid[], $2::bytea[]) AS n (id, traits) WHERE p.profile_id = n.id"
 )
 
+# What is taken from its profile names its new one as origin: ``decisions`` finds by that what a decision added.
 _MOVE: Final = """
-UPDATE identifiers i SET profile_id = $4::uuid, origin_profile_id = CASE WHEN NOT $5 THEN i.origin_profile_id END
+UPDATE identifiers i SET profile_id = $4::uuid, origin_profile_id = CASE WHEN $5 THEN $4::uuid ELSE i.origin_profile_id END
 FROM unnest($1::text::text[], $2::text::text[], $3::text::text[]) AS k (workspace_id, type, value)
-WHERE i.workspace_id = k.workspace_id AND i.type = k.type AND i.value = k.value
+WHERE ARRAY[i.workspace_id, i.type, i.value] = ARRAY[k.workspace_id, k.type, k.value]
 """
 
 _UNDO: Final = "UPDATE merges SET undone = true WHERE merged_profile_id = $1::uuid AND NOT undone"
