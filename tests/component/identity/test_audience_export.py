@@ -15,12 +15,15 @@ from cdi.consent.v1.consent_service_pb2_grpc import ConsentServiceStub
 from cdi.consent.v1.purpose_pb2 import DEFAULT_POLICY_ALLOW, DEFAULT_POLICY_REQUIRE, Decision, Purpose
 from cdi.identity.v1 import audiences_service_pb2 as pb
 from cdi.identity.v1.audiences_service_pb2_grpc import AudiencesServiceStub
+from cdi.identity.v1.computed_traits_service_pb2_grpc import ComputedTraitsServiceStub
 from cdi.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
 from cdi_cli.embedded import NatsServer, PostgresServer, ServiceProcess
+from cdi_runtime.bus import connect
 from cdi_testing import eventually
 from cdi_testing.builders import WORKSPACE
 from cdi_testing.plugin import StartService, new_database_name
 
+from . import computed_calls
 from .identity_calls import resolve, seen
 
 
@@ -212,3 +215,16 @@ async def test_while_consent_is_away_nobody_is_exported_and_resolving_goes_on(pa
         return 0
 
     assert await eventually(back) == 2
+
+
+async def test_a_condition_may_name_a_computed_trait(callers: Callers, pair: Pair, module_nats: NatsServer) -> None:
+    await apply(callers.consent, "buyers", DEFAULT_POLICY_ALLOW)
+    ada, eve = await resolve(callers.identity, seen("user_id:ada", "email:ada@example.com"), seen("user_id:eve", "email:eve@example.com"))
+    async with connect(module_nats.url, "test") as bus, grpc.aio.insecure_channel(pair.identity.grpc) as channel:
+        await computed_calls.apply(ComputedTraitsServiceStub(channel), computed_calls.trait("bought", "SUM", "properties.total"))
+        await computed_calls.reading(bus)
+        orders = [computed_calls.order(ada.profile_id, 4.5, user_id="ada") for _ in range(2)]
+        await computed_calls.counted(bus, [*orders, computed_calls.order(eve.profile_id, 8.5, user_id="eve")])
+    wanted = pb.TraitCondition(name="bought", value=b"9", at_least=True)
+    people, _, _ = await export(callers.audiences, purpose="buyers", conditions=[wanted])
+    assert hashes(people) == {sha256("ada@example.com")}

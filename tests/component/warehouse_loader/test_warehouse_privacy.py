@@ -81,7 +81,7 @@ async def planted(client: Any) -> dict[str, int]:
     found = {}
     for schema, table in tables:
         rows = await client.value(
-            f"select count(*) from \"{schema}\".\"{table}\" t where workspace_id_is_hers and to_json(t)::varchar like '%{TOKEN}%'".replace(
+            f'select count(*) from "{schema}"."{table}" t where workspace_id_is_hers and to_json(t)::varchar like \'%{TOKEN}%\''.replace(
                 "workspace_id_is_hers", "coalesce(to_json(t)->>'workspace_id', '') <> 'elsewhere'"
             )
         )

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cdi_cli.documents import APPLY_ORDER, DocumentError, read_documents
-from cdi_cli.documents.models import DestinationDocument, SourceDocument, TrackingPlanDocument
+from cdi_cli.documents.models import ComputedTraitDocument, DestinationDocument, SourceDocument, TrackingPlanDocument
 
 SOURCE = """\
 apiVersion: cdi/v1
@@ -43,7 +43,7 @@ def test_several_documents_of_a_file_and_a_directory(tmp_path: Path) -> None:
         (SOURCE + "  disbled: true\n", "shop.yaml:6: spec.disbled: unknown field"),
         (SOURCE + "  disabled: 'yes'\n", "shop.yaml:6: spec.disabled: Input should be a valid boolean"),
         (SOURCE.replace("  writeKeys: [k1]\n", "  disabled: true\n"), "shop.yaml:4: spec.writeKeys: Field required"),
-        (SOURCE.replace("kind: Source", "kind: Sauce"), "shop.yaml:2: kind: expected one of ConsentPolicy, Destination, Purpose, Source"),
+        (SOURCE.replace("kind: Source", "kind: Sauce"), "shop.yaml:2: kind: expected one of ComputedTrait, ConsentPolicy, Destination"),
         (SOURCE.replace("kind: Source\n", ""), "shop.yaml:1: kind: expected one of"),
         (SOURCE.replace("cdi/v1", "cdi/v2"), "shop.yaml:1: apiVersion: Input should be 'cdi/v1'"),
         (SOURCE.replace("name: web", "name: a b"), "shop.yaml:3: metadata.name: String should match pattern"),
@@ -135,3 +135,24 @@ def test_a_source_may_say_what_it_protects(tmp_path: Path) -> None:
     assert (document.spec.rate_limit.events_per_second, document.spec.rate_limit.burst) == (2.5, 10)
     assert "ipHandling" in complaint(tmp_path, SOURCE + "  ipHandling: hide\n")
     assert "eventsPerSecond" in complaint(tmp_path, SOURCE + "  rateLimit: {eventsPerSecond: 0}\n")
+
+
+COMPUTED_TRAIT = """\
+apiVersion: cdi/v1
+kind: ComputedTrait
+metadata: {name: value}
+spec:
+  aggregation: %s
+  eventNames: [Order Completed]
+  path: properties.total
+  conditions:
+    - {path: properties.currency, operator: notIn, values: [USD, 3, true]}
+"""
+
+
+def test_a_computed_trait_is_read_with_values_of_any_type(tmp_path: Path) -> None:
+    (document,) = read_documents([written(tmp_path, COMPUTED_TRAIT % "sum")])
+    assert isinstance(document, ComputedTraitDocument)
+    assert document.spec.event_type == "track"
+    assert document.spec.conditions[0].values == ["USD", 3, True]
+    assert "shop.yaml:5: spec.aggregation" in complaint(tmp_path, COMPUTED_TRAIT % "total")

@@ -95,3 +95,12 @@ def test_order_does_not_matter_when_times_differ(pairs: list[tuple[str, int]]) -
     for item in reversed(news):
         learn(other, item)
     assert values(one) == values(other)
+
+
+def test_a_computed_trait_stands_before_others_wherever_its_document_is() -> None:
+    own, computed = to_document(observed(b'{"orders":"many","plan":"pro"}', 10**17)), b'={"orders":[5,3],"value":[6,0.30]}'
+    for documents in ([own, computed], [computed, own], [computed, b"", own]):
+        known = combined(documents)
+        assert values(known) == {"orders": 3, "plan": "pro", "value": 0.3}
+        assert known["orders"].source == Source(5)
+    assert values(combined([computed])) == {"orders": 3, "value": 0.3}

@@ -12,6 +12,7 @@ from cdi.collector.v1.collector_service_pb2_grpc import SourcesServiceStub
 from cdi.consent.v1.consent_service_pb2_grpc import ConsentServiceStub
 from cdi.enrichment.v1.enrichment_service_pb2_grpc import EnrichmentServiceStub
 from cdi.identity.v1.audiences_service_pb2_grpc import AudiencesServiceStub
+from cdi.identity.v1.computed_traits_service_pb2_grpc import ComputedTraitsServiceStub
 from cdi.identity.v1.profiles_service_pb2_grpc import ProfilesServiceStub
 from cdi.router.v1.router_service_pb2_grpc import RouterServiceStub
 from cdi.warehouse.v1.warehouse_service_pb2_grpc import WarehouseServiceStub
@@ -23,6 +24,7 @@ if TYPE_CHECKING:  # mypy-protobuf declares them, the generated modules do not h
     from cdi.consent.v1.consent_service_pb2_grpc import ConsentServiceAsyncStub
     from cdi.enrichment.v1.enrichment_service_pb2_grpc import EnrichmentServiceAsyncStub
     from cdi.identity.v1.audiences_service_pb2_grpc import AudiencesServiceAsyncStub
+    from cdi.identity.v1.computed_traits_service_pb2_grpc import ComputedTraitsServiceAsyncStub
     from cdi.identity.v1.profiles_service_pb2_grpc import ProfilesServiceAsyncStub
     from cdi.router.v1.router_service_pb2_grpc import RouterServiceAsyncStub
     from cdi.warehouse.v1.warehouse_service_pb2_grpc import WarehouseServiceAsyncStub
@@ -57,6 +59,10 @@ class Peers:
     async def audiences(self) -> AudiencesServiceAsyncStub:
         """Exports of people."""
         return AudiencesServiceStub(await self._channel("identity"))
+
+    async def computed_traits(self) -> ComputedTraitsServiceAsyncStub:
+        """Computed traits, of identity."""
+        return ComputedTraitsServiceStub(await self._channel("identity"))
 
     async def profiles(self) -> ProfilesServiceAsyncStub:
         """Profiles, of identity."""

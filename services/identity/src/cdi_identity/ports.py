@@ -28,7 +28,7 @@ class StoredProfile:
         profile_id: the canonical id.
         workspace_id: its workspace.
         identifiers: by type and value.
-        documents: the traits that it and the profiles merged into it brought, as stored (``domain.traits.combined``).
+        documents: the traits that it and the profiles merged into it brought, and the computed ones (``domain.traits.combined``).
         merged_profile_ids: profiles that became part of it, oldest first.
         create_us: when it was made, microseconds since 1970.
     """

@@ -18,7 +18,7 @@ Files = Annotated[list[Path], typer.Option("--file", "-f", help="A YAML file or 
 
 @reported
 def apply(file: Files, directory: Directory = DEFAULT_DIRECTORY) -> None:
-    """Make sources, tracking plans, purposes, destinations and warehouses be as the files say."""
+    """Make sources, tracking plans, purposes, destinations, warehouses and computed traits be as the files say."""
     documents = checked(file)
     run(send_documents(find_suite(directory), documents))
 

@@ -10,10 +10,12 @@ from typing import Final
 from cdi.collector.v1 import collector_service_pb2, source_pb2
 from cdi.consent.v1 import consent_service_pb2, purpose_pb2
 from cdi.enrichment.v1 import enrichment_service_pb2, tracking_plan_pb2
+from cdi.identity.v1 import computed_traits_service_pb2
 from cdi.router.v1 import destination_pb2, router_service_pb2
 from cdi.warehouse.v1 import warehouse_service_pb2
 from cdi_cli.documents.models import (
     KINDS,
+    ComputedTraitDocument,
     ConsentPolicyDocument,
     DefaultPolicy,
     DestinationDocument,
@@ -77,6 +79,8 @@ async def apply_document(peers: Peers, document: Document) -> Applied:
             return await _destination(peers, document)
         case WarehouseDocument():
             return await _warehouse(peers, document)
+        case ComputedTraitDocument():
+            return await _computed_trait(peers, document)
 
 
 async def _source(peers: Peers, document: SourceDocument) -> Applied:
@@ -181,3 +185,33 @@ async def _warehouse(peers: Peers, document: WarehouseDocument) -> Applied:
     )
     answer = await ask((await peers.warehouse()).ApplyWarehouse, warehouse_service_pb2.ApplyWarehouseRequest(warehouse=warehouse))
     return Applied(answer.warehouse.version, answer.changed)
+
+
+async def _computed_trait(peers: Peers, document: ComputedTraitDocument) -> Applied:
+    spec = document.spec
+    trait = computed_traits_service_pb2.ComputedTrait(
+        workspace_id=document.metadata.workspace,
+        name=document.metadata.name,
+        aggregation=computed_traits_service_pb2.Aggregation.Value(f"AGGREGATION_{_constant(spec.aggregation)}"),
+        event_type=spec.event_type,
+        event_names=spec.event_names,
+        path=spec.path,
+        conditions=[
+            computed_traits_service_pb2.Condition(
+                path=condition.path,
+                operator=computed_traits_service_pb2.ConditionOperator.Value(f"CONDITION_OPERATOR_{_constant(condition.operator)}"),
+                values=map(json.dumps, condition.values),
+            )
+            for condition in spec.conditions
+        ],
+    )
+    if spec.window_seconds:
+        trait.window.FromSeconds(spec.window_seconds)
+    request = computed_traits_service_pb2.ApplyComputedTraitRequest(trait=trait)
+    answer = await ask((await peers.computed_traits()).ApplyComputedTrait, request)
+    return Applied(answer.trait.version, answer.changed)
+
+
+def _constant(word: str) -> str:
+    """``notIn`` → ``NOT_IN``."""
+    return "".join(f"_{letter}" if letter.isupper() else letter.upper() for letter in word)

@@ -196,6 +196,25 @@ class WarehouseSpec(_Strict):
     duckdb: DuckDbSpec
 
 
+class ConditionSpec(_Strict):
+    """What an event has to fulfil."""
+
+    path: str = Field(min_length=1)
+    operator: Literal["in", "notIn", "less", "greater", "contains", "exists"]
+    values: list[Any] = []
+
+
+class ComputedTraitSpec(_Strict):
+    """What the events of a person come to."""
+
+    aggregation: Literal["eventCounter", "sum", "average", "min", "max", "mostFrequent", "first", "last", "uniqueList", "uniqueCount"]
+    event_type: Literal["track", "page", "screen", "identify", "group"] = "track"
+    event_names: list[str] = []
+    path: str = ""
+    conditions: list[ConditionSpec] = []
+    window_seconds: int = Field(default=0, ge=0)
+
+
 class SourceDocument(_Strict):
     """Kind Source, for the collector."""
 
@@ -250,13 +269,31 @@ class WarehouseDocument(_Strict):
     spec: WarehouseSpec
 
 
-Document = SourceDocument | TrackingPlanDocument | ConsentPolicyDocument | PurposeDocument | DestinationDocument | WarehouseDocument
+class ComputedTraitDocument(_Strict):
+    """Kind ComputedTrait, for identity."""
+
+    api_version: Literal["cdi/v1"]
+    kind: Literal["ComputedTrait"]
+    metadata: Metadata
+    spec: ComputedTraitSpec
+
+
+Document = (
+    SourceDocument
+    | TrackingPlanDocument
+    | ConsentPolicyDocument
+    | PurposeDocument
+    | DestinationDocument
+    | WarehouseDocument
+    | ComputedTraitDocument
+)
 
 KINDS: Final[dict[str, type[Document]]] = {
     "ConsentPolicy": ConsentPolicyDocument,
     "Purpose": PurposeDocument,
     "TrackingPlan": TrackingPlanDocument,
     "Warehouse": WarehouseDocument,
+    "ComputedTrait": ComputedTraitDocument,
     "Destination": DestinationDocument,
     "Source": SourceDocument,
 }

@@ -146,6 +146,19 @@ class Bus:
             return 0
         return int(info["num_pending"]) + int(info["num_ack_pending"])
 
+    async def last_sequence(self, name: StreamName) -> int:
+        """The sequence of the newest message of a stream; 0 while nothing was ever stored."""
+        return int((await self.api(f"STREAM.INFO.{name}"))["state"]["last_seq"])
+
+    async def settled(self, name: StreamName, reader: str, partition: int, sequence: int) -> bool:
+        """Whether a reader has settled all messages of a partition up to a sequence that the stream has reached.
+
+        Raises:
+            NotFound: there is no such reader.
+        """
+        info = await self.api(f"CONSUMER.INFO.{name}.{durable(reader, partition)}")
+        return int(info["ack_floor"]["stream_seq"]) >= sequence or int(info["num_pending"]) + int(info["num_ack_pending"]) == 0
+
     async def api(self, operation: str, request: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """A request to JetStream's API, raw because nats-py has no fields for priority groups.
 

@@ -8,24 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import grpc
 import msgspec
 
-from cdi.error.v1 import error_pb2
-from cdi.warehouse.v1 import warehouse_service_pb2 as pb
-from cdi.warehouse.v1 import warehouse_service_pb2_grpc as pb_grpc
 from cdi_identity.clients import warehouse_sql
+from cdi_identity.clients.warehouse_query import MAX_ROWS, PEER, WarehouseQuery
 from cdi_identity.clients.warehouse_sql import EventRows
 from cdi_identity.domain.history import EventSearch, PastEvent
-from cdi_kernel.faults import Fault, Internal, TooLarge, Unavailable
-from cdi_runtime.rpc import call
-
-PEER: Final = "warehouse"
-DEADLINE_SECONDS: Final = 15.0
-"""Of one question; the loader gives it ten."""
-
-MAX_ROWS: Final = 10_000
-"""Of one answer (contract of ``Query``)."""
+from cdi_kernel.faults import TooLarge, Unavailable
 
 _CATALOG_SECONDS: Final = 5.0
 _OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -54,8 +43,8 @@ class NoWarehouse:
 class WarehouseHistory:
     """The ``EventHistory`` of one warehouse-loader."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._stub = pb_grpc.WarehouseServiceStub(channel)
+    def __init__(self, query: WarehouseQuery) -> None:
+        self._ask = query.rows
         self._catalog: Mapping[str, _Schema] = {}
         self._catalog_at = -_CATALOG_SECONDS
 
@@ -114,23 +103,6 @@ class WarehouseHistory:
             self._catalog = _catalog(rows)
             self._catalog_at = time.monotonic()
         return self._catalog
-
-    async def _ask(self, statement: str, rows: int) -> Sequence[Any]:
-        """Rows of values.
-
-        Raises:
-            TooLarge: over a limit of the loader.
-            Unavailable: it does not answer, or has too much to do.
-        """
-        try:
-            answer = await call(self._stub.Query, pb.QueryRequest(sql=statement, max_rows=rows), timeout=DEADLINE_SECONDS, peer=PEER)
-        except TooLarge:
-            raise
-        except Fault as fault:
-            if fault.retryable:
-                raise Unavailable(PEER, f"the warehouse does not answer: {fault.message}", retry_after=fault.retry_after) from fault
-            raise Internal(error_pb2.ERROR_REASON_INTERNAL, "the warehouse did not understand the question") from fault
-        return [row.values for row in answer.rows]
 
 
 def _catalog(rows: Sequence[tuple[str, ...]]) -> Mapping[str, _Schema]:

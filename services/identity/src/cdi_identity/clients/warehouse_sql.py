@@ -43,7 +43,7 @@ from {table}
 where workspace_id = {workspace} and "timestamp" >= make_timestamptz({since:d}) and {whose}{further}"""
 
 # The ids of the graph are UUIDs of version 7. Those of version 5 stand for events that may not be linked to a person.
-_LINKED: Final = "substr(profile_id, 15, 1) = '7'"
+LINKED: Final = "substr(profile_id, 15, 1) = '7'"
 
 _PROPERTIES: Final = """select json_merge_patch('{{}}', to_json(t))::varchar as properties from (
     select columns(lambda c: c = 'id' or not (starts_with(c, 'context_') or list_contains({own}, c))) from {table}
@@ -91,7 +91,7 @@ def search_statement(wanted: EventSearch, schemas: Sequence[str], limit: int) ->
     """Events that fit, newest first: type, id, name, source, microseconds, profile, user, anonymous id, schema, stem."""
     given = {"p": wanted.profile_ids, "u": wanted.user_ids, "a": wanted.anonymous_ids, "n": wanted.names}
     lists = ", ".join(f"{name} as (select unnest({_list(values)}) as v)" for name, values in given.items())
-    whose = f"(profile_id in (select v from p) or user_id in (select v from u) or anonymous_id in (select v from a)) and {_LINKED}"
+    whose = f"(profile_id in (select v from p) or user_id in (select v from u) or anonymous_id in (select v from a)) and {LINKED}"
     before = ""
     if wanted.before is not None:
         moment, message_id = f"make_timestamptz({wanted.before.event_us:d})", literal(wanted.before.message_id)

@@ -27,6 +27,7 @@ import msgspec
 import phonenumbers
 
 from cdi_identity.domain import traits
+from cdi_identity.domain.json_values import is_number, same
 from cdi_identity.domain.traits import Traits
 
 EMAIL: Final = "email"
@@ -43,7 +44,6 @@ MAX_VALUE_LENGTH: Final = 500
 _PLUS_ADDRESSED: Final = frozenset({"gmail.com", "googlemail.com"})
 _NORTH_AMERICA: Final = 1
 _NATIONAL_DIGITS: Final = 10
-_NUMBERS: Final = (int, float)
 
 
 class Scheme(enum.Enum):
@@ -88,21 +88,7 @@ class Condition:
             return found is not None
         if self.at_least:
             return is_number(found) and bool(found >= self.value)
-        return _same(found, self.value)
-
-
-def is_number(value: Any) -> bool:
-    """Whether decoded JSON is a number."""
-    return type(value) in _NUMBERS
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Equality of decoded JSON: Python takes ``True`` for ``1``, JSON does not."""
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_same, one, other))
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_same(value, other[key]) for key, value in one.items())
-    return ((is_number(one) and is_number(other)) or type(one) is type(other)) and bool(one == other)
+        return same(found, self.value)
 
 
 def selected(documents: Iterable[bytes], conditions: Iterable[Condition]) -> Traits | None:

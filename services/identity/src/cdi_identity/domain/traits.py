@@ -8,6 +8,9 @@ nothing, and a merge that is undone gives every value back, also one that had lo
 
 The document is the JSON ``[[[event time in µs, message id, fingerprint], …], {trait: [source, value], …}]``: the traits of one event share
 their source. Documents of an older form, ``{trait: [event time, value]}``, have neither message id nor fingerprint and are still read.
+
+A document with ``COMPUTED`` in front is of that older form and holds the computed traits of the person, each with the time of its last
+change. They stand before every trait that events brought.
 """
 
 from __future__ import annotations
@@ -63,6 +66,9 @@ MAX_KEY_LENGTH: Final = 200
 MAX_VALUE_BYTES: Final = 8 * 1024
 """Bytes of a trait's JSON value, at most; a longer one is not kept."""
 
+COMPUTED: Final = b"="
+"""What a document of computed traits begins with."""
+
 _OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _FIRST_FORM: Final = msgspec.json.Decoder(dict[str, tuple[int, msgspec.Raw]])
 _DOCUMENT: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(tuple[list[Source], dict[str, tuple[int, msgspec.Raw]]])
@@ -102,11 +108,18 @@ def learn(known: Traits, news: Traits) -> list[str]:
 
 
 def combined(documents: Iterable[bytes]) -> Traits:
-    """The traits of a person: the newest of the documents of all profiles that are part of it, the oldest profile's first."""
+    """The traits of a person: the newest of the documents of all profiles that are part of it, the oldest profile's first.
+
+    Computed ones take the place of others of their names.
+    """
     result: Traits = {}
+    computed: Traits = {}
     for document in documents:
-        if document:
+        if document.startswith(COMPUTED):
+            computed = from_document(document.removeprefix(COMPUTED))
+        elif document:
             learn(result, from_document(document))
+    result.update(computed)
     return result
 
 

@@ -12,7 +12,8 @@ from cdi.identity.v1 import audiences_service_pb2 as pb
 from cdi.identity.v1 import audiences_service_pb2_grpc as pb_grpc
 from cdi.identity.v1 import profile_pb2
 from cdi_identity import convert
-from cdi_identity.domain.audiences import MAX_CONDITIONS, MAX_PROFILE_IDS, Condition, Scheme, is_country, is_number
+from cdi_identity.domain.audiences import MAX_CONDITIONS, MAX_PROFILE_IDS, Condition, Scheme, is_country
+from cdi_identity.domain.json_values import is_number
 from cdi_identity.onboarding import Audience, Audiences, Hashed
 from cdi_kernel.faults import InvalidArgument
 from cdi_runtime.rpc import Registration

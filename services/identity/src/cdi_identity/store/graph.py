@@ -17,25 +17,18 @@ from cdi_identity.domain.identifiers import Identifier
 from cdi_identity.domain.rules import Rules
 from cdi_identity.ports import GraphWriter, Lookup, StoredProfile
 from cdi_identity.store import decisions
+from cdi_identity.store.computed_values import DOCUMENT
 from cdi_identity.store.graph_writer import PostgresGraphWriter
-from cdi_identity.store.literals import array, lock_key, microseconds
+from cdi_identity.store.literals import array, documents, microseconds
+from cdi_identity.store.locking import hold
 from cdi_identity.store.lookups import look_up
 from cdi_identity.store.rules import read_rules
 from cdi_runtime.store import Database, Readers, raw
 
-_LOCK_SPACE: Final = 0x0CD1
-"""First key of the workspace locks. The two-key locks are a space of their own beside the one-key lock of the outbox."""
-
-# A replica whose host vanished must not keep a workspace for long: its transaction ends by itself.
-_LOCK: Final = """
-SELECT set_config('idle_in_transaction_session_timeout', '10s', true), pg_advisory_xact_lock($1, key)
-FROM unnest($2::int[]) AS key
-"""
-
-_DOCUMENTS: Final = """
+_DOCUMENTS: Final = f"""
 SELECT p.profile_id::text, p.traits, CASE WHEN p.merges > 0 THEN
     (SELECT array_agg(m.traits ORDER BY m.ordinal) FROM profiles m WHERE m.canonical_profile_id = p.profile_id)
-END
+END AS documents, {DOCUMENT} AS computed
 FROM profiles p WHERE p.profile_id = ANY($1::text::uuid[])
 """
 
@@ -43,18 +36,17 @@ _ID_OF_IDENTIFIER: Final = "(SELECT profile_id FROM identifiers WHERE ARRAY[work
 _ID_OF_ID: Final = "(SELECT coalesce(canonical_profile_id, profile_id) FROM profiles WHERE workspace_id = $1 AND profile_id = $2::uuid)"
 
 # One statement, so that a merge in between cannot tear the answer.
-_READ_PROFILE: Final = """
+_READ_PROFILE: Final = f"""
 SELECT p.profile_id::text, p.workspace_id, p.traits, p.create_time,
     (SELECT array_agg(ARRAY[i.type, i.value] ORDER BY i.type, i.value) FROM identifiers i WHERE i.profile_id = p.profile_id) AS identifiers,
-    m.merged, m.documents
+    m.merged, m.documents, {DOCUMENT} AS computed
 FROM profiles p, LATERAL (
     SELECT array_agg(m.profile_id::text ORDER BY m.ordinal) AS merged, array_agg(m.traits ORDER BY m.ordinal) AS documents
     FROM profiles m WHERE p.merges > 0 AND m.canonical_profile_id = p.profile_id
 ) m
-WHERE p.profile_id = {}
-"""
-_READ_BY_IDENTIFIER: Final = _READ_PROFILE.format(_ID_OF_IDENTIFIER)
-_READ_BY_ID: Final = _READ_PROFILE.format(_ID_OF_ID)
+WHERE p.profile_id = """
+_READ_BY_IDENTIFIER: Final = _READ_PROFILE + _ID_OF_IDENTIFIER
+_READ_BY_ID: Final = _READ_PROFILE + _ID_OF_ID
 
 
 def indexed_only(database: Database) -> None:
@@ -84,10 +76,9 @@ class PostgresGraph:
 
     @asynccontextmanager
     async def changing(self, workspace_ids: Iterable[str]) -> AsyncIterator[GraphWriter]:
-        """See ``GraphStore``. Locks are taken in ascending order by everybody: no deadlock."""
-        keys = sorted({lock_key(workspace_id) for workspace_id in workspace_ids})
+        """See ``GraphStore``."""
         async with self._database.transaction() as connection:
-            await raw(connection).execute(_LOCK, _LOCK_SPACE, keys)
+            await hold(connection, workspace_ids)
             yield PostgresGraphWriter(connection)
 
     async def rules(self, workspace_id: str) -> Rules:
@@ -99,7 +90,7 @@ class PostgresGraph:
         """See ``GraphStore``."""
         async with self._database.session() as connection:
             rows = await raw(connection).fetch(_DOCUMENTS, array(profile_ids))
-        return {row[0]: (row[1], *(row[2] or ())) for row in rows}
+        return {row[0]: documents(row) for row in rows}
 
     async def profile_by_id(self, workspace_id: str, profile_id: str) -> StoredProfile | None:
         """See ``GraphStore``."""
@@ -128,7 +119,7 @@ class PostgresGraph:
             profile_id=row["profile_id"],
             workspace_id=row["workspace_id"],
             identifiers=[(row["workspace_id"], kind, value) for kind, value in row["identifiers"] or ()],
-            documents=[row["traits"], *(row["documents"] or ())],
+            documents=documents(row),
             merged_profile_ids=row["merged"] or [],
             create_us=microseconds(row["create_time"]),
         )

@@ -17,6 +17,7 @@ from cdi_identity.domain.separation import Separation, Whole
 from cdi_identity.ports import Lookup
 from cdi_identity.store import decisions, lookups, rules, separations
 from cdi_identity.store.announcing import announced
+from cdi_identity.store.computed_values import recompute
 from cdi_identity.store.literals import array, columns, moment, text
 from cdi_runtime.store import enqueue, raw
 
@@ -162,6 +163,8 @@ class PostgresGraphWriter:
             await driver.execute(_RECONCILE, one, other)
         if changes.merges:
             await self._log(changes, numbers, now)
+        if changes.moved:
+            changes.traits += await recompute(self._connection, [profile.canonical.profile_id for profile in changes.moved], now_us)
         if changes.told:
             await enqueue(self._connection, announced(changes, now))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import xxhash
 
@@ -28,6 +28,12 @@ def columns(identifiers: Sequence[Identifier]) -> tuple[str, str, str]:
         array([kind for _, kind, _ in identifiers]),
         array([value for _, _, value in identifiers]),
     )
+
+
+def documents(row: Any) -> list[bytes]:
+    """The documents of a person's traits, of a row that has its own (``traits``), those of its parts, and the computed one."""
+    computed = row["computed"]
+    return [row["traits"], *(row["documents"] or ()), *(() if computed is None else (computed,))]
 
 
 def text(value: str) -> str:

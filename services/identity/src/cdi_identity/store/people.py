@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from cdi_identity.domain.audiences import CONTACTS, Condition, contacts, selected
 from cdi_identity.ports import Candidate
+from cdi_identity.store.computed_values import DOCUMENT
 from cdi_runtime.store import Database, raw
 
 PAGE_PROFILES: Final = 500
@@ -28,25 +29,25 @@ _LAST: Final = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 # Qualified: the bare name in ORDER BY would be the text that is selected, and all profiles would be sorted for each page.
 _END_OF_PAGE: Final = "SELECT p.profile_id::text FROM profiles p WHERE p.profile_id > $1::uuid ORDER BY p.profile_id OFFSET $2 LIMIT 1"
 
-# A person's traits are those of all profiles that are part of it.
-_PEOPLE: Final = """
+# A person's traits are those of all profiles that are part of it, and those that are computed.
+_PEOPLE: Final = f"""
 SELECT p.profile_id::text, d.documents, (
     SELECT array_agg(ARRAY[i.type, i.value] ORDER BY i.type, i.value)
     FROM identifiers i WHERE i.profile_id = p.profile_id AND i.type = ANY($2::text[])
 )
 FROM profiles p, LATERAL (
-    SELECT CASE WHEN p.merges = 0 THEN ARRAY[p.traits] ELSE ARRAY[p.traits] || ARRAY(
+    SELECT array_remove(ARRAY[p.traits, {DOCUMENT}], NULL) || CASE WHEN p.merges > 0 THEN ARRAY(
         SELECT m.traits FROM profiles m WHERE m.canonical_profile_id = p.profile_id ORDER BY m.ordinal
     ) END AS documents
 ) d
-WHERE p.workspace_id = $1 AND p.canonical_profile_id IS NULL AND {}
+WHERE p.workspace_id = $1 AND p.canonical_profile_id IS NULL
     AND NOT EXISTS (
         SELECT FROM unnest($3::bytea[]) AS needed
         WHERE NOT EXISTS (SELECT FROM unnest(d.documents) AS document WHERE position(needed IN document) > 0)
     )
-"""
-_OF_RANGE: Final = _PEOPLE.format("p.profile_id > $4::uuid AND p.profile_id <= $5::uuid")
-_OF_IDS: Final = _PEOPLE.format("p.profile_id = ANY($4::uuid[])")
+    AND """
+_OF_RANGE: Final = _PEOPLE + "p.profile_id > $4::uuid AND p.profile_id <= $5::uuid"
+_OF_IDS: Final = _PEOPLE + "p.profile_id = ANY($4::uuid[])"
 
 _CANONICAL: Final = """
 SELECT DISTINCT coalesce(canonical_profile_id, profile_id)::text FROM profiles WHERE workspace_id = $1 AND profile_id = ANY($2::uuid[])

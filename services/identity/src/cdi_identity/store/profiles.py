@@ -12,7 +12,8 @@ from typing import Any, Final
 from cdi.error.v1 import error_pb2
 from cdi_identity.domain.history import Key
 from cdi_identity.ports import Page, StoredLink, StoredProfile
-from cdi_identity.store.literals import microseconds
+from cdi_identity.store.computed_values import DOCUMENT
+from cdi_identity.store.literals import documents, microseconds
 from cdi_kernel.faults import TooLarge
 from cdi_runtime.store import Readers
 
@@ -29,10 +30,10 @@ WITH keys AS MATERIALIZED (SELECT k.position, CASE WHEN k.type = ''
 FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS k (type, value, position))
 """
 
-_COLUMNS: Final = """
+_COLUMNS: Final = f"""
 p.profile_id::text, p.workspace_id, p.create_time,
 (SELECT array_agg(ARRAY[i.type, i.value] ORDER BY i.type, i.value) FROM identifiers i WHERE i.profile_id = p.profile_id) AS identifiers,
-m.merged, m.documents
+m.merged, m.documents, {DOCUMENT} AS computed
 """
 _MERGED: Final = """
 LATERAL (
@@ -45,6 +46,7 @@ LATERAL (
 _SIZE: Final = """
 octet_length(p.traits)
 + (SELECT coalesce(sum(octet_length(m.traits)), 0) FROM profiles m WHERE p.merges > 0 AND m.canonical_profile_id = p.profile_id)
++ (SELECT coalesce(sum(octet_length(v.value) + 50), 0) FROM computed_values v WHERE v.profile_id = p.profile_id)
 + (SELECT coalesce(sum(octet_length(i.type) + octet_length(i.value) + 16), 0) FROM identifiers i WHERE i.profile_id = p.profile_id)
 """
 
@@ -132,7 +134,7 @@ def _profile(row: Any) -> StoredProfile:
         profile_id=row["profile_id"],
         workspace_id=row["workspace_id"],
         identifiers=[(row["workspace_id"], kind, value) for kind, value in row["identifiers"] or ()],
-        documents=[row["traits"], *(row["documents"] or ())],
+        documents=documents(row),
         merged_profile_ids=row["merged"] or [],
         create_us=microseconds(row["create_time"]),
     )

@@ -9,10 +9,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cdi_identity.domain.changes import CanonicalEntry
 from cdi_identity.domain.decisions import Decision
+from cdi_identity.domain.identifiers import fingerprint
 from cdi_identity.domain.separation import Part, Separation, Whole
 from cdi_identity.store import decisions
 from cdi_identity.store.announcing import CREATED, REMOVED, Announcement
-from cdi_identity.store.literals import columns
+from cdi_identity.store.computed_values import recompute
+from cdi_identity.store.literals import columns, microseconds
 from cdi_runtime.store import enqueue, raw
 
 # A profile of the first schema may have been merged twice in the log of one batch: the last one that stands is its parent.
@@ -61,6 +63,15 @@ UNION SELECT b, a, $3::bigint FROM unnest($1::uuid[], $2::uuid[]) AS s (a, b)
 ON CONFLICT (profile_id, other_profile_id) DO UPDATE SET decision_id = excluded.decision_id
 """
 
+# What events gave to computed traits goes with their strongest identifier.
+_MOVE_COUNTED: Final = """
+WITH parts AS MATERIALIZED (SELECT profile_id FROM profiles WHERE profile_id = $1::uuid OR canonical_profile_id = $1::uuid), c AS (
+    UPDATE contributions c SET profile_id = $2::uuid FROM parts
+    WHERE c.profile_id = parts.profile_id AND c.fingerprint = ANY($3::bigint[])
+)
+UPDATE tallies y SET profile_id = $2::uuid FROM parts WHERE y.profile_id = parts.profile_id AND y.fingerprint = ANY($3::bigint[])
+"""
+
 _SPLITS: Final = """
 INSERT INTO workspaces (workspace_id, splits) VALUES ($1, 1) ON CONFLICT (workspace_id) DO UPDATE SET splits = workspaces.splits + 1
 """
@@ -91,6 +102,9 @@ async def separate(connection: AsyncConnection, separation: Separation, decision
         await driver.execute(_DOCUMENT, list(separation.documents), list(separation.documents.values()))
     if separation.identifiers:
         await driver.execute(_MOVE, *columns(separation.identifiers), separation.separated_id, separation.fresh)
+    if separation.fresh:
+        fingerprints = [fingerprint(identifier) for identifier in separation.identifiers]
+        await driver.execute(_MOVE_COUNTED, separation.remaining_id, separation.separated_id, fingerprints)
     await driver.execute(_APART, [one for one, _ in separation.apart], [other for _, other in separation.apart], number)
     await driver.execute(_SPLITS, separation.workspace_id)
     announcement = Announcement(separation.workspace_id, now)
@@ -101,6 +115,7 @@ async def separate(connection: AsyncConnection, separation: Separation, decision
         for identifier in separation.identifiers:
             announcement.mapping(identifier, separation.remaining_id, REMOVED, decision.cause.message_id)
             announcement.mapping(identifier, separation.separated_id, CREATED, decision.cause.message_id)
-    for trait in separation.traits:
+    computed = await recompute(connection, [separation.remaining_id, separation.separated_id], microseconds(now))
+    for trait in (*separation.traits, *computed):
         announcement.trait(trait, decision.cause.message_id)
     await enqueue(connection, announcement.messages())

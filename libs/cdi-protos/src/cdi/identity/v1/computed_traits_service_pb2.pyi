@@ -48,7 +48,7 @@ class _AggregationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Aggregati
     AGGREGATION_UNIQUE_LIST: _Aggregation.ValueType  # 9
     """All different values, sorted by JSON text; at most 100."""
     AGGREGATION_UNIQUE_COUNT: _Aggregation.ValueType  # 10
-    """Number of different values."""
+    """Number of different values. 3 and 3.0 are one value, true and 1 are two."""
 
 class Aggregation(_Aggregation, metaclass=_AggregationEnumTypeWrapper):
     """How values are put together."""
@@ -74,7 +74,7 @@ AGGREGATION_LAST: Aggregation.ValueType  # 8
 AGGREGATION_UNIQUE_LIST: Aggregation.ValueType  # 9
 """All different values, sorted by JSON text; at most 100."""
 AGGREGATION_UNIQUE_COUNT: Aggregation.ValueType  # 10
-"""Number of different values."""
+"""Number of different values. 3 and 3.0 are one value, true and 1 are two."""
 Global___Aggregation: _TypeAlias = Aggregation  # noqa: Y015
 
 class _ConditionOperator:

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ComputedTraitsServiceStub:
-    """Computed traits of a workspace. Not served yet: every call is UNIMPLEMENTED.
+    """Computed traits of a workspace.
     """
 
     def __init__(self, channel):
@@ -58,7 +58,7 @@ class ComputedTraitsServiceStub:
 
 
 class ComputedTraitsServiceServicer:
-    """Computed traits of a workspace. Not served yet: every call is UNIMPLEMENTED.
+    """Computed traits of a workspace.
     """
 
     def ApplyComputedTrait(self, request, context):
@@ -122,7 +122,7 @@ def add_ComputedTraitsServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ComputedTraitsService:
-    """Computed traits of a workspace. Not served yet: every call is UNIMPLEMENTED.
+    """Computed traits of a workspace.
     """
 
     @staticmethod

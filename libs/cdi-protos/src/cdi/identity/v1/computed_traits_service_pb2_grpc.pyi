@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ComputedTraitsServiceStub:
-    """Computed traits of a workspace. Not served yet: every call is UNIMPLEMENTED."""
+    """Computed traits of a workspace."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -46,7 +46,7 @@ class ComputedTraitsServiceStub:
 
 @_typing.type_check_only
 class ComputedTraitsServiceAsyncStub(ComputedTraitsServiceStub):
-    """Computed traits of a workspace. Not served yet: every call is UNIMPLEMENTED."""
+    """Computed traits of a workspace."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ApplyComputedTrait: _aio.UnaryUnaryMultiCallable[_computed_traits_service_pb2.ApplyComputedTraitRequest, _computed_traits_service_pb2.ApplyComputedTraitResponse]  # type: ignore[assignment]
@@ -61,7 +61,7 @@ class ComputedTraitsServiceAsyncStub(ComputedTraitsServiceStub):
     """The values of a person. Errors: NOT_FOUND."""
 
 class ComputedTraitsServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Computed traits of a workspace. Not served yet: every call is UNIMPLEMENTED."""
+    """Computed traits of a workspace."""
 
     @_abc_1.abstractmethod
     def ApplyComputedTrait(
