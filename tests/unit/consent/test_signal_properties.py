@@ -22,10 +22,10 @@ JSON = st.recursive(
     max_leaves=12,
 )
 MEMBERS = (
-    "categoryPreferences allowedConsentIds deniedConsentIds resolutionStrategy provider schema data eventType consentScopes basisForProcessing "
-    "payload purposes profiles profileFields identifier additionalIdentifiers interactionDate eventTime "
-    "consent necessary marketing stamp utc ver method hasResponse ad_storage"
-).split()
+    *("categoryPreferences", "allowedConsentIds", "deniedConsentIds", "resolutionStrategy", "provider", "schema", "data", "eventType"),
+    *("consentScopes", "basisForProcessing", "payload", "purposes", "profiles", "profileFields", "identifier", "additionalIdentifiers"),
+    *("consent", "necessary", "marketing", "stamp", "utc", "ver", "method", "hasResponse", "ad_storage", "interactionDate", "eventTime"),
+)
 ANSWERED = st.lists(st.tuples(st.sampled_from(("a", "b", "c")), st.booleans()), max_size=4)
 
 
