@@ -80,12 +80,9 @@ async def planted(client: Any) -> dict[str, int]:
     tables = await client.rows("select schema_name, table_name from duckdb_tables() where database_name = 'warehouse'")
     found = {}
     for schema, table in tables:
-        rows = await client.value(
-            f'select count(*) from "{schema}"."{table}" t where workspace_id_is_hers and to_json(t)::varchar like \'%{TOKEN}%\''.replace(
-                "workspace_id_is_hers", "coalesce(to_json(t)->>'workspace_id', '') <> 'elsewhere'"
-            )
-        )
-        if rows:
+        here = "coalesce(to_json(t)->>'workspace_id', '') <> 'elsewhere'"
+        sql = f'select count(*) from "{schema}"."{table}" t where {here} and to_json(t)::varchar like \'%{TOKEN}%\''
+        if rows := await client.value(sql):
             found[f"{schema}.{table}"] = rows
     return found
 
