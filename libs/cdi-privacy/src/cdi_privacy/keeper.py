@@ -1,4 +1,4 @@
-"""What a service adds: erasing, noting who is suppressed, and reading what it holds."""
+"""What a service adds: erasing people from its stores, and reading what they hold."""
 
 from __future__ import annotations
 
@@ -47,10 +47,6 @@ class Keeper(Protocol):
         Returns:
             Per order, in order, one step per store. Finding nothing is FINISHED with a count of 0.
         """
-        ...
-
-    async def suppress(self, orders: Sequence[PrivacyOrder]) -> None:
-        """Takes note of people who are suppressed, or no longer; what is held stays."""
         ...
 
     def access(self, order: PrivacyOrder) -> AsyncIterator[Holding]:

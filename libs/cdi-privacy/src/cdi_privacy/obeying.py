@@ -26,7 +26,7 @@ _Key = tuple[str, int]
 
 
 class Obedience:
-    """Does what orders ask for.
+    """Does what orders ask for. Suppression is consent's own: every batch of events asks it.
 
     What was done and could not be reported is remembered: the orders come again, and their stores would find nothing any more. A process
     that ends in between reports what it finds then.
@@ -46,19 +46,11 @@ class Obedience:
     async def handle(self, messages: Sequence[Message[PrivacyOrder]]) -> Sequence[Outcome]:
         """One outcome per message; all are done, or a retryable ``Fault`` brings all again."""
         orders = [message.body for message in messages if self._service in message.body.services]
-        await self._suppress([order for order in orders if not erases(order) and order.verb != PRIVACY_VERB_ACCESS])
         await self._erase([order for order in orders if erases(order)])
         for order in orders:
             if order.verb == PRIVACY_VERB_ACCESS:
                 await self._access(order)
         return [Done()] * len(messages)
-
-    async def _suppress(self, orders: Sequence[PrivacyOrder]) -> None:
-        if not orders:
-            return
-        await self._keeper.suppress(orders)
-        for order in orders:
-            await self._report(order, ())
 
     async def _erase(self, orders: Sequence[PrivacyOrder]) -> None:
         new = [order for order in orders if _key(order) not in self._unreported]

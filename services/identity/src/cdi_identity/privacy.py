@@ -27,9 +27,6 @@ class Privacy:
         counts = await self._store.erase(list(map(person_of, orders)))
         return [[done(table, rows) for table, rows in sorted(each.items()) if rows] or [done(STORE, 0)] for each in counts]
 
-    async def suppress(self, orders: Sequence[PrivacyOrder]) -> None:
-        """See ``Keeper``: events of suppressed people are not resolved."""
-
     async def access(self, order: PrivacyOrder) -> AsyncIterator[Holding]:
         """See ``Keeper``."""
         async for name, rows in self._store.held(person_of(order)):

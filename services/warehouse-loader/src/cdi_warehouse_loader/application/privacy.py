@@ -41,9 +41,6 @@ class Privacy:
         counts = await self._access.write(lambda warehouse: warehouse.erase(erasures, now_us))
         return [[done(f"{STORE}:{table}", rows) for table, rows in sorted(each.items())] or [done(STORE, 0)] for each in counts]
 
-    async def suppress(self, orders: Sequence[PrivacyOrder]) -> None:
-        """See ``Keeper``: events of suppressed people do not come this far."""
-
     async def access(self, order: PrivacyOrder) -> AsyncIterator[Holding]:
         """See ``Keeper``: rows of every table."""
         pieces: asyncio.Queue[Holding | None] = asyncio.Queue()
