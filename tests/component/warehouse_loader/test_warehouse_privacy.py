@@ -54,11 +54,12 @@ def others(number: int = 0) -> list[Event]:
 
 async def reject(bus: Bus, number: int) -> None:
     """Three rejected events, two of them hers, as the collector and enrichment write them."""
+    at = builders.timestamp(builders.EVENT_TIME)
     texts = {"c": f'{{"userId": "{HER[0][1]}", "event": '.encode(), "e": hers()[0].SerializeToString(), "o": b'{"userId": "other"}'}
     events = [
         RejectedEvent(
-            rejection_id=f"{name}{number}", workspace_id=builders.WORKSPACE, message_id=f"r-{name}{number}", payload=payload, failure_type=1,
-            stage="enrichment" if name == "e" else "collector", reason="invalid_field", received_time=builders.timestamp(builders.EVENT_TIME),
+            rejection_id=f"{name}{number}", workspace_id=builders.WORKSPACE, message_id=f"r-{name}{number}", payload=payload,
+            failure_type=1, stage="enrichment" if name == "e" else "collector", reason="invalid_field", received_time=at,
         )
         for name, payload in texts.items()
     ]  # fmt: skip
