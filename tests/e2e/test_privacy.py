@@ -3,6 +3,7 @@
 import asyncio
 import json
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,7 +17,9 @@ from aiohttp import web
 from cdi.collector.v1 import collector_service_pb2, source_pb2
 from cdi.consent.v1 import privacy_pb2, privacy_service_pb2
 from cdi.enrichment.v1 import enrichment_service_pb2, tracking_plan_pb2
+from cdi.event.v1 import outcome_pb2
 from cdi.router.v1 import destination_pb2, router_service_pb2
+from cdi.warehouse.v1 import warehouse_service_pb2
 from cdi_cli.peers import Peers, ask, connect_peers
 from cdi_cli.suite import Suite
 from cdi_kernel import topology
@@ -31,6 +34,7 @@ WRITE_KEY = "privacy-key"
 PLAN = '{"properties": {"properties": {"required": ["order_id"]}}}'
 TOKEN = f"planted{uuid.uuid4().hex[:12]}"
 HER_USER, HER_DEVICE, HER_MAIL = f"{TOKEN}-user", f"{TOKEN}-device", f"{TOKEN}@example.com"
+TABLES = "SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace"
 READERS = {
     StreamName.COLLECTED: ["enrichment"],
     StreamName.ENRICHED: ["warehouse-loader", "identity"],
@@ -61,10 +65,16 @@ async def test_an_erased_person_stays_erased(suite: Suite) -> None:
             request_id = await erase(peers)
             await post(suite, hers(1))  # what comes after the answer is suppressed
             await finished(peers, request_id)
-            assert deleted == [HER_DEVICE, HER_MAIL, HER_USER]
+            assert deleted == sorted([HER_DEVICE, HER_MAIL, HER_USER])
         await nothing_planted(suite)
+        before = await suppressed(peers)
         await replay(suite)
         await nothing_planted(suite)
+        after = await suppressed(peers)
+        # Both batches of hers came again, and once more as copies; the warehouse met what had been enriched and rejected before the order.
+        assert after["enrichment"] - before["enrichment"] == 2 * len([*hers(0), *hers(1)])
+        assert after["warehouse:main"] - before["warehouse:main"] == len(hers(0)) - 1
+        assert after["rejected"] - before["rejected"] == 1
 
 
 async def arrange(peers: Peers, url: str) -> None:
@@ -135,7 +145,7 @@ async def flowing(suite: Suite) -> AsyncIterator[None]:
         number = 0
         while not over.is_set():
             number += 1
-            people = [f"other-{number}-{place}" for place in range(50)]
+            people = [f"other-{number}-{place}" for place in range(10)]
             await post(suite, [{"type": "track", "event": "Browsed", "userId": one, "messageId": one} for one in people])
 
     feeding = asyncio.create_task(feed())
@@ -166,6 +176,17 @@ async def finished(peers: Peers, request_id: str) -> None:
         return True
 
     await eventually(done, within=90)
+
+
+async def suppressed(peers: Peers) -> Counter[str]:
+    """Suppressed events by sink."""
+    enriched = await ask((await peers.enrichment()).CountOutcomes, enrichment_service_pb2.CountOutcomesRequest())
+    loaded = await ask((await peers.warehouse()).CountOutcomes, warehouse_service_pb2.CountOutcomesRequest())
+    counts: Counter[str] = Counter()
+    for each in [*enriched.counts, *loaded.counts]:
+        if each.outcome == outcome_pb2.OUTCOME_SUPPRESSED:
+            counts[each.sink] += each.events
+    return counts
 
 
 async def planted_in_databases(suite: Suite) -> list[str]:
