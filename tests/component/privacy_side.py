@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from cdi.consent.v1 import privacy_pb2, privacy_service_pb2_grpc
+from cdi.consent.v1 import consent_service_pb2, consent_service_pb2_grpc, privacy_pb2, privacy_service_pb2_grpc
 from cdi.consent.v1 import privacy_service_pb2 as pb
 from cdi.consent.v1.consent_service_pb2 import Subject
 from cdi_kernel import topology
@@ -50,6 +50,25 @@ class PrivacySide(privacy_service_pb2_grpc.PrivacyServiceServicer):
         key = order.request_id, service, order.attempt
         await eventually(lambda: key in self.reports, within=within)
         return self.reports[key]
+
+
+class Consents(consent_service_pb2_grpc.ConsentServiceServicer):
+    """Grants nothing and needs nothing; suppresses whom it is told to."""
+
+    def __init__(self) -> None:
+        self.until: dict[str, datetime] = {}
+        """User id → events received until then are suppressed."""
+        self.linkable = False
+
+    async def EvaluateConsent(self, request: Any, context: Any) -> consent_service_pb2.EvaluateConsentResponse:
+        response = consent_service_pb2.EvaluateConsentResponse()
+        for asked in request.inputs:
+            until = self.until.get(asked.user_id)
+            response.results.add(linkable=self.linkable, suppressed=until is not None and asked.received_time.ToDatetime(UTC) <= until)
+        return response
+
+    async def ListPurposes(self, request: Any, context: Any) -> consent_service_pb2.ListPurposesResponse:
+        return consent_service_pb2.ListPurposesResponse()
 
 
 @asynccontextmanager

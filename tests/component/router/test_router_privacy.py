@@ -11,35 +11,17 @@ import asyncpg
 import pytest
 from aiohttp import web
 
-from cdi.consent.v1 import consent_service_pb2, consent_service_pb2_grpc, privacy_pb2
+from cdi.consent.v1 import consent_service_pb2_grpc, privacy_pb2
 from cdi.router.v1.destination_pb2 import WebhookDeletion
 from cdi_cli.embedded import PostgresServer
 from cdi_testing import builders, eventually
 from cdi_testing.plugin import new_database_name
-from tests.component.privacy_side import PrivacySide, order, privacy_side, tell
+from tests.component.privacy_side import Consents, PrivacySide, order, privacy_side, tell
 
 TOKEN = "planted-c41d"
 HER = (("user_id", f"{TOKEN}-user"), ("anonymous_id", f"{TOKEN}-device"), ("email", f"{TOKEN}@example.com"))
 SERVICE = "router"
 PARTITIONS = 4
-
-
-class Consents(consent_service_pb2_grpc.ConsentServiceServicer):
-    """Grants nothing and needs nothing; suppresses whom it is told to."""
-
-    def __init__(self) -> None:
-        self.until: dict[str, datetime] = {}
-        """User id → events received until then are suppressed."""
-
-    async def EvaluateConsent(self, request: Any, context: Any) -> consent_service_pb2.EvaluateConsentResponse:
-        response = consent_service_pb2.EvaluateConsentResponse()
-        for asked in request.inputs:
-            until = self.until.get(asked.user_id)
-            response.results.add(suppressed=until is not None and asked.received_time.ToDatetime(UTC) <= until)
-        return response
-
-    async def ListPurposes(self, request: Any, context: Any) -> consent_service_pb2.ListPurposesResponse:
-        return consent_service_pb2.ListPurposesResponse()
 
 
 @dataclass
