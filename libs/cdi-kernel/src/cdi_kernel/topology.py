@@ -70,7 +70,7 @@ STREAMS: Final[tuple[StreamSpec, ...]] = (
         "cdi.privacy.*",
         90 * _DAY,
         ("consent",),
-        ("identity", "enrichment", "router", "warehouse-loader"),
+        ("collector", "identity", "enrichment", "router", "warehouse-loader"),
     ),
     StreamSpec(
         StreamName.DEAD_LETTERS,
@@ -124,7 +124,7 @@ def consent(workspace_id: str) -> str:
 
 
 def privacy(kind: str) -> str:
-    """Subject of privacy requests; kinds: ``erase``, ``suppress``."""
+    """Subject of privacy orders; kinds: ``erase``, ``suppress``, ``access``."""
     return f"cdi.privacy.{kind}"
 
 

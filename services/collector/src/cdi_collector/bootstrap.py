@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
 
 from cdi.collector.v1 import collector_service_pb2, collector_service_pb2_grpc
 from cdi_collector.admission import Budget, Pace
@@ -19,9 +21,13 @@ from cdi_collector.spool.bus import SpoolingBus
 from cdi_collector.spool.log import spooled
 from cdi_collector.store import PostgresSources, SourceDirectory
 from cdi_collector.tracing import Sampler
+from cdi_privacy import NothingHeld, PrivacyClient, obeying
 from cdi_runtime import bus, rpc
 from cdi_runtime.service import ServiceContext
 from cdi_runtime.store import Database
+
+HELD: Final = {"spool": "events on the way to JetStream; those of erased people end in enrichment", "sources": "nothing of a person"}
+"""What privacy orders find here."""
 
 
 @asynccontextmanager
@@ -35,7 +41,10 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
         await directory.refresh()
         await stack.enter_async_context(context.background(directory.run(), "sources"))
         context.readiness.add("sources", directory.ready)
-        outlet = await stack.enter_async_context(_outlet(settings, context))
+        outlet, connected = await stack.enter_async_context(_outlet(settings, context))
+        if settings.consent_target:
+            client = PrivacyClient(await stack.enter_async_context(rpc.channel(settings.consent_target)), context.name)
+            await stack.enter_async_context(context.background(_obey(context, connected, client), "privacy"))
         context.readiness.add("nats", outlet.ready)
         commit = GroupCommit(outlet, settings.linger_milliseconds / 1_000)
         stack.push_async_callback(commit.drain)
@@ -52,21 +61,35 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
 
 
 @asynccontextmanager
-async def _outlet(settings: Settings, context: ServiceContext) -> AsyncIterator[Outlet]:
-    """JetStream, waiting until it is there; or with a spool in front, which does not wait."""
+async def _outlet(settings: Settings, context: ServiceContext) -> AsyncIterator[tuple[Outlet, asyncio.Future[bus.Bus]]]:
+    """JetStream, waiting until it is there; or with a spool in front, which does not wait. And the connection, once there is one."""
+    connected: asyncio.Future[bus.Bus] = asyncio.get_running_loop().create_future()
     if settings.spool_directory is None:
         async with bus.connect(settings.nats_url, context.name) as connection:
-            yield connection
+            connected.set_result(connection)
+            yield connection, connected
         return
+
     async with (
         spooled(settings.spool_directory, settings.spool_max_bytes, settings.spool_segment_bytes) as spool,
         bus.dial(settings.nats_url, context.name) as (dialled, opening),
-        context.background(opening(), "nats"),
+        context.background(_open(opening, dialled, connected), "nats"),
         context.background(spool.report(), "spool-metrics"),
     ):
         outlet = SpoolingBus(dialled, spool)
         async with context.background(outlet.run(), "spool"):
-            yield outlet
+            yield outlet, connected
+
+
+async def _open(opening: Callable[[], Awaitable[None]], dialled: bus.Bus, connected: asyncio.Future[bus.Bus]) -> None:
+    await opening()
+    connected.set_result(dialled)
+
+
+async def _obey(context: ServiceContext, connected: asyncio.Future[bus.Bus], client: PrivacyClient) -> None:
+    """Reports on privacy orders from when NATS is there, until cancelled. The doors wait for none of it."""
+    async with obeying(await asyncio.shield(connected), context.name, NothingHeld(HELD), client, context):
+        await asyncio.Event().wait()
 
 
 def _default_rate(settings: Settings) -> RateLimit | None:

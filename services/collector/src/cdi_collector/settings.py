@@ -57,6 +57,7 @@ class Settings(ServiceSettings):
         rate_limit_burst: with it, how many at once; 0: 2,500, or one second's worth if that is more.
         admin_token_hashes: SHA-256, in hexadecimal, of the tokens that administer sources, separated by commas. None: nobody does.
         sources_refresh_seconds: how old the known sources may become.
+        consent_target: gRPC target of the consent service, which privacy orders are reported to; empty: none are answered.
         snowplow_post_paths: paths of the form ``/vendor/version`` that Snowplow's trackers are told beside their own.
         snowplow_redirect_hosts: where ``/r/tp2`` may lead; ``*.shop.example`` stands for all hosts below. None: no redirects.
         snowplow_cookie_name: of the network user id.
@@ -82,6 +83,7 @@ class Settings(ServiceSettings):
     rate_limit_burst: int = Field(default=0, ge=0)
     admin_token_hashes: Listed = ()
     sources_refresh_seconds: float = Field(default=1.0, gt=0.0)
+    consent_target: str = ""
     snowplow_post_paths: Annotated[Listed, AfterValidator(_paths)] = ()
     snowplow_redirect_hosts: Annotated[Listed, AfterValidator(_hosts)] = ()
     snowplow_cookie_name: str = Field(default="sp", pattern=r"^[A-Za-z0-9_-]{1,64}$")

@@ -18,6 +18,7 @@ from cdi_enrichment.settings import Settings
 from cdi_enrichment.store import ClaimStore, PlanStore, ProgressStore
 from cdi_kernel.faults import Transient
 from cdi_kernel.topology import StreamName
+from cdi_privacy import NothingHeld, PrivacyClient, obeying
 from cdi_runtime import bus, rpc
 from cdi_runtime.service import ServiceContext, logger
 from cdi_runtime.store import Database
@@ -30,6 +31,9 @@ POOL_SIZE: Final = LANES + 3
 
 EPOCH_CHECK_SECONDS: Final = 60.0
 
+HELD: Final = {"dedupe_window": "holds digests of message ids only", "COLLECTED": "events of erased people end in enrichment, replayed too"}
+"""What privacy orders find here."""
+
 _log = logger(__name__)
 
 
@@ -41,7 +45,8 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
         await stack.enter_async_context(context.probing("database", database.ping))
         connection = await stack.enter_async_context(bus.connect(settings.nats_url, context.name))
         context.readiness.add("nats", connection.ready)
-        consent = ConsentClient(await stack.enter_async_context(rpc.channel(settings.consent_target)))
+        consenting = await stack.enter_async_context(rpc.channel(settings.consent_target))
+        consent = ConsentClient(consenting)
         await stack.enter_async_context(context.probing("consent", consent.ping))
         identity = IdentityClient(await stack.enter_async_context(rpc.channel(settings.identity_target)))
         await stack.enter_async_context(context.probing("identity", identity.ping))
@@ -59,6 +64,8 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
         consumer = Consumer(outside, plans, enrichers, version("cdi-enrichment"))
         reader = await stack.enter_async_context(bus.reading(connection, _reader_spec(settings), consumer.handle, context))
         context.readiness.add("reader", reader.ready)
+        client = PrivacyClient(consenting, context.name)
+        await stack.enter_async_context(obeying(connection, context.name, NothingHeld(HELD), client, context))
         yield
 
 

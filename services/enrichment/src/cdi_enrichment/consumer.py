@@ -1,7 +1,8 @@
 """NATS in: COLLECTED. The way of the data, from top to bottom.
 
 decode (engine) → drop duplicates → validate → consent → enrich → identity → publish → progress and counts → done.
-Consent comes before identity: an event that may not be linked to a person is never written into the graph.
+Consent comes before identity: an event that may not be linked to a person is never written into the graph. An event of somebody who is
+suppressed, or was erased after it was received, ends there: it is counted, and neither enriched nor rejected.
 Whatever raises a retryable fault on the way makes the engine hold the lane and bring the same messages again; every step bears that.
 """
 
@@ -12,9 +13,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from cdi.error.v1 import error_pb2
 from cdi.event.v1 import event_pb2, outcome_pb2
 from cdi_enrichment import convert
 from cdi_enrichment.application import IdentifierPlaces, TrackingPlans
@@ -28,9 +31,10 @@ from cdi_enrichment.metrics import record
 from cdi_enrichment.ports import START, Advance, Claims, ConsentEvaluator, IdentityResolver, Position, Progress, Publisher
 from cdi_enrichment.publisher import enriched_messages, rejected_messages
 from cdi_enrichment.tracing import traced
-from cdi_kernel.faults import Fault
+from cdi_kernel.faults import Fault, reason_name
 from cdi_runtime.bus import Done, Message, Outcome, isolate
 
+SUPPRESSED: Final = reason_name(error_pb2.ERROR_REASON_SUPPRESSED)
 Collected = Message[event_pb2.EventBatch]
 
 
@@ -72,8 +76,9 @@ class Consumer:
             first = await self._drop_duplicates(new, arrived)
             results = await isolate(first, partial(self._process, self._plans.snapshot), stage=STAGE)
             passed, rejected = _sorted_out(first, results)
-            await self._publish(passed, rejected, traceparent)
-            moves = _moves(new, progress, arrived, passed, rejected)
+            kept = await self._keepable(rejected)
+            await self._publish(passed, kept, traceparent)
+            moves = _moves(new, progress, first, arrived, passed, kept)
             await self._outside.progress.advance(moves)
         record(moves.values(), arrived, time.perf_counter() - started)
         return [Done()] * len(messages)
@@ -90,9 +95,15 @@ class Consumer:
         verdicts = [passage.validate(plans) for passage in passages]
         valid = [passage for passage, verdict in zip(passages, verdicts, strict=True) if verdict is None]
         await self._evaluate_consent(valid)
-        self._enrich(valid)
-        await self._resolve_identities(valid)
+        kept = [passage for passage in valid if not passage.suppressed]
+        self._enrich(kept)
+        await self._resolve_identities(kept)
         return verdicts
+
+    async def _keepable(self, rejected: Sequence[tuple[Passage, Rejection]]) -> Sequence[tuple[Passage, Rejection]]:
+        """Those that may be kept: a rejected event is stored with all that it says. Few are rejected, so they ask on their own."""
+        results = await self._outside.consent.evaluate(convert.suppression_inputs(passage for passage, _ in rejected))
+        return [one for one, result in zip(rejected, results, strict=True) if not result.suppressed]
 
     async def _evaluate_consent(self, passages: Sequence[Passage]) -> None:
         regions = self._enrichers.regions([passage.subject for passage in passages])
@@ -144,7 +155,8 @@ def _sorted_out(
     rejected: list[tuple[Passage, Rejection]] = []
     for passage, result in zip(passages, results, strict=True):
         if result is None:
-            passed.append(passage)
+            if not passage.suppressed:
+                passed.append(passage)
         else:
             rejected.append((passage, of_fault(result) if isinstance(result, Fault) else result))
     return passed, rejected
@@ -153,6 +165,7 @@ def _sorted_out(
 def _moves(
     messages: Sequence[Collected],
     progress: dict[int, Position],
+    first: Sequence[Passage],
     arrived: Sequence[Passage],
     passed: Sequence[Passage],
     rejected: Sequence[tuple[Passage, Rejection]],
@@ -164,13 +177,16 @@ def _moves(
         move = moves.setdefault(message.partition, Advance(before, before))
         move.after = Position(message.sequence, message.stored_us)
     accepted = Counter(passage.partition for passage in arrived)
+    distinct = Counter(passage.partition for passage in first)
     enriched = Counter(passage.partition for passage in passed)
     turned_away = Counter((passage.partition, rejection.reason_name) for passage, rejection in rejected)
     for partition, move in moves.items():
         reasons = {reason: n for (of, reason), n in turned_away.items() if of == partition}
-        duplicates = accepted[partition] - enriched[partition] - sum(reasons.values())
+        duplicates = accepted[partition] - distinct[partition]
+        suppressed = distinct[partition] - enriched[partition] - sum(reasons.values())
         move.counts[outcome_pb2.OUTCOME_ACCEPTED, ""] = accepted[partition]
         move.counts[outcome_pb2.OUTCOME_DUPLICATE, ""] = duplicates
         move.counts[outcome_pb2.OUTCOME_ENRICHED, ""] = enriched[partition]
+        move.counts[outcome_pb2.OUTCOME_SUPPRESSED, SUPPRESSED] = suppressed
         move.counts.update({(outcome_pb2.OUTCOME_REJECTED, reason): n for reason, n in reasons.items()})
     return moves

@@ -37,6 +37,7 @@ _message = wire.heads(consent_service_pb2.ConsentInput, "message_id")
 _user = wire.heads(consent_service_pb2.ConsentInput, "user_id")
 _anonymous = wire.heads(consent_service_pb2.ConsentInput, "anonymous_id")
 _consent_time = wire.heads(consent_service_pb2.ConsentInput, "event_time")
+_consent_received = wire.heads(consent_service_pb2.ConsentInput, "received_time")
 _consent_trace = wire.field(consent_service_pb2.ConsentInput, "traceparent")
 _consent_region = wire.field(consent_service_pb2.ConsentInput, "region")
 _consent_input = wire.field(consent_service_pb2.EvaluateConsentRequest, "inputs")
@@ -78,12 +79,29 @@ def consent_inputs(passages: Iterable[Passage], regions: Iterable[str] = repeat(
         if (said := passage.subject.said) is not NOTHING_SAID:
             encoded = event.event_time.SerializeToString()
             parts += (_said(said), _consent_time[len(encoded)], encoded)
+        encoded = event.received_time.SerializeToString()
+        parts += (_consent_received[len(encoded)], encoded)
         if region:
             parts.append(_region(region))
         if passage.traceparent:
             parts.append(_consent_trace(passage.traceparent.encode()))
         inputs.append(_consent_input(b"".join(parts)))
     return inputs
+
+
+def suppression_inputs(passages: Iterable[Passage]) -> list[bytes]:
+    """The question whether events may be kept at all, without what they say of consent: nothing is recorded."""
+    return [
+        _consent_input(
+            consent_service_pb2.ConsentInput(
+                workspace_id=passage.workspace_id,
+                user_id=passage.event.user_id,
+                anonymous_id=passage.event.anonymous_id,
+                received_time=passage.event.received_time,
+            ).SerializeToString()
+        )
+        for passage in passages
+    ]
 
 
 @lru_cache(maxsize=_REMEMBERED)
@@ -147,6 +165,7 @@ def set_consent(passage: Passage, result: consent_service_pb2.EvaluatedConsent) 
     """Writes what the person agreed to: the answer has the same fields by number as the event's part."""
     passage.consent = _event_consent(result.SerializeToString())
     passage.linkable = result.linkable
+    passage.suppressed = result.suppressed
 
 
 def set_identity(passage: Passage, resolved: bytes) -> None:

@@ -28,6 +28,8 @@ def record(moves: Iterable[Advance], arrived: Sequence[Passage], seconds: float)
                 instruments.EVENTS_ACCEPTED.add(events, stage=_STAGE)
             elif outcome == outcome_pb2.OUTCOME_DUPLICATE:
                 instruments.EVENTS_DUPLICATE.add(events, stage=_STAGE)
+            elif outcome == outcome_pb2.OUTCOME_SUPPRESSED:
+                instruments.EVENTS_SUPPRESSED.add(events, stage=_STAGE)
             elif outcome == outcome_pb2.OUTCOME_REJECTED:
                 instruments.EVENTS_REJECTED.add(events, stage=_STAGE, reason=reason)
     if arrived:

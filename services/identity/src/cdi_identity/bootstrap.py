@@ -20,6 +20,7 @@ from cdi_identity.onboarding import Audiences
 from cdi_identity.operating import Operations
 from cdi_identity.ports import EventHistory
 from cdi_identity.ports_computing import EventArchive
+from cdi_identity.privacy import Privacy
 from cdi_identity.reading import Profiles
 from cdi_identity.retaining import retain
 from cdi_identity.ruling import RuleBook, Ruling
@@ -29,12 +30,14 @@ from cdi_identity.servicer import profiles as profiles_servicer
 from cdi_identity.servicer.identity import registration
 from cdi_identity.settings import Settings
 from cdi_identity.store.computing import PostgresComputedTraits
+from cdi_identity.store.erasing import PostgresPersons
 from cdi_identity.store.graph import PostgresGraph, indexed_only
 from cdi_identity.store.people import PostgresPeople
 from cdi_identity.store.profiles import PostgresProfiles
 from cdi_identity.store.retention import PostgresRetention
 from cdi_identity.supervisor import Supervisor
 from cdi_identity.watching import WatchedProfiles, Watchers
+from cdi_privacy import PrivacyClient, obeying
 from cdi_runtime import bus, rpc
 from cdi_runtime.service import ServiceContext
 from cdi_runtime.store import Database, OutboxRelay, Readers
@@ -65,6 +68,7 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
         profiles = Profiles(PostgresProfiles(readers), history, now_us)
         reading = profiles_servicer.registration(profiles, WatchedProfiles(profiles, watchers))
         exporting = audiences_servicer.registration(Audiences(PostgresPeople(database), await _consent(settings, stack)))
+        await _obey(settings, context, connection, database, stack)
         computed = PostgresComputedTraits(database, readers)
         counting = Counting(computed, now_us, relay.wake)
         filling = Filling(computed, counting, archive, consumer.EnrichedStream(connection, settings.partitions), now_us)
@@ -92,6 +96,13 @@ async def _reading(
     spec, handler = consumer.events_spec(context.name, settings.partitions), consumer.Consumer(counting)
     async with bus.reading(connection, spec, handler.events, context), context.background(filling.run(), "computed-traits-filling"):
         yield
+
+
+async def _obey(settings: Settings, context: ServiceContext, connection: bus.Bus, database: Database, stack: AsyncExitStack) -> None:
+    """Obeys privacy orders, as far as there is somebody to report to. No part of readiness: resolving does not need it."""
+    if settings.consent_target:
+        client = PrivacyClient(await stack.enter_async_context(rpc.channel(settings.consent_target)), context.name)
+        await stack.enter_async_context(obeying(connection, context.name, Privacy(PostgresPersons(database)), client, context))
 
 
 async def _consent(settings: Settings, stack: AsyncExitStack) -> ConsentClient | None:

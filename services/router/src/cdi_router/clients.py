@@ -34,10 +34,12 @@ class ConsentClient:
         allowed: dict[Subject, Allowed] = {}
         for start in range(0, len(subjects), MAX_INPUTS):
             part = subjects[start : start + MAX_INPUTS]
-            inputs = [pb.ConsentInput(workspace_id=w, user_id=user, anonymous_id=device, region=region) for w, user, device, region in part]
+            inputs = [_input(subject) for subject in part]
             request = pb.EvaluateConsentRequest(inputs=inputs)
             response = await call(self._stub.EvaluateConsent, request, timeout=self._timeout, peer="consent")
-            results = (Allowed(frozenset(result.granted_purposes), tuple(result.decision_ids)) for result in response.results)
+            results = (
+                Allowed(frozenset(result.granted_purposes), tuple(result.decision_ids), result.suppressed) for result in response.results
+            )
             allowed |= dict(zip(part, results, strict=True))
         return allowed
 
@@ -54,3 +56,10 @@ class ConsentClient:
             token = response.next_page_token
             if not token:
                 return {destination: tuple(sorted(names)) for destination, names in needed.items()}
+
+
+def _input(subject: Subject) -> pb.ConsentInput:
+    workspace_id, user_id, anonymous_id, region, received_us = subject
+    asked = pb.ConsentInput(workspace_id=workspace_id, user_id=user_id, anonymous_id=anonymous_id, region=region)
+    asked.received_time.FromMicroseconds(received_us)
+    return asked

@@ -13,7 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from cdi.event.v1 import event_pb2, outcome_pb2
 from cdi.router.v1 import destination_pb2, router_service_pb2
 from cdi_kernel.faults import InvalidArgument
-from cdi_router.domain.destination import Destination, Webhook
+from cdi_router.domain.destination import Deletion, Destination, Webhook
 from cdi_router.domain.explanation import Explanation
 from cdi_router.domain.retry import RetryPolicy
 from cdi_router.ports import Count, DeadRow
@@ -24,6 +24,8 @@ DEFAULT_PAGE: Final = 100
 MAX_BATCH_EVENTS: Final = 1_000
 MAX_CONCURRENCY: Final = 64
 MAX_TIMEOUT_SECONDS: Final = 120.0
+
+DELETION_METHODS: Final = ("POST", "PUT", "PATCH", "DELETE")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -136,7 +138,15 @@ def _webhook(settings: destination_pb2.Webhook, wrong: Violations) -> Webhook:
     secret = settings.signing_secret
     _check(wrong, "webhook.signing_secret", not secret or _is_reference(secret), "a reference env:NAME to a name without CDI_")
     _check_headers(settings.headers, wrong)
-    return Webhook(settings.url, dict(settings.headers), secret, batch, concurrency, timeout)
+    deletion = _deletion(settings.deletion, wrong) if settings.HasField("deletion") else None
+    return Webhook(settings.url, dict(settings.headers), secret, batch, concurrency, timeout, deletion)
+
+
+def _deletion(settings: destination_pb2.WebhookDeletion, wrong: Violations) -> Deletion:
+    method = settings.method or "POST"
+    _check(wrong, "webhook.deletion.url", _is_http(settings.url), "an http or https address with a host")
+    _check(wrong, "webhook.deletion.method", method in DELETION_METHODS, f"one of {', '.join(DELETION_METHODS)}")
+    return Deletion(settings.url, method, frozenset(settings.id_types))
 
 
 def _check_headers(headers: Mapping[str, str], wrong: Violations) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from opentelemetry.trace import SpanKind
 
 from cdi_router.domain.delivery import Delivery, Settlement
-from cdi_router.domain.filter import CONSENT_DENIED
+from cdi_router.domain.filter import CONSENT_DENIED, SUPPRESSED
 from cdi_runtime.telemetry import event_span, instruments
 
 STAGE = "deliver"
@@ -39,6 +39,7 @@ class Observer:
         for reason, count in settlement.filtered_by_reason().items():
             instruments.EVENTS_FILTERED.add(count, stage=STAGE, reason=reason)
         instruments.EVENTS_FILTERED.add(len(settlement.withheld), stage=STAGE, reason=CONSENT_DENIED)
+        instruments.EVENTS_SUPPRESSED.add(len(settlement.suppressed), stage=STAGE)
         if settlement.delivered:
             instruments.BATCH_EVENTS.record(len(settlement.delivered), stage=STAGE)
             received = settlement.delivered[0].event.received_time
@@ -67,5 +68,6 @@ def _sampled(settlement: Settlement) -> Iterable[Ended]:
     ended += [(delivery, "parked", "") for delivery in settlement.parked if delivery.event.traceparent]
     ended += [(delivery, "filtered", reason) for delivery, reason in settlement.filtered if delivery.event.traceparent]
     ended += [(w.delivery, "filtered", CONSENT_DENIED) for w in settlement.withheld if w.delivery.event.traceparent]
+    ended += [(delivery, "suppressed", SUPPRESSED) for delivery in settlement.suppressed if delivery.event.traceparent]
     ended += [(r.delivery, "dead_lettered", r.reason) for r in settlement.dead if r.delivery.event.traceparent]
     return ended

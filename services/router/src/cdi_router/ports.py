@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -10,17 +11,20 @@ from typing import Protocol
 from cdi.event.v1.event_pb2 import Event
 from cdi_router.domain.answer import Answer
 from cdi_router.domain.delivery import Barrier, Delivery, Progress, Settlement
+from cdi_router.domain.destination import Destination
 
-Subject = tuple[str, str, str, str]
-"""Whom consent is asked about: workspace, user id, anonymous id, and the region by whose default policies the event was judged."""
+Subject = tuple[str, str, str, str, int]
+"""Whom consent is asked about: workspace, user id, anonymous id, the region by whose default policies the event was judged, and when it was
+received (microseconds since 1970): what was received before a person's erasure is suppressed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """What somebody allows now: the purposes, and the decisions of the ledger that this rests on."""
+    """What somebody allows now: the purposes, and the decisions of the ledger that this rests on; or nothing, whatever they say."""
 
     purposes: frozenset[str]
     decision_ids: tuple[str, ...] = ()
+    suppressed: bool = False
 
 
 class Clock(Protocol):
@@ -54,6 +58,70 @@ class Endpoint(Protocol):
 
     async def send(self, body: bytes, idempotency_key: str) -> Answer:
         """Sends one request. Never raises for what the network or the destination does: that is an answer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """A person whom a destination is told to delete.
+
+    Attributes:
+        request_id: the privacy request.
+        workspace_id: the workspace.
+        subjects: type and value of all ids.
+        profile_ids: all profile ids.
+    """
+
+    request_id: str
+    workspace_id: str
+    subjects: Sequence[tuple[str, str]]
+    profile_ids: Sequence[str]
+
+
+class Deleter(Protocol):
+    """Tells one destination to delete people."""
+
+    def requests(self, person: Forgotten) -> int:
+        """How many requests that takes."""
+        ...
+
+    async def delete(self, person: Forgotten, number: int) -> Answer:
+        """Sends one of them. Never raises for what the network or the destination does: that is an answer."""
+        ...
+
+
+class Deleting(Protocol):
+    """Opens the ``Deleter`` of one destination; ``None``: its document does not say how it is told."""
+
+    def __call__(self, destination: Destination, environment: Mapping[str, str]) -> AbstractAsyncContextManager[Deleter | None]:
+        """Raises ``FailedPrecondition`` for a reference that the environment does not have."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whom stored deliveries are compared with.
+
+    Attributes:
+        workspace_id: the workspace.
+        ids: type and value of all ids, profile ids as ``profile_id``.
+        before_us: events received until then, microseconds since 1970.
+    """
+
+    workspace_id: str
+    ids: frozenset[tuple[str, str]]
+    before_us: int
+
+
+class PersonStore(Protocol):
+    """The stored deliveries of people. Raises ``StoreUnavailable`` when the database is away."""
+
+    async def erase(self, owners: Sequence[Owner]) -> Sequence[Mapping[str, int]]:
+        """Deletes waiting and given-up deliveries; waiting ones count as suppressed from then on. Per owner the rows by table."""
+        ...
+
+    def held(self, owner: Owner) -> AsyncIterator[tuple[str, Sequence[Event]]]:
+        """Stored events of a person, by table, in pieces."""
         ...
 
 

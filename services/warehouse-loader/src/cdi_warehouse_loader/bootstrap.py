@@ -16,13 +16,15 @@ from cdi.warehouse.v1 import (
     warehouse_service_pb2,
     warehouse_service_pb2_grpc,
 )
+from cdi_privacy import PrivacyClient, obeying
 from cdi_runtime.bus import Bus, connect, reading
-from cdi_runtime.rpc import Registration, TokenGuard, serve
+from cdi_runtime.rpc import Registration, TokenGuard, channel, serve
 from cdi_runtime.service import ServiceContext
 from cdi_warehouse_loader import consumer
 from cdi_warehouse_loader.application.access import Access
 from cdi_warehouse_loader.application.clean_rooms import CleanRooms
 from cdi_warehouse_loader.application.loading import Loading
+from cdi_warehouse_loader.application.privacy import Privacy
 from cdi_warehouse_loader.application.serving import Serving
 from cdi_warehouse_loader.noise import OpenDpNoise
 from cdi_warehouse_loader.servicer.clean_rooms import CleanRoomServicer
@@ -55,12 +57,17 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
         checkpoint_threshold=settings.checkpoint_threshold,
     )
     async with AsyncExitStack() as stack:
-        access = Access(partial(REGISTRY["duckdb"], options))
+        engine = REGISTRY["duckdb"]
+        access = Access(partial(engine.open, options), partial(engine.rewrite, options))
         stack.callback(access.close)
         context.readiness.add("warehouse", access.ready)
         bus = await stack.enter_async_context(connect(settings.nats_url, context.name))
         context.readiness.add("nats", bus.ready)
         await stack.enter_async_context(context.background(_load(settings, context, access, bus), "loading"))
+        if settings.consent_target:
+            client = PrivacyClient(await stack.enter_async_context(channel(settings.consent_target)), context.name)
+            privacy = Privacy(access, SystemClock(), settings.rewrite_after_seconds)
+            await stack.enter_async_context(context.background(_obey(context, access, bus, privacy, client), "privacy"))
         warehouses, rooms = _warehouses(settings, access), _clean_rooms(settings, access)
         await stack.enter_async_context(serve(context, settings.grpc_address, warehouses, rooms))
         if settings.partner_address:
@@ -96,3 +103,11 @@ async def _load(settings: Settings, context: ServiceContext, access: Access, bus
         context.readiness.add("rejected", rejected.ready)
         context.readiness.add("identity", identity.ready)
         await access.watch()
+
+
+async def _obey(context: ServiceContext, access: Access, bus: Bus, privacy: Privacy, client: PrivacyClient) -> None:
+    """Obeys privacy orders from when the warehouse is held, until cancelled."""
+    await access.held()
+    async with obeying(bus, context.name, privacy, client, context) as reader:
+        context.readiness.add("privacy", reader.ready)
+        await privacy.keep_rewriting()

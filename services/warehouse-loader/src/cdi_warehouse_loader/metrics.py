@@ -41,6 +41,8 @@ def loaded(load: Load, now_us: int, seconds: float) -> None:
             instruments.EVENTS_ACCEPTED.add(events, stage=_STAGE)
         elif key.outcome == outcome_pb2.OUTCOME_FILTERED:
             instruments.EVENTS_FILTERED.add(events, stage=_STAGE, reason=key.reason)
+        elif key.outcome == outcome_pb2.OUTCOME_SUPPRESSED:
+            instruments.EVENTS_SUPPRESSED.add(events, stage=_STAGE)
         else:
             instruments.EVENTS_REJECTED.add(events, stage=_STAGE, reason=key.reason)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from cdi_warehouse_loader.domain.aggregates import Plan
 from cdi_warehouse_loader.domain.clean_room import CleanRoom
 from cdi_warehouse_loader.domain.documents import Document
+from cdi_warehouse_loader.domain.erasure import Erasure, Tombstone
 from cdi_warehouse_loader.domain.ledger import Entry
 from cdi_warehouse_loader.domain.load import Catalog, CountKey, Load, Position, StreamPartition, TableLoad
 from cdi_warehouse_loader.domain.release import Answer, Noised
@@ -119,7 +120,7 @@ class CleanRooms(Protocol):
 class Warehouse(Protocol):
     """One warehouse, open.
 
-    ``load``, ``existing``, ``ensure_tables`` and ``put_document`` are called from one thread, ``query`` from another one at a time.
+    ``query``, ``counts`` and ``holdings`` are called from one thread, one at a time, all others from another one.
     """
 
     @property
@@ -140,6 +141,11 @@ class Warehouse(Protocol):
     @property
     def positions(self) -> Mapping[StreamPartition, Position]:
         """How far each partition is loaded, as committed."""
+        ...
+
+    @property
+    def newest_erasure_us(self) -> int:
+        """When people were last erased, microseconds since 1970; 0: never. What is later cannot be of anybody erased."""
         ...
 
     def ensure_tables(self, schema: str) -> None:
@@ -181,6 +187,29 @@ class Warehouse(Protocol):
 
     def put_document(self, document: Document) -> None:
         """Stores a document in place of the one of its name."""
+        ...
+
+    def erase(self, erasures: Sequence[Erasure], now_us: int) -> Sequence[Mapping[str, int]]:
+        """Deletes all rows of people and leaves tombstones, in one transaction; doing it again finds nothing.
+
+        Returns:
+            Per erasure the rows by ``<schema>.<table>``.
+
+        Raises:
+            Unavailable: the warehouse cannot now; nothing was done.
+        """
+        ...
+
+    def tombstones(self, digests: Sequence[bytes]) -> Mapping[bytes, Tombstone]:
+        """Those of the digests that have a tombstone."""
+        ...
+
+    def holdings(self, person: Erasure, take: Callable[[str, Sequence[bytes]], None]) -> None:
+        """Hands over all rows of a person, as JSON objects, in pieces, by ``<schema>.<table>``."""
+        ...
+
+    def oldest_unrewritten_us(self) -> int:
+        """When the first rows were erased that still lie in the file, unreadable, microseconds since 1970; 0: there are none."""
         ...
 
     def query(self, sql: str, limits: QueryLimits) -> Rows:

@@ -29,6 +29,8 @@ class Settings(ServiceSettings):
         partner_address: where only clean rooms are served, ``host:port``; announced as ``partners``. Empty: they are at the gRPC address
             only, which answers any SQL and is no place for partners.
         admin_token_hashes: SHA-256, in hexadecimal, of the tokens that administer clean rooms, separated by commas. None: nobody does.
+        consent_target: gRPC target of the consent service, which privacy orders are reported to; empty: none are obeyed.
+        rewrite_after_seconds: how long erased rows may lie in the file, unreadable, until it is written anew, for which loads wait.
     """
 
     service_name: ClassVar[str] = "warehouse-loader"
@@ -42,3 +44,5 @@ class Settings(ServiceSettings):
     query_seconds: float = Field(default=10.0, gt=0.0, le=600.0)
     partner_address: str = ""
     admin_token_hashes: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parts)] = ()
+    consent_target: str = ""
+    rewrite_after_seconds: float = Field(default=3_600.0, ge=0.0, le=86_400.0 * 30)

@@ -35,6 +35,8 @@ TABLES: Final = {
 }
 """Event type → the table that has every event of the type (Segment's layout)."""
 
+SUPPRESSED: Final = "the person is suppressed, or was erased after the event was received"
+
 MessageId = Annotated[str, typer.Argument(help="The event's message id.")]
 
 
@@ -67,32 +69,50 @@ async def _walk(endpoints: Endpoints, workspace: str, message_id: str) -> list[S
             place = await ask((await peers.enrichment()).ExplainEvent, request)
         except NotFound:
             return rejections
-        return [await _collected(bus, place), *await _after_collected(bus, peers, workspace, message_id, place, rejections)]
+        event = await _event(bus, place)
+        suppressed = event is not None and await _suppressed(peers, event)
+        after = await _after_collected(bus, peers, workspace, message_id, place, rejections, suppressed=suppressed)
+        return [_collected(place, event), *after]
 
 
-async def _collected(bus: Bus, place: enrichment_service_pb2.ExplainEventResponse) -> Step:
-    where = f"COLLECTED {place.collected_sequence}, event {place.index}, partition {place.partition}"
+async def _event(bus: Bus, place: enrichment_service_pb2.ExplainEventResponse) -> event_pb2.Event | None:
+    """The event as the collector stored it; ``None`` when retention has removed it since."""
     try:
         message = await bus.message(StreamName.COLLECTED, place.collected_sequence)
     except NotFound:
+        return None
+    return event_pb2.EventBatch.FromString(message.payload).events[place.index]
+
+
+def _collected(place: enrichment_service_pb2.ExplainEventResponse, event: event_pb2.Event | None) -> Step:
+    where = f"COLLECTED {place.collected_sequence}, event {place.index}, partition {place.partition}"
+    if event is None:
         return Step("collector", f"accepted: {where}", "retention has removed the message since")
-    event = event_pb2.EventBatch.FromString(message.payload).events[place.index]
     return Step("collector", f"accepted: {where}", f"{type_name(event)} {event.name!r} of source {event.source_id}")
 
 
 async def _after_collected(
-    bus: Bus, peers: Peers, workspace: str, message_id: str, place: enrichment_service_pb2.ExplainEventResponse, rejections: list[Step]
+    bus: Bus,
+    peers: Peers,
+    workspace: str,
+    message_id: str,
+    place: enrichment_service_pb2.ExplainEventResponse,
+    rejections: list[Step],
+    *,
+    suppressed: bool,
 ) -> list[Step]:
     message = await enriched_of(bus, place.partition, place.collected_sequence)
     events = event_pb2.EventBatch.FromString(message.payload).events if message is not None else ()
     event = next((each for each in events if each.message_id == message_id and each.workspace_id == workspace), None)
     if message is None or event is None:
+        if suppressed:
+            return [Step("enrichment", "suppressed", SUPPRESSED)]
         return rejections or [Step("enrichment", "not enriched", "on its way, filtered, or removed by retention since")]
     said = [line_of(event, show_personal=False)]
     if event.consent.dropped_columns:
         said.append(f"taken out, because a purpose is denied: {', '.join(event.consent.dropped_columns)}")
     enriched = Step("enrichment", f"enriched: ENRICHED {message.sequence}", "\n".join(said))
-    return [enriched, *rejections, *await _loads(peers, event), *await _deliveries(peers, event, message.sequence)]
+    return [enriched, *rejections, *await _loads(peers, event, suppressed=suppressed), *await _deliveries(peers, event, message.sequence)]
 
 
 async def _rejections(peers: Peers, message_id: str) -> list[Step]:
@@ -101,7 +121,16 @@ async def _rejections(peers: Peers, message_id: str) -> list[Step]:
     return [Step(str(row[0]), f"rejected: {row[1]}", str(row[2])) for row in rows]
 
 
-async def _loads(peers: Peers, event: event_pb2.Event) -> list[Step]:
+async def _suppressed(peers: Peers, event: event_pb2.Event) -> bool:
+    """Whether the person is suppressed, or was erased after the event was received. Asking records nothing."""
+    asked = consent_service_pb2.ConsentInput(
+        workspace_id=event.workspace_id, user_id=event.user_id, anonymous_id=event.anonymous_id, received_time=event.received_time
+    )
+    answer = await ask((await peers.consent()).EvaluateConsent, consent_service_pb2.EvaluateConsentRequest(inputs=[asked]))
+    return answer.results[0].suppressed
+
+
+async def _loads(peers: Peers, event: event_pb2.Event, *, suppressed: bool) -> list[Step]:
     """What each warehouse has of the event, or why it may not have it."""
     request = warehouse_service_pb2.ListWarehousesRequest(workspace_id=event.workspace_id, page_size=1_000)
     warehouses = (await ask((await peers.warehouse()).ListWarehouses, request)).warehouses
@@ -113,6 +142,8 @@ async def _loads(peers: Peers, event: event_pb2.Event) -> list[Step]:
         denied = [purpose for purpose in warehouse.purposes if purpose not in event.consent.granted_purposes]
         if rows:
             step = Step(f"warehouse:{warehouse.name}", f"loaded into {table}", f"at {rows[0][0]}")
+        elif suppressed:
+            step = Step(f"warehouse:{warehouse.name}", "suppressed", SUPPRESSED)
         elif denied:
             why = [f"not granted: {', '.join(denied)}", *await _consent(peers, event.workspace_id, denied, event.consent.decision_ids)]
             step = Step(f"warehouse:{warehouse.name}", "filtered: consent_denied", "\n".join(why))

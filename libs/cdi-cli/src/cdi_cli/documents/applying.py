@@ -175,7 +175,7 @@ async def _destination(peers: Peers, document: DestinationDocument) -> Applied:
         event_types=spec.event_types,
         event_names=spec.event_names,
         retry=destination_pb2.RetryPolicy(**spec.retry.model_dump()),
-        webhook=destination_pb2.Webhook(**spec.webhook.model_dump()),
+        webhook=destination_pb2.Webhook(**spec.webhook.model_dump(exclude_none=True)),
     )
     answer = await ask((await peers.router()).ApplyDestination, router_service_pb2.ApplyDestinationRequest(destination=destination))
     return Applied(answer.destination.version, answer.changed)

@@ -161,6 +161,14 @@ class RetrySpec(_Strict):
     give_up_after_attempts: int = Field(default=0, ge=0)
 
 
+class WebhookDeletionSpec(_Strict):
+    """How an endpoint is told to delete a person; with ``{id}`` in the address one request per id."""
+
+    url: Annotated[str, BeforeValidator(_resolved), Field(pattern=r"^https?://\S+$")]
+    method: Literal["POST", "PUT", "PATCH", "DELETE"] = "POST"
+    id_types: list[str] = []
+
+
 class WebhookSpec(_Strict):
     """An HTTP endpoint. ``headers`` may and ``signingSecret`` must hold ``env:NAME``, read by the router."""
 
@@ -170,6 +178,7 @@ class WebhookSpec(_Strict):
     max_batch_events: int = Field(default=0, ge=0, le=1_000)
     concurrency: int = Field(default=0, ge=0)
     timeout_seconds: float = Field(default=0.0, ge=0.0)
+    deletion: WebhookDeletionSpec | None = None
 
 
 class DestinationSpec(_Strict):

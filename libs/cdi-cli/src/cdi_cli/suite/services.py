@@ -30,9 +30,9 @@ SPECS: Final[Mapping[str, ServiceSpec]] = {
     spec.name: spec
     for spec in (
         ServiceSpec("consent", "cdi_consent", reserved={"CDI_IDENTITY_TARGET": "identity"}),
-        ServiceSpec("warehouse-loader", None),
+        ServiceSpec("warehouse-loader", None, {"CDI_CONSENT_TARGET": "consent"}),
         ServiceSpec("identity", "cdi_identity", {"CDI_WAREHOUSE_ADDRESS": "warehouse-loader", "CDI_CONSENT_TARGET": "consent"}),
-        ServiceSpec("collector", "cdi_collector", settings={"CDI_HTTP_ADDRESS": "127.0.0.1:0"}),
+        ServiceSpec("collector", "cdi_collector", {"CDI_CONSENT_TARGET": "consent"}, settings={"CDI_HTTP_ADDRESS": "127.0.0.1:0"}),
         ServiceSpec(
             "enrichment",
             "cdi_enrichment",
@@ -50,7 +50,8 @@ DRAIN_ORDER: Final[tuple[tuple[str, ...], ...]] = (
     ("enrichment",),
     ("router",),
     ("identity",),
-    ("consent", "warehouse-loader"),
+    ("warehouse-loader",),
+    ("consent",),
 )
 """Who lets events in stops first; who is called stops last. The services of one step drain side by side."""
 

@@ -79,6 +79,30 @@ async def stream(
         raise fault_of_error(error, peer=peer) from error
 
 
+async def upload(
+    method: grpc.aio.StreamUnaryMultiCallable[Request, Response], requests: AsyncIterator[Request], *, timeout: float, peer: str = "peer"
+) -> Response:
+    """A call that sends several messages. Arguments and faults as for ``call``; what the requests themselves raise passes through."""
+    failed: list[BaseException] = []
+
+    async def watched() -> AsyncIterator[Request]:
+        try:
+            async for request in requests:
+                yield request
+        except Exception as error:  # gRPC would show it as a cancelled call
+            failed.append(error)
+            raise
+
+    try:
+        return await method(watched(), timeout=timeout)
+    except grpc.aio.AioRpcError as error:
+        raise failed[0] if failed else fault_of_error(error, peer=peer) from error
+    except asyncio.CancelledError:
+        if failed:
+            raise failed[0] from None
+        raise
+
+
 class _ClientInterceptor(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
     """A CLIENT span when there is a recorded parent, its ``traceparent`` for the server, and the duration metric."""
 

@@ -66,6 +66,7 @@ class Passage(msgspec.Struct, gc=False):
         key: of its claim.
         subject: set by ``validate``.
         linkable: set by consent: the event may be written into the identity graph.
+        suppressed: set by consent: the event goes nowhere.
         validation, consent, enrichments, external_ids, identity: fields of ``Event``.
     """
 
@@ -79,6 +80,7 @@ class Passage(msgspec.Struct, gc=False):
     key: bytes = b""
     subject: Subject = _UNREAD
     linkable: bool = False
+    suppressed: bool = False
     validation: bytes = b""
     consent: bytes = b""
     enrichments: bytes = b""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,7 +13,7 @@ from cdi_router.domain.breaker import Breaker
 from cdi_router.domain.delivery import MAX_REQUEST_BYTES, Delivery, Refusal, Settlement, Withheld
 from cdi_router.domain.destination import Destination
 from cdi_router.domain.filter import Filter
-from cdi_router.ports import Clock, Consent, Subject
+from cdi_router.ports import Allowed, Clock, Consent, Subject
 
 REFUSED = reason_name(error_pb2.ERROR_REASON_DESTINATION_REFUSED)
 EXHAUSTED = reason_name(error_pb2.ERROR_REASON_RETRIES_EXHAUSTED)
@@ -63,7 +63,7 @@ class Target:
 
 
 class Admission:
-    """Who may be delivered to in a round: the answer on the event and the answer of the moment must both grant every purpose.
+    """Who may be delivered to in a round: nobody who is suppressed; the answer on the event and that of the moment must grant all purposes.
 
     Asked for all at once when the round begins, and again for a request that begins more than a moment later: a round may take minutes
     where a destination is slow, and a withdrawal stops what has not been sent. Who may not is noted in ``settlement``.
@@ -95,19 +95,32 @@ class Admission:
     async def _ask(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         if not self._asked:
             self._asked = self._target.clock.now().timestamp()
-        if not self._target.destination.purposes or not deliveries:
+        if not deliveries:
             return deliveries
         subjects = [_subject(delivery) for delivery in deliveries]
-        allowed = await self._consent.allowed(list(dict.fromkeys(subjects)))
-        missing = {subject: self._target.filter.missing(one.purposes) for subject, one in allowed.items()}
-        self._settlement.withheld += [
-            Withheld(delivery, missing[subject], allowed[subject].decision_ids)
-            for delivery, subject in zip(deliveries, subjects, strict=True)
-            if missing[subject]
-        ]
-        return [delivery for delivery, subject in zip(deliveries, subjects, strict=True) if not missing[subject]]
+        allowed = await self._allowed(subjects)
+        free: list[Delivery] = []
+        for delivery, subject in zip(deliveries, subjects, strict=True):
+            one = allowed[subject]
+            if one.suppressed:
+                self._settlement.suppressed.append(delivery)
+            elif missing := self._target.filter.missing(one.purposes):
+                self._settlement.withheld.append(Withheld(delivery, missing, one.decision_ids))
+            else:
+                free.append(delivery)
+        return free
+
+    async def _allowed(self, subjects: Sequence[Subject]) -> Mapping[Subject, Allowed]:
+        """Asks once about each person, as of their earliest event; and event by event only about whom that one is suppressed."""
+        earliest: dict[tuple[str, str, str, str], int] = {}
+        for subject in subjects:
+            earliest[subject[:-1]] = min(subject[-1], earliest.get(subject[:-1], subject[-1]))
+        first = await self._consent.allowed([(*who, received_us) for who, received_us in earliest.items()])
+        found = {subject: first[*subject[:-1], earliest[subject[:-1]]] for subject in subjects}
+        unsure = [subject for subject, one in found.items() if one.suppressed and subject not in first]
+        return {**found, **(await self._consent.allowed(unsure) if unsure else {})}
 
 
 def _subject(delivery: Delivery) -> Subject:
     event = delivery.event
-    return event.workspace_id, event.user_id, event.anonymous_id, event.consent.region
+    return event.workspace_id, event.user_id, event.anonymous_id, event.consent.region, event.received_time.ToMicroseconds()

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 import aiohttp
+import yarl
 
 from cdi.event.v1.event_pb2 import Event
 from cdi_router.destinations.base import resolve
@@ -51,11 +52,15 @@ class WebhookEndpoint:
 
     async def send(self, body: bytes, idempotency_key: str) -> Answer:
         """See ``Endpoint``."""
+        return await self.request("POST", self._settings.url, body, idempotency_key)
+
+    async def request(self, method: str, url: str | yarl.URL, body: bytes, idempotency_key: str) -> Answer:
+        """One signed request to any address; see ``Endpoint.send``."""
         headers = {IDEMPOTENCY_KEY: idempotency_key}
         if self._secret:
             headers[SIGNATURE] = signature(self._secret, body)
         try:
-            async with self._session.post(self._settings.url, data=body, headers=headers, allow_redirects=False) as response:
+            async with self._session.request(method, url, data=body, headers=headers, allow_redirects=False) as response:
                 return await _answer(response)
         except TimeoutError:
             return Answer(0, failure="timeout")

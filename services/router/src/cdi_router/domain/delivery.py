@@ -142,6 +142,7 @@ class Settlement:
         delivered: events that the destination took.
         filtered: events left out by the destination's filter or by the answers that they carry, and why.
         withheld: events left out by the answers of now; counted as ``consent_denied``.
+        suppressed: events of people who are suppressed, or were erased after the events were received.
         parked: events that wait.
         barriers: in front of whom.
         dead: given up.
@@ -151,6 +152,7 @@ class Settlement:
     delivered: list[Delivery] = field(default_factory=list)
     filtered: list[tuple[Delivery, str]] = field(default_factory=list)
     withheld: list[Withheld] = field(default_factory=list)
+    suppressed: list[Delivery] = field(default_factory=list)
     parked: list[Delivery] = field(default_factory=list)
     barriers: list[Barrier] = field(default_factory=list)
     dead: list[Refusal] = field(default_factory=list)

@@ -9,6 +9,21 @@ from cdi_router.domain.retry import RetryPolicy
 
 
 @dataclass(frozen=True, slots=True)
+class Deletion:
+    """How an endpoint is told to delete a person.
+
+    Attributes:
+        url: with ``{id}`` one request per id, in which ``{type}`` and ``{id}`` are put; without it one per person.
+        method: of HTTP.
+        id_types: only ids of these types; empty means all.
+    """
+
+    url: str
+    method: str = "POST"
+    id_types: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Webhook:
     """An HTTP endpoint.
 
@@ -19,6 +34,7 @@ class Webhook:
         max_batch_events: events per request.
         concurrency: requests under way at once per partition.
         timeout_seconds: until a request counts as failed.
+        deletion: how it is told to delete a person; ``None``: it is not.
     """
 
     url: str
@@ -27,6 +43,7 @@ class Webhook:
     max_batch_events: int = 100
     concurrency: int = 4
     timeout_seconds: float = 10.0
+    deletion: Deletion | None = None
 
 
 @dataclass(frozen=True, slots=True)

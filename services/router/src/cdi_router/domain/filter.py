@@ -16,6 +16,7 @@ from cdi_router.domain.destination import Destination
 
 FILTERED: Final = reason_name(error_pb2.ERROR_REASON_FILTERED_BY_DESTINATION)
 CONSENT_DENIED: Final = reason_name(error_pb2.ERROR_REASON_CONSENT_DENIED)
+SUPPRESSED: Final = reason_name(error_pb2.ERROR_REASON_SUPPRESSED)
 
 _ALL: Final = "all"
 _DISTINCT_INTEGRATIONS: Final = 1_024

@@ -19,7 +19,7 @@ from cdi.event.v1.event_pb2 import Event
 from cdi_kernel.ids import uuid7
 from cdi_router.domain.answer import Answer
 from cdi_router.domain.delivery import Barrier, Delivery, Key, Progress, Refusal, Settlement, Withheld
-from cdi_router.domain.filter import CONSENT_DENIED
+from cdi_router.domain.filter import CONSENT_DENIED, SUPPRESSED
 from cdi_router.ports import Queue, Standing
 from cdi_runtime.store import Database, raw
 
@@ -170,6 +170,7 @@ def _ended(settlement: Settlement) -> Iterable[Delivery]:
     yield from settlement.delivered
     yield from (delivery for delivery, _ in settlement.filtered)
     yield from (withheld.delivery for withheld in settlement.withheld)
+    yield from settlement.suppressed
     yield from (refusal.delivery for refusal in settlement.dead)
 
 
@@ -179,6 +180,7 @@ def _only(settlement: Settlement, keys: set[Key]) -> Settlement:
         delivered=[delivery for delivery in settlement.delivered if delivery.key in keys],
         filtered=[(delivery, reason) for delivery, reason in settlement.filtered if delivery.key in keys],
         withheld=[withheld for withheld in settlement.withheld if withheld.delivery.key in keys],
+        suppressed=[delivery for delivery in settlement.suppressed if delivery.key in keys],
         dead=[refusal for refusal in settlement.dead if refusal.delivery.key in keys],
     )
 
@@ -189,6 +191,7 @@ def _counted(settlement: Settlement) -> Counts:
     for reason, events in settlement.filtered_by_reason().items():
         counts[outcome_pb2.OUTCOME_FILTERED, reason] += events
     counts[outcome_pb2.OUTCOME_FILTERED, CONSENT_DENIED] += len(settlement.withheld)
+    counts[outcome_pb2.OUTCOME_SUPPRESSED, SUPPRESSED] += len(settlement.suppressed)
     for refusal in settlement.dead:
         counts[outcome_pb2.OUTCOME_DEAD_LETTERED, refusal.reason] += 1
     return {key: events for key, events in counts.items() if events}

@@ -63,6 +63,7 @@ class MemoryDeliveries:
             *settlement.delivered,
             *(delivery for delivery, _ in settlement.filtered),
             *(withheld.delivery for withheld in settlement.withheld),
+            *settlement.suppressed,
             *(refusal.delivery for refusal in settlement.dead),
         ]
         people = {delivery.person for delivery in ended if place.parked.pop(delivery.key, None) is not None}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Final, TypeVar
 
 from cdi.error.v1 import error_pb2
@@ -33,19 +33,22 @@ class Access:
 
     Args:
         open_warehouse: opens it; blocks; raises ``Unavailable`` while another process holds it.
+        rewrite: writes the closed warehouse anew, without what was deleted; blocks.
 
     Attributes:
         targets: where the events of each workspace go, by the stored documents.
     """
 
-    def __init__(self, open_warehouse: Callable[[], Warehouse]) -> None:
+    def __init__(self, open_warehouse: Callable[[], Warehouse], rewrite: Callable[[], None]) -> None:
         self.targets: Mapping[str, Sequence[Target]] = {}
         self._open = open_warehouse
+        self._rewrite = rewrite
         self._warehouse: Warehouse | None = None
         self._reason: str | None = "the warehouse is not open yet"
         self._loading = ThreadPoolExecutor(1, "load")
         self._reading = ThreadPoolExecutor(1, "query")
         self._waiting = 0
+        self._opened = asyncio.Event()
 
     def ready(self) -> str | None:
         """``None`` while this process holds the warehouse, else why not."""
@@ -64,7 +67,12 @@ class Access:
                 await asyncio.sleep(_RETRY_SECONDS)
         await self.write(self._read_documents)
         self._reason = None
+        self._opened.set()
         _log.info("warehouse.open")
+
+    async def held(self) -> None:
+        """Returns when this process holds the warehouse."""
+        await self._opened.wait()
 
     async def watch(self) -> None:
         """Never returns.
@@ -85,7 +93,8 @@ class Access:
         Raises:
             Unavailable: this process does not hold the warehouse.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._loading, partial(work, self._held()))
+        self._held()
+        return await asyncio.get_running_loop().run_in_executor(self._loading, lambda: work(self._held()))
 
     async def read(self, work: Callable[[Warehouse], T]) -> T:
         """Runs work in the thread of queries, beside the loading one.
@@ -94,14 +103,39 @@ class Access:
             Unavailable: this process does not hold the warehouse.
             RateLimited: too much is waiting already.
         """
-        warehouse = self._held()
+        self._held()
         if self._waiting >= MAX_WAITING_READS:
             raise RateLimited(error_pb2.ERROR_REASON_RATE_LIMITED, "too many queries are waiting", retry_after=1.0)
         self._waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._reading, partial(work, warehouse))
+            return await asyncio.get_running_loop().run_in_executor(self._reading, lambda: work(self._held()))
         finally:
             self._waiting -= 1
+
+    async def rewrite(self) -> None:
+        """Has the warehouse written anew; loads and queries wait meanwhile.
+
+        Raises:
+            WarehouseBroken: it could not be opened again, which takes a new process.
+        """
+        self._held()
+        loop = asyncio.get_running_loop()
+        idle, over = threading.Event(), threading.Event()
+
+        def hold_queries() -> None:
+            idle.set()
+            over.wait()
+
+        def work() -> None:
+            idle.wait()
+            self._anew()
+
+        queries = loop.run_in_executor(self._reading, hold_queries)
+        try:
+            await loop.run_in_executor(self._loading, work)
+        finally:
+            over.set()
+            await queries
 
     async def refresh_targets(self) -> None:
         """Reads the documents again after a change."""
@@ -115,6 +149,18 @@ class Access:
         if self._warehouse is not None:
             self._warehouse.close()
             self._warehouse = None
+
+    def _anew(self) -> None:
+        self._held().close()
+        try:
+            self._rewrite()
+        except Unavailable as fault:
+            _log.warning("warehouse.rewrite_failed", reason=fault.message)
+        try:
+            self._warehouse = self._open()
+        except Unavailable as fault:
+            self._reason = fault.message
+            raise WarehouseBroken(fault.message) from fault
 
     def _read_documents(self, warehouse: Warehouse) -> None:
         self.targets = targets(warehouse.documents())

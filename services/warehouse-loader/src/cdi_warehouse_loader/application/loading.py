@@ -6,8 +6,9 @@ An event that breaks the load is found by bisecting with loads that are taken ba
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 from opentelemetry.trace import SpanKind
@@ -22,17 +23,27 @@ from cdi_runtime.telemetry import batch_span, event_span
 from cdi_warehouse_loader import metrics
 from cdi_warehouse_loader.application.access import Access
 from cdi_warehouse_loader.domain import naming
-from cdi_warehouse_loader.domain.batches import Batch, Fresh, fresh
+from cdi_warehouse_loader.domain.batches import Batch, fresh
 from cdi_warehouse_loader.domain.documents import targets_of
 from cdi_warehouse_loader.domain.event_load import STAGE, Poisoned, plan_events, schemas_of
 from cdi_warehouse_loader.domain.event_view import EventView
 from cdi_warehouse_loader.domain.graph_rows import Numbered, graph_loads
 from cdi_warehouse_loader.domain.layout import SEQUENCE_FACTOR
-from cdi_warehouse_loader.domain.load import CountKey, Load, TableLoad
+from cdi_warehouse_loader.domain.leaving_out import SUPPRESSED, split_events, split_rejected, without_erased
+from cdi_warehouse_loader.domain.load import CountKey, Load, Position, StreamPartition, TableLoad, Target
 from cdi_warehouse_loader.domain.rows import Item
 from cdi_warehouse_loader.domain.side_rows import rejected_rows
 from cdi_warehouse_loader.faults import OutOfMemory
 from cdi_warehouse_loader.ports import Warehouse
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrived:
+    """The events that are new, those of them that are of erased people, and where the partitions stand with them."""
+
+    items: Sequence[Item]
+    suppressed: Sequence[Item]
+    positions: Mapping[StreamPartition, Position]
 
 
 class Loading:
@@ -67,10 +78,10 @@ class Loading:
 
     async def _events(self, batches: Sequence[Batch[EventView]]) -> None:
         started_ns, clock = time.time_ns(), time.perf_counter()
-        new = await self._access.write(lambda warehouse: fresh(StreamName.ENRICHED, batches, warehouse.positions))
+        new = await self._access.write(partial(_arrived, batches))
         if not new.positions:
             return
-        items = _items(new.batches)
+        items = new.items
         sampled = [(item[0].message_id, item[0].traceparent) for item in items if item[0].traceparent]
         with batch_span("load batch", SpanKind.CONSUMER, [parent for _, parent in sampled], {"cdi.events": len(items)}):
             done = await self._load_events(items, new)
@@ -94,7 +105,7 @@ class Loading:
         """
         await self._access.write(partial(self._load_changes, batches))
 
-    async def _load_events(self, items: Sequence[Item], new: Fresh[EventView]) -> Load:
+    async def _load_events(self, items: Sequence[Item], new: _Arrived) -> Load:
         whole = len(items)
         done: list[Load] = []
 
@@ -109,12 +120,13 @@ class Loading:
             return await self._access.write(partial(self._attempt, good, poisoned, new, True))
         return done[0]
 
-    def _attempt(self, items: Sequence[Item], poisoned: Sequence[Poisoned], new: Fresh[EventView], keep: bool, held: Warehouse) -> Load:
+    def _attempt(self, items: Sequence[Item], poisoned: Sequence[Poisoned], new: _Arrived, keep: bool, held: Warehouse) -> Load:
         targets = self._access.targets
         workspaces = {item[0].workspace_id for item in items} | {one.item[0].workspace_id for one in poisoned}
         for schema in sorted(schemas_of(workspaces, targets)):
             held.ensure_tables(schema)
         load = plan_events(items, poisoned, new.positions, targets, self._clock.now_us())(held.catalog)
+        load = replace(load, counts={**load.counts, **_suppressed(new.suppressed, targets)})
         return replace(load, tables=held.load(load, keep=keep))
 
     def _load_rejected(self, batches: Sequence[Batch[rejected_event_pb2.RejectedEvent]], held: Warehouse) -> None:
@@ -122,10 +134,11 @@ class Loading:
         if not new.positions:
             return
         events = {event.rejection_id: event for batch in new.batches for event in batch.events}
+        kept, erased = split_rejected(events.values(), held.newest_erasure_us, held.tombstones)
         loads: list[TableLoad] = []
-        counts: dict[CountKey, int] = {}
+        counts = {CountKey("rejected", outcome_pb2.OUTCOME_SUPPRESSED, SUPPRESSED): len(erased)}
         counted: set[str] = set()
-        for schema, members in self._by_schema(events.values()).items():
+        for schema, members in self._by_schema(kept).items():
             held.ensure_tables(schema)
             ids = [event.rejection_id for event in members]
             stored = held.existing(schema, naming.REJECTED_EVENTS, "rejection_id", ids)
@@ -150,7 +163,9 @@ class Loading:
         new = fresh(StreamName.IDENTITY, batches, held.positions)
         if not new.positions:
             return
-        messages = [Numbered(batch.sequence, changed) for batch in new.batches for changed in batch.events]
+        told = [changed for batch in new.batches for changed in batch.events]
+        sequences = [batch.sequence for batch in new.batches for _ in batch.events]
+        messages = list(map(Numbered, sequences, without_erased(told, held.newest_erasure_us, held.tombstones)))
         found: dict[tuple[str, bool], list[Numbered]] = {}
         for message in messages:
             for target in targets_of(self._access.targets, message.changed.workspace_id):
@@ -160,6 +175,19 @@ class Loading:
             held.ensure_tables(schema)
             loads += graph_loads(schema, members, self._clock.now_us(), personal=personal)
         held.load(Load(StreamName.IDENTITY, len(messages), loads, new.positions, {}))
+
+
+def _arrived(batches: Sequence[Batch[EventView]], held: Warehouse) -> _Arrived:
+    new = fresh(StreamName.ENRICHED, batches, held.positions)
+    return _Arrived(*split_events(_items(new.batches), held.newest_erasure_us, held.tombstones), new.positions)
+
+
+def _suppressed(items: Sequence[Item], targets: Mapping[str, Sequence[Target]]) -> Mapping[CountKey, int]:
+    counts: Counter[CountKey] = Counter()
+    for event, _, _ in items:
+        for target in targets_of(targets, event.workspace_id):
+            counts[CountKey(target.sink, outcome_pb2.OUTCOME_SUPPRESSED, SUPPRESSED)] += 1
+    return counts
 
 
 def _items(batches: Sequence[Batch[EventView]]) -> list[Item]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from cdi_warehouse_loader.warehouses import duckdb
-from cdi_warehouse_loader.warehouses.base import Open
+from cdi_warehouse_loader.warehouses import duckdb, duckdb_file
+from cdi_warehouse_loader.warehouses.base import Engine
 
-REGISTRY: Final[Mapping[str, Open]] = {"duckdb": duckdb.open_file}
-"""How to open each kind. A new kind is one file and one line here."""
+REGISTRY: Final[Mapping[str, Engine]] = {"duckdb": Engine(duckdb.open_file, duckdb_file.rewrite_file)}
+"""How to open each kind, and to write it anew. A new kind is one file and one line here."""

@@ -38,4 +38,22 @@ class Open(Protocol):
     def __call__(self, options: Options) -> Warehouse: ...
 
 
-__all__ = ["Open", "Options", "Warehouse"]
+class Rewrite(Protocol):
+    """Writes a closed warehouse anew, without what was deleted from it; blocks.
+
+    Raises:
+        Unavailable: it cannot now; nothing was changed.
+    """
+
+    def __call__(self, options: Options) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A kind of warehouse."""
+
+    open: Open
+    rewrite: Rewrite
+
+
+__all__ = ["Engine", "Open", "Options", "Rewrite", "Warehouse"]

@@ -11,21 +11,23 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import duckdb
 
 from cdi_kernel.faults import Unavailable
 from cdi_warehouse_loader.domain import naming
-from cdi_warehouse_loader.domain.columns import ColumnType
 from cdi_warehouse_loader.domain.documents import Document
+from cdi_warehouse_loader.domain.erasure import Erasure, Tombstone
 from cdi_warehouse_loader.domain.load import Catalog, CountKey, Load, Position, StreamPartition, TableLoad
 from cdi_warehouse_loader.faults import OutOfMemory
 from cdi_warehouse_loader.ports import QueryLimits, Rows
 from cdi_warehouse_loader.warehouses import duckdb_clean_rooms as clean_rooms
+from cdi_warehouse_loader.warehouses import duckdb_erasure as erasure
 from cdi_warehouse_loader.warehouses import duckdb_identity as identity
 from cdi_warehouse_loader.warehouses import duckdb_sql as sql
+from cdi_warehouse_loader.warehouses import duckdb_state as state
 from cdi_warehouse_loader.warehouses.base import Options
 from cdi_warehouse_loader.warehouses.duckdb_query import run_query
 
@@ -73,6 +75,7 @@ class DuckDbWarehouse:
         self.broken: str | None = None
         self.catalog: Catalog = {}
         self.positions: Mapping[StreamPartition, Position] = {}
+        self.newest_erasure_us = 0
         self._ready: set[str] = set()
         self._unfolded = _FOLD_EVERY
         self._root = root
@@ -84,7 +87,7 @@ class DuckDbWarehouse:
         root.execute("set global enable_external_access = false")
         root.execute("set global lock_configuration = true")
         with self._transaction(keep=True):
-            self._run((*sql.OWN_TABLES, *clean_rooms.OWN_TABLES))
+            self._run((*sql.OWN_TABLES, *clean_rooms.OWN_TABLES, erasure.TOMBSTONES, erasure.UNREWRITTEN))
             if self._loading.execute(sql.HAS_KEYED_PROGRESS).fetchall() == [(True,)]:
                 self._run(sql.TAKE_KEYED_PROGRESS)
         self._read_state()
@@ -104,7 +107,7 @@ class DuckDbWarehouse:
             with self._transaction(keep=True):
                 if identity.is_old(tables):
                     self._run(identity.rename_old(schema, tables))
-                    tables = _catalog(self._loading).get(schema, {})
+                    tables = state.catalog(self._loading).get(schema, {})
                 self._run(sql.starting_tables(schema, tables))
                 self._run(identity.views(schema))
             self._read_state()
@@ -130,7 +133,7 @@ class DuckDbWarehouse:
         if keep:
             self._unfolded = 1 if self._unfolded >= _FOLD_EVERY else self._unfolded + 1
             self.positions = {**self.positions, **load.positions}
-            self.catalog = _changed(self.catalog, done)
+            self.catalog = state.changed(self.catalog, done)
         return done
 
     def existing(self, schema: str, table: str, column: str, values: Iterable[str]) -> set[str]:
@@ -146,7 +149,7 @@ class DuckDbWarehouse:
         """See ``ports.Warehouse``."""
         with self._translated(), self._root.cursor() as connection:
             connection.execute("use warehouse")
-            return _counts(connection)
+            return state.counts(connection)
 
     def documents(self) -> Sequence[Document]:
         """See ``ports.Warehouse``."""
@@ -159,6 +162,30 @@ class DuckDbWarehouse:
         values = [document.workspace_id, document.name, list(document.purposes), document.schema, document.version]
         with self._translated(), self._transaction(keep=True):
             self._loading.execute(sql.WRITE_DOCUMENT, values)
+
+    def erase(self, erasures: Sequence[Erasure], now_us: int) -> Sequence[Mapping[str, int]]:
+        """See ``ports.Warehouse``."""
+        with self._translated(), self._transaction(keep=True):
+            counts = erasure.erase(self._loading, self.catalog, erasures, now_us)
+        self.newest_erasure_us = max(self.newest_erasure_us, now_us)
+        return counts
+
+    def tombstones(self, digests: Sequence[bytes]) -> Mapping[bytes, Tombstone]:
+        """See ``ports.Warehouse``."""
+        with self._translated():
+            return erasure.tombstones(self._loading, digests)
+
+    def holdings(self, person: Erasure, take: Callable[[str, Sequence[bytes]], None]) -> None:
+        """See ``ports.Warehouse``."""
+        with self._translated(), self._root.cursor() as connection:
+            connection.execute("use warehouse")
+            for table, rows in erasure.holdings(connection, self.catalog, person):
+                take(table, rows)
+
+    def oldest_unrewritten_us(self) -> int:
+        """See ``ports.Warehouse``."""
+        with self._translated():
+            return erasure.oldest_unrewritten_us(self._loading)
 
     def query(self, text: str, limits: QueryLimits) -> Rows:
         """See ``ports.Warehouse``."""
@@ -208,7 +235,7 @@ class DuckDbWarehouse:
 
     def _fold(self) -> None:
         """Leaves one row per key of what loads have appended."""
-        positions, counts = _positions(self._loading), _counts(self._loading)
+        positions, counts = state.positions(self._loading), state.counts(self._loading)
         for statement in sql.FORGET_PROGRESS:
             self._loading.execute(statement)
         self._append_progress(positions, counts)
@@ -243,46 +270,15 @@ class DuckDbWarehouse:
             raise Unavailable(DEPENDENCY, f"DuckDB cannot now: {type(error).__name__}") from error
 
     def _read_state(self) -> None:
-        self.catalog = _catalog(self._loading)
-        self.positions = _positions(self._loading)
+        self.catalog = state.catalog(self._loading)
+        self.positions = state.positions(self._loading)
+        self.newest_erasure_us = erasure.newest_us(self._loading)
 
     def _run(self, statements: Iterable[str]) -> None:
         for statement in statements:
             self._loading.execute(statement)
 
 
-_TYPES: Final = {str(kind): kind for kind in ColumnType}
-
-
-def _catalog(connection: duckdb.DuckDBPyConnection) -> Catalog:
-    catalog: dict[str, dict[str, dict[str, ColumnType]]] = {}
-    for schema, table, column, kind in connection.execute(sql.READ_CATALOG).fetchall():
-        catalog.setdefault(schema, {}).setdefault(table, {})[column] = _TYPES.get(kind, ColumnType.TEXT)
-    return catalog
-
-
-def _positions(connection: duckdb.DuckDBPyConnection) -> dict[StreamPartition, Position]:
-    rows = connection.execute(sql.READ_POSITIONS).fetchall()
-    return {StreamPartition(row[0], row[1]): Position(row[2], row[3]) for row in rows}
-
-
-def _counts(connection: duckdb.DuckDBPyConnection) -> dict[CountKey, int]:
-    return {CountKey(row[0], row[1], row[2]): row[3] for row in connection.execute(sql.READ_COUNTS).fetchall()}
-
-
 def _turned(rows: Sequence[tuple[object, ...]]) -> list[list[object]]:
     """Rows as columns: one statement with lists, because each execution of a statement costs milliseconds."""
     return [list(column) for column in zip(*rows, strict=True)]
-
-
-def _changed(catalog: Catalog, loads: Sequence[TableLoad]) -> Catalog:
-    """The catalog after the loads; the given one stays as it is."""
-    if not any(load.added or load.widened for load in loads):
-        return catalog
-    changed = {schema: dict(tables) for schema, tables in catalog.items()}
-    for load in loads:
-        if load.added or load.widened:
-            tables = changed.setdefault(load.schema, {})
-            widened = dict.fromkeys(load.widened, ColumnType.DOUBLE)
-            tables[load.table] = {**tables.get(load.table, {}), **load.added, **widened}
-    return changed

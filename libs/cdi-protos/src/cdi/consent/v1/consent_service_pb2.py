@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$cdi/consent/v1/consent_service.proto\x12\x0e\x63\x64i.consent.v1\x1a\x1c\x63\x64i/consent/v1/purpose.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"J\n\x19\x41pplyConsentPolicyRequest\x12-\n\x06policy\x18\x01 \x01(\x0b\x32\x1d.cdi.consent.v1.ConsentPolicy\"\\\n\x1a\x41pplyConsentPolicyResponse\x12-\n\x06policy\x18\x01 \x01(\x0b\x32\x1d.cdi.consent.v1.ConsentPolicy\x12\x0f\n\x07\x63hanged\x18\x02 \x01(\x08\"/\n\x17GetConsentPolicyRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\"I\n\x18GetConsentPolicyResponse\x12-\n\x06policy\x18\x01 \x01(\x0b\x32\x1d.cdi.consent.v1.ConsentPolicy\"?\n\x13\x41pplyPurposeRequest\x12(\n\x07purpose\x18\x01 \x01(\x0b\x32\x17.cdi.consent.v1.Purpose\"Q\n\x14\x41pplyPurposeResponse\x12(\n\x07purpose\x18\x01 \x01(\x0b\x32\x17.cdi.consent.v1.Purpose\x12\x0f\n\x07\x63hanged\x18\x02 \x01(\x08\"R\n\x13ListPurposesRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Z\n\x14ListPurposesResponse\x12)\n\x08purposes\x18\x01 \x03(\x0b\x32\x17.cdi.consent.v1.Purpose\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"E\n\x16RecordDecisionsRequest\x12+\n\tdecisions\x18\x01 \x03(\x0b\x32\x18.cdi.consent.v1.Decision\"V\n\x0cRecordResult\x12\r\n\x05index\x18\x01 \x01(\r\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x02 \x01(\t\x12\"\n\x06status\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\"H\n\x17RecordDecisionsResponse\x12-\n\x07results\x18\x01 \x03(\x0b\x32\x1c.cdi.consent.v1.RecordResult\"7\n\x12\x43\x61tegoryPreference\x12\x10\n\x08\x63\x61tegory\x18\x01 \x01(\t\x12\x0f\n\x07granted\x18\x02 \x01(\x08\"/\n\rConsentSignal\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x10\n\x03raw\x18\x02 \x01(\x0c\x42\x03\x80\x01\x01\"\xc0\x02\n\x0c\x43onsentInput\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x12\n\nmessage_id\x18\x02 \x01(\t\x12\x14\n\x07user_id\x18\x03 \x01(\tB\x03\x80\x01\x01\x12\x19\n\x0c\x61nonymous_id\x18\x04 \x01(\tB\x03\x80\x01\x01\x12\x37\n\x0bpreferences\x18\x05 \x03(\x0b\x32\".cdi.consent.v1.CategoryPreference\x12.\n\nevent_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0btraceparent\x18\x07 \x01(\t\x12\x17\n\x0fhas_preferences\x18\x08 \x01(\x08\x12.\n\x07signals\x18\t \x03(\x0b\x32\x1d.cdi.consent.v1.ConsentSignal\x12\x0e\n\x06region\x18\n \x01(\t\"F\n\x16\x45valuateConsentRequest\x12,\n\x06inputs\x18\x01 \x03(\x0b\x32\x1c.cdi.consent.v1.ConsentInput\"}\n\x10\x45valuatedConsent\x12\x18\n\x10granted_purposes\x18\x01 \x03(\t\x12\x14\n\x0c\x64\x65\x63ision_ids\x18\x02 \x03(\t\x12\x10\n\x08linkable\x18\x03 \x01(\x08\x12\x17\n\x0f\x64ropped_columns\x18\x04 \x03(\t\x12\x0e\n\x06region\x18\x05 \x01(\t\"L\n\x17\x45valuateConsentResponse\x12\x31\n\x07results\x18\x01 \x03(\x0b\x32 .cdi.consent.v1.EvaluatedConsent\"(\n\x07Subject\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0f\n\x02id\x18\x02 \x01(\tB\x03\x80\x01\x01\"7\n\nSubjectSet\x12)\n\x08subjects\x18\x01 \x03(\x0b\x32\x17.cdi.consent.v1.Subject\"h\n\x13\x43heckPurposeRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x0f\n\x07purpose\x18\x02 \x01(\t\x12*\n\x06people\x18\x03 \x03(\x0b\x32\x1a.cdi.consent.v1.SubjectSet\"\'\n\x14\x43heckPurposeResponse\x12\x0f\n\x07granted\x18\x01 \x03(\x08\"\x82\x01\n\x14ListDecisionsRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x14\n\x0csubject_type\x18\x02 \x01(\t\x12\x17\n\nsubject_id\x18\x03 \x01(\tB\x03\x80\x01\x01\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"]\n\x15ListDecisionsResponse\x12+\n\tdecisions\x18\x01 \x03(\x0b\x32\x18.cdi.consent.v1.Decision\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"r\n\x11GetConsentRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x14\n\nprofile_id\x18\x02 \x01(\tH\x00\x12*\n\x07subject\x18\x03 \x01(\x0b\x32\x17.cdi.consent.v1.SubjectH\x00\x42\x05\n\x03who\"o\n\x12GetConsentResponse\x12.\n\x08purposes\x18\x01 \x03(\x0b\x32\x1c.cdi.consent.v1.PurposeState\x12)\n\x08subjects\x18\x02 \x03(\x0b\x32\x17.cdi.consent.v1.Subject\"V\n\x16\x45xplainDecisionRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x10\n\x08purposes\x18\x02 \x03(\t\x12\x14\n\x0c\x64\x65\x63ision_ids\x18\x03 \x03(\t\"I\n\x17\x45xplainDecisionResponse\x12.\n\x08purposes\x18\x01 \x03(\x0b\x32\x1c.cdi.consent.v1.PurposeState\"U\n\x13VerifyLedgerRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12(\n\x07subject\x18\x02 \x01(\x0b\x32\x17.cdi.consent.v1.Subject\"\x8e\x01\n\x0bLedgerBreak\x12(\n\x07subject\x18\x01 \x01(\x0b\x32\x17.cdi.consent.v1.Subject\x12\x16\n\x0e\x63hain_position\x18\x02 \x01(\x04\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x03 \x01(\t\x12(\n\x04\x66law\x18\x04 \x01(\x0e\x32\x1a.cdi.consent.v1.LedgerFlaw\"d\n\x14VerifyLedgerResponse\x12\r\n\x05lines\x18\x01 \x01(\x04\x12\x10\n\x08subjects\x18\x02 \x01(\x04\x12+\n\x06\x62reaks\x18\x03 \x03(\x0b\x32\x1b.cdi.consent.v1.LedgerBreak*v\n\nLedgerFlaw\x12\x1b\n\x17LEDGER_FLAW_UNSPECIFIED\x10\x00\x12\x17\n\x13LEDGER_FLAW_CHANGED\x10\x01\x12\x17\n\x13LEDGER_FLAW_MISSING\x10\x02\x12\x19\n\x15LEDGER_FLAW_REORDERED\x10\x03\x32\xaf\x08\n\x0e\x43onsentService\x12Y\n\x0c\x41pplyPurpose\x12#.cdi.consent.v1.ApplyPurposeRequest\x1a$.cdi.consent.v1.ApplyPurposeResponse\x12Y\n\x0cListPurposes\x12#.cdi.consent.v1.ListPurposesRequest\x1a$.cdi.consent.v1.ListPurposesResponse\x12k\n\x12\x41pplyConsentPolicy\x12).cdi.consent.v1.ApplyConsentPolicyRequest\x1a*.cdi.consent.v1.ApplyConsentPolicyResponse\x12\x65\n\x10GetConsentPolicy\x12\'.cdi.consent.v1.GetConsentPolicyRequest\x1a(.cdi.consent.v1.GetConsentPolicyResponse\x12\x62\n\x0fRecordDecisions\x12&.cdi.consent.v1.RecordDecisionsRequest\x1a\'.cdi.consent.v1.RecordDecisionsResponse\x12\x62\n\x0f\x45valuateConsent\x12&.cdi.consent.v1.EvaluateConsentRequest\x1a\'.cdi.consent.v1.EvaluateConsentResponse\x12Y\n\x0c\x43heckPurpose\x12#.cdi.consent.v1.CheckPurposeRequest\x1a$.cdi.consent.v1.CheckPurposeResponse\x12\\\n\rListDecisions\x12$.cdi.consent.v1.ListDecisionsRequest\x1a%.cdi.consent.v1.ListDecisionsResponse\x12S\n\nGetConsent\x12!.cdi.consent.v1.GetConsentRequest\x1a\".cdi.consent.v1.GetConsentResponse\x12\x62\n\x0f\x45xplainDecision\x12&.cdi.consent.v1.ExplainDecisionRequest\x1a\'.cdi.consent.v1.ExplainDecisionResponse\x12Y\n\x0cVerifyLedger\x12#.cdi.consent.v1.VerifyLedgerRequest\x1a$.cdi.consent.v1.VerifyLedgerResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$cdi/consent/v1/consent_service.proto\x12\x0e\x63\x64i.consent.v1\x1a\x1c\x63\x64i/consent/v1/purpose.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"J\n\x19\x41pplyConsentPolicyRequest\x12-\n\x06policy\x18\x01 \x01(\x0b\x32\x1d.cdi.consent.v1.ConsentPolicy\"\\\n\x1a\x41pplyConsentPolicyResponse\x12-\n\x06policy\x18\x01 \x01(\x0b\x32\x1d.cdi.consent.v1.ConsentPolicy\x12\x0f\n\x07\x63hanged\x18\x02 \x01(\x08\"/\n\x17GetConsentPolicyRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\"I\n\x18GetConsentPolicyResponse\x12-\n\x06policy\x18\x01 \x01(\x0b\x32\x1d.cdi.consent.v1.ConsentPolicy\"?\n\x13\x41pplyPurposeRequest\x12(\n\x07purpose\x18\x01 \x01(\x0b\x32\x17.cdi.consent.v1.Purpose\"Q\n\x14\x41pplyPurposeResponse\x12(\n\x07purpose\x18\x01 \x01(\x0b\x32\x17.cdi.consent.v1.Purpose\x12\x0f\n\x07\x63hanged\x18\x02 \x01(\x08\"R\n\x13ListPurposesRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Z\n\x14ListPurposesResponse\x12)\n\x08purposes\x18\x01 \x03(\x0b\x32\x17.cdi.consent.v1.Purpose\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"E\n\x16RecordDecisionsRequest\x12+\n\tdecisions\x18\x01 \x03(\x0b\x32\x18.cdi.consent.v1.Decision\"V\n\x0cRecordResult\x12\r\n\x05index\x18\x01 \x01(\r\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x02 \x01(\t\x12\"\n\x06status\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\"H\n\x17RecordDecisionsResponse\x12-\n\x07results\x18\x01 \x03(\x0b\x32\x1c.cdi.consent.v1.RecordResult\"7\n\x12\x43\x61tegoryPreference\x12\x10\n\x08\x63\x61tegory\x18\x01 \x01(\t\x12\x0f\n\x07granted\x18\x02 \x01(\x08\"/\n\rConsentSignal\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x10\n\x03raw\x18\x02 \x01(\x0c\x42\x03\x80\x01\x01\"\xf3\x02\n\x0c\x43onsentInput\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x12\n\nmessage_id\x18\x02 \x01(\t\x12\x14\n\x07user_id\x18\x03 \x01(\tB\x03\x80\x01\x01\x12\x19\n\x0c\x61nonymous_id\x18\x04 \x01(\tB\x03\x80\x01\x01\x12\x37\n\x0bpreferences\x18\x05 \x03(\x0b\x32\".cdi.consent.v1.CategoryPreference\x12.\n\nevent_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0btraceparent\x18\x07 \x01(\t\x12\x17\n\x0fhas_preferences\x18\x08 \x01(\x08\x12.\n\x07signals\x18\t \x03(\x0b\x32\x1d.cdi.consent.v1.ConsentSignal\x12\x0e\n\x06region\x18\n \x01(\t\x12\x31\n\rreceived_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"F\n\x16\x45valuateConsentRequest\x12,\n\x06inputs\x18\x01 \x03(\x0b\x32\x1c.cdi.consent.v1.ConsentInput\"\x91\x01\n\x10\x45valuatedConsent\x12\x18\n\x10granted_purposes\x18\x01 \x03(\t\x12\x14\n\x0c\x64\x65\x63ision_ids\x18\x02 \x03(\t\x12\x10\n\x08linkable\x18\x03 \x01(\x08\x12\x17\n\x0f\x64ropped_columns\x18\x04 \x03(\t\x12\x0e\n\x06region\x18\x05 \x01(\t\x12\x12\n\nsuppressed\x18\x06 \x01(\x08\"L\n\x17\x45valuateConsentResponse\x12\x31\n\x07results\x18\x01 \x03(\x0b\x32 .cdi.consent.v1.EvaluatedConsent\"(\n\x07Subject\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0f\n\x02id\x18\x02 \x01(\tB\x03\x80\x01\x01\"7\n\nSubjectSet\x12)\n\x08subjects\x18\x01 \x03(\x0b\x32\x17.cdi.consent.v1.Subject\"h\n\x13\x43heckPurposeRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x0f\n\x07purpose\x18\x02 \x01(\t\x12*\n\x06people\x18\x03 \x03(\x0b\x32\x1a.cdi.consent.v1.SubjectSet\"\'\n\x14\x43heckPurposeResponse\x12\x0f\n\x07granted\x18\x01 \x03(\x08\"\x82\x01\n\x14ListDecisionsRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x14\n\x0csubject_type\x18\x02 \x01(\t\x12\x17\n\nsubject_id\x18\x03 \x01(\tB\x03\x80\x01\x01\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"]\n\x15ListDecisionsResponse\x12+\n\tdecisions\x18\x01 \x03(\x0b\x32\x18.cdi.consent.v1.Decision\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"r\n\x11GetConsentRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x14\n\nprofile_id\x18\x02 \x01(\tH\x00\x12*\n\x07subject\x18\x03 \x01(\x0b\x32\x17.cdi.consent.v1.SubjectH\x00\x42\x05\n\x03who\"o\n\x12GetConsentResponse\x12.\n\x08purposes\x18\x01 \x03(\x0b\x32\x1c.cdi.consent.v1.PurposeState\x12)\n\x08subjects\x18\x02 \x03(\x0b\x32\x17.cdi.consent.v1.Subject\"V\n\x16\x45xplainDecisionRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x10\n\x08purposes\x18\x02 \x03(\t\x12\x14\n\x0c\x64\x65\x63ision_ids\x18\x03 \x03(\t\"I\n\x17\x45xplainDecisionResponse\x12.\n\x08purposes\x18\x01 \x03(\x0b\x32\x1c.cdi.consent.v1.PurposeState\"U\n\x13VerifyLedgerRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12(\n\x07subject\x18\x02 \x01(\x0b\x32\x17.cdi.consent.v1.Subject\"\x8e\x01\n\x0bLedgerBreak\x12(\n\x07subject\x18\x01 \x01(\x0b\x32\x17.cdi.consent.v1.Subject\x12\x16\n\x0e\x63hain_position\x18\x02 \x01(\x04\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x03 \x01(\t\x12(\n\x04\x66law\x18\x04 \x01(\x0e\x32\x1a.cdi.consent.v1.LedgerFlaw\"d\n\x14VerifyLedgerResponse\x12\r\n\x05lines\x18\x01 \x01(\x04\x12\x10\n\x08subjects\x18\x02 \x01(\x04\x12+\n\x06\x62reaks\x18\x03 \x03(\x0b\x32\x1b.cdi.consent.v1.LedgerBreak*v\n\nLedgerFlaw\x12\x1b\n\x17LEDGER_FLAW_UNSPECIFIED\x10\x00\x12\x17\n\x13LEDGER_FLAW_CHANGED\x10\x01\x12\x17\n\x13LEDGER_FLAW_MISSING\x10\x02\x12\x19\n\x15LEDGER_FLAW_REORDERED\x10\x03\x32\xaf\x08\n\x0e\x43onsentService\x12Y\n\x0c\x41pplyPurpose\x12#.cdi.consent.v1.ApplyPurposeRequest\x1a$.cdi.consent.v1.ApplyPurposeResponse\x12Y\n\x0cListPurposes\x12#.cdi.consent.v1.ListPurposesRequest\x1a$.cdi.consent.v1.ListPurposesResponse\x12k\n\x12\x41pplyConsentPolicy\x12).cdi.consent.v1.ApplyConsentPolicyRequest\x1a*.cdi.consent.v1.ApplyConsentPolicyResponse\x12\x65\n\x10GetConsentPolicy\x12\'.cdi.consent.v1.GetConsentPolicyRequest\x1a(.cdi.consent.v1.GetConsentPolicyResponse\x12\x62\n\x0fRecordDecisions\x12&.cdi.consent.v1.RecordDecisionsRequest\x1a\'.cdi.consent.v1.RecordDecisionsResponse\x12\x62\n\x0f\x45valuateConsent\x12&.cdi.consent.v1.EvaluateConsentRequest\x1a\'.cdi.consent.v1.EvaluateConsentResponse\x12Y\n\x0c\x43heckPurpose\x12#.cdi.consent.v1.CheckPurposeRequest\x1a$.cdi.consent.v1.CheckPurposeResponse\x12\\\n\rListDecisions\x12$.cdi.consent.v1.ListDecisionsRequest\x1a%.cdi.consent.v1.ListDecisionsResponse\x12S\n\nGetConsent\x12!.cdi.consent.v1.GetConsentRequest\x1a\".cdi.consent.v1.GetConsentResponse\x12\x62\n\x0f\x45xplainDecision\x12&.cdi.consent.v1.ExplainDecisionRequest\x1a\'.cdi.consent.v1.ExplainDecisionResponse\x12Y\n\x0cVerifyLedger\x12#.cdi.consent.v1.VerifyLedgerRequest\x1a$.cdi.consent.v1.VerifyLedgerResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,8 +44,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUBJECT'].fields_by_name['id']._serialized_options = b'\200\001\001'
   _globals['_LISTDECISIONSREQUEST'].fields_by_name['subject_id']._loaded_options = None
   _globals['_LISTDECISIONSREQUEST'].fields_by_name['subject_id']._serialized_options = b'\200\001\001'
-  _globals['_LEDGERFLAW']._serialized_start=2901
-  _globals['_LEDGERFLAW']._serialized_end=3019
+  _globals['_LEDGERFLAW']._serialized_start=2973
+  _globals['_LEDGERFLAW']._serialized_end=3091
   _globals['_APPLYCONSENTPOLICYREQUEST']._serialized_start=144
   _globals['_APPLYCONSENTPOLICYREQUEST']._serialized_end=218
   _globals['_APPLYCONSENTPOLICYRESPONSE']._serialized_start=220
@@ -73,39 +73,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONSENTSIGNAL']._serialized_start=1052
   _globals['_CONSENTSIGNAL']._serialized_end=1099
   _globals['_CONSENTINPUT']._serialized_start=1102
-  _globals['_CONSENTINPUT']._serialized_end=1422
-  _globals['_EVALUATECONSENTREQUEST']._serialized_start=1424
-  _globals['_EVALUATECONSENTREQUEST']._serialized_end=1494
-  _globals['_EVALUATEDCONSENT']._serialized_start=1496
-  _globals['_EVALUATEDCONSENT']._serialized_end=1621
-  _globals['_EVALUATECONSENTRESPONSE']._serialized_start=1623
-  _globals['_EVALUATECONSENTRESPONSE']._serialized_end=1699
-  _globals['_SUBJECT']._serialized_start=1701
-  _globals['_SUBJECT']._serialized_end=1741
-  _globals['_SUBJECTSET']._serialized_start=1743
-  _globals['_SUBJECTSET']._serialized_end=1798
-  _globals['_CHECKPURPOSEREQUEST']._serialized_start=1800
-  _globals['_CHECKPURPOSEREQUEST']._serialized_end=1904
-  _globals['_CHECKPURPOSERESPONSE']._serialized_start=1906
-  _globals['_CHECKPURPOSERESPONSE']._serialized_end=1945
-  _globals['_LISTDECISIONSREQUEST']._serialized_start=1948
-  _globals['_LISTDECISIONSREQUEST']._serialized_end=2078
-  _globals['_LISTDECISIONSRESPONSE']._serialized_start=2080
-  _globals['_LISTDECISIONSRESPONSE']._serialized_end=2173
-  _globals['_GETCONSENTREQUEST']._serialized_start=2175
-  _globals['_GETCONSENTREQUEST']._serialized_end=2289
-  _globals['_GETCONSENTRESPONSE']._serialized_start=2291
-  _globals['_GETCONSENTRESPONSE']._serialized_end=2402
-  _globals['_EXPLAINDECISIONREQUEST']._serialized_start=2404
-  _globals['_EXPLAINDECISIONREQUEST']._serialized_end=2490
-  _globals['_EXPLAINDECISIONRESPONSE']._serialized_start=2492
-  _globals['_EXPLAINDECISIONRESPONSE']._serialized_end=2565
-  _globals['_VERIFYLEDGERREQUEST']._serialized_start=2567
-  _globals['_VERIFYLEDGERREQUEST']._serialized_end=2652
-  _globals['_LEDGERBREAK']._serialized_start=2655
-  _globals['_LEDGERBREAK']._serialized_end=2797
-  _globals['_VERIFYLEDGERRESPONSE']._serialized_start=2799
-  _globals['_VERIFYLEDGERRESPONSE']._serialized_end=2899
-  _globals['_CONSENTSERVICE']._serialized_start=3022
-  _globals['_CONSENTSERVICE']._serialized_end=4093
+  _globals['_CONSENTINPUT']._serialized_end=1473
+  _globals['_EVALUATECONSENTREQUEST']._serialized_start=1475
+  _globals['_EVALUATECONSENTREQUEST']._serialized_end=1545
+  _globals['_EVALUATEDCONSENT']._serialized_start=1548
+  _globals['_EVALUATEDCONSENT']._serialized_end=1693
+  _globals['_EVALUATECONSENTRESPONSE']._serialized_start=1695
+  _globals['_EVALUATECONSENTRESPONSE']._serialized_end=1771
+  _globals['_SUBJECT']._serialized_start=1773
+  _globals['_SUBJECT']._serialized_end=1813
+  _globals['_SUBJECTSET']._serialized_start=1815
+  _globals['_SUBJECTSET']._serialized_end=1870
+  _globals['_CHECKPURPOSEREQUEST']._serialized_start=1872
+  _globals['_CHECKPURPOSEREQUEST']._serialized_end=1976
+  _globals['_CHECKPURPOSERESPONSE']._serialized_start=1978
+  _globals['_CHECKPURPOSERESPONSE']._serialized_end=2017
+  _globals['_LISTDECISIONSREQUEST']._serialized_start=2020
+  _globals['_LISTDECISIONSREQUEST']._serialized_end=2150
+  _globals['_LISTDECISIONSRESPONSE']._serialized_start=2152
+  _globals['_LISTDECISIONSRESPONSE']._serialized_end=2245
+  _globals['_GETCONSENTREQUEST']._serialized_start=2247
+  _globals['_GETCONSENTREQUEST']._serialized_end=2361
+  _globals['_GETCONSENTRESPONSE']._serialized_start=2363
+  _globals['_GETCONSENTRESPONSE']._serialized_end=2474
+  _globals['_EXPLAINDECISIONREQUEST']._serialized_start=2476
+  _globals['_EXPLAINDECISIONREQUEST']._serialized_end=2562
+  _globals['_EXPLAINDECISIONRESPONSE']._serialized_start=2564
+  _globals['_EXPLAINDECISIONRESPONSE']._serialized_end=2637
+  _globals['_VERIFYLEDGERREQUEST']._serialized_start=2639
+  _globals['_VERIFYLEDGERREQUEST']._serialized_end=2724
+  _globals['_LEDGERBREAK']._serialized_start=2727
+  _globals['_LEDGERBREAK']._serialized_end=2869
+  _globals['_VERIFYLEDGERRESPONSE']._serialized_start=2871
+  _globals['_VERIFYLEDGERRESPONSE']._serialized_end=2971
+  _globals['_CONSENTSERVICE']._serialized_start=3094
+  _globals['_CONSENTSERVICE']._serialized_end=4165
 # @@protoc_insertion_point(module_scope)

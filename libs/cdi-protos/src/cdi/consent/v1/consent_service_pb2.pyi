@@ -408,6 +408,7 @@ class ConsentInput(_message.Message):
     HAS_PREFERENCES_FIELD_NUMBER: _builtins.int
     SIGNALS_FIELD_NUMBER: _builtins.int
     REGION_FIELD_NUMBER: _builtins.int
+    RECEIVED_TIME_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
     """The workspace."""
     message_id: _builtins.str
@@ -436,6 +437,10 @@ class ConsentInput(_message.Message):
         answers to one purpose the denial counts.
         """
 
+    @_builtins.property
+    def received_time(self) -> _timestamp_pb2.Timestamp:
+        """When the collector received it: an erasure concerns what came before. Unset: now."""
+
     def __init__(
         self,
         *,
@@ -449,10 +454,11 @@ class ConsentInput(_message.Message):
         has_preferences: _builtins.bool = ...,
         signals: _abc.Iterable[Global___ConsentSignal] | None = ...,
         region: _builtins.str = ...,
+        received_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time", "received_time", b"received_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymous_id", b"anonymous_id", "event_time", b"event_time", "has_preferences", b"has_preferences", "message_id", b"message_id", "preferences", b"preferences", "region", b"region", "signals", b"signals", "traceparent", b"traceparent", "user_id", b"user_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymous_id", b"anonymous_id", "event_time", b"event_time", "has_preferences", b"has_preferences", "message_id", b"message_id", "preferences", b"preferences", "received_time", b"received_time", "region", b"region", "signals", b"signals", "traceparent", b"traceparent", "user_id", b"user_id", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -493,10 +499,13 @@ class EvaluatedConsent(_message.Message):
     LINKABLE_FIELD_NUMBER: _builtins.int
     DROPPED_COLUMNS_FIELD_NUMBER: _builtins.int
     REGION_FIELD_NUMBER: _builtins.int
+    SUPPRESSED_FIELD_NUMBER: _builtins.int
     linkable: _builtins.bool
     """May be written into the identity graph."""
     region: _builtins.str
     """The region whose exceptions were looked at; empty where it is not known or the workspace has no exceptions."""
+    suppressed: _builtins.bool
+    """The person is suppressed, or the event is from before the person's erasure: it goes nowhere."""
     @_builtins.property
     def granted_purposes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names, sorted."""
@@ -517,10 +526,11 @@ class EvaluatedConsent(_message.Message):
         linkable: _builtins.bool = ...,
         dropped_columns: _abc.Iterable[_builtins.str] | None = ...,
         region: _builtins.str = ...,
+        suppressed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_ids", b"decision_ids", "dropped_columns", b"dropped_columns", "granted_purposes", b"granted_purposes", "linkable", b"linkable", "region", b"region"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_ids", b"decision_ids", "dropped_columns", b"dropped_columns", "granted_purposes", b"granted_purposes", "linkable", b"linkable", "region", b"region", "suppressed", b"suppressed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -151,6 +151,7 @@ class Webhook(_message.Message):
     MAX_BATCH_EVENTS_FIELD_NUMBER: _builtins.int
     CONCURRENCY_FIELD_NUMBER: _builtins.int
     TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
+    DELETION_FIELD_NUMBER: _builtins.int
     url: _builtins.str
     """http or https."""
     signing_secret: _builtins.str
@@ -165,6 +166,10 @@ class Webhook(_message.Message):
     def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Sent with every request; a value "env:NAME" is read from the router's environment."""
 
+    @_builtins.property
+    def deletion(self) -> Global___WebhookDeletion:
+        """How the endpoint is told to delete a person; unset: it is not, and privacy requests say NOT_SUPPORTED."""
+
     def __init__(
         self,
         *,
@@ -174,14 +179,49 @@ class Webhook(_message.Message):
         max_batch_events: _builtins.int = ...,
         concurrency: _builtins.int = ...,
         timeout_seconds: _builtins.float = ...,
+        deletion: Global___WebhookDeletion | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deletion", b"deletion"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrency", b"concurrency", "headers", b"headers", "max_batch_events", b"max_batch_events", "signing_secret", b"signing_secret", "timeout_seconds", b"timeout_seconds", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrency", b"concurrency", "deletion", b"deletion", "headers", b"headers", "max_batch_events", b"max_batch_events", "signing_secret", b"signing_secret", "timeout_seconds", b"timeout_seconds", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Webhook: _TypeAlias = Webhook  # noqa: Y015
+
+@_typing.final
+class WebhookDeletion(_message.Message):
+    """The request that asks an endpoint to delete a person: {"type": "delete", "requestId", "workspaceId", "subjects": [{"type", "id"}], "profileIds"},
+    with the headers, the signature and an Idempotency-Key as of a batch of events.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    URL_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    ID_TYPES_FIELD_NUMBER: _builtins.int
+    url: _builtins.str
+    """http or https. With {id}, and {type} if wanted, there is one request per id, with both put in percent-encoded; without it one per person."""
+    method: _builtins.str
+    """"POST" (the default), "PUT", "PATCH" or "DELETE"."""
+    @_builtins.property
+    def id_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only ids of these types, as "user_id"; empty means all. A person without any needs no request."""
+
+    def __init__(
+        self,
+        *,
+        url: _builtins.str = ...,
+        method: _builtins.str = ...,
+        id_types: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id_types", b"id_types", "method", b"method", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WebhookDeletion: _TypeAlias = WebhookDeletion  # noqa: Y015
 
 @_typing.final
 class DeadDelivery(_message.Message):

@@ -1,0 +1,68 @@
+"""The DuckDB file written anew, so that nothing is left in it of what was deleted.
+
+DuckDB marks deleted rows; their values stay in the row groups, in freed blocks and in statistics. Only a copy is without them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+import duckdb
+
+from cdi_kernel.faults import Unavailable
+from cdi_warehouse_loader.warehouses.base import Options
+
+
+def rewrite_file(options: Options) -> None:
+    """Replaces the file by a copy of what is in it. Nobody in this process may have it open; blocks.
+
+    The old file stays locked until the new one has its name, so another process takes over the one or the other, whole. Killed in between,
+    the old one is still there.
+
+    Raises:
+        Unavailable: another process has taken the file, or the disk is full; nothing was changed.
+    """
+    draft = options.path.with_name(options.path.name + ".new")
+    connection = duckdb.connect(":memory:", config={"threads": options.threads, "memory_limit": options.memory_limit})
+    try:
+        connection.execute("set preserve_insertion_order = false")
+        connection.execute(f"set temp_directory = '{_text(options.path)}.tmp'")
+        connection.execute(f"attach '{_text(options.path)}' as old (read_only)")
+        if _log_of(options.path).exists():
+            raise Unavailable("warehouse", "the write-ahead log is not folded in")
+        _remove(draft)
+        connection.execute(f"attach '{_text(draft)}' as new")
+        connection.execute("copy from database old to new")
+        connection.execute("delete from new._cdi.unrewritten")
+        connection.execute("checkpoint new")
+        connection.execute("detach new")
+        draft.replace(options.path)
+        _sync(options.path.parent)
+    except (duckdb.Error, OSError) as error:
+        raise Unavailable("warehouse", f"the file cannot be written anew: {type(error).__name__}") from error
+    finally:
+        connection.close()
+
+
+def _remove(draft: Path) -> None:
+    for file in (draft, _log_of(draft)):
+        with contextlib.suppress(FileNotFoundError):
+            file.unlink()
+
+
+def _log_of(path: Path) -> Path:
+    return path.with_name(path.name + ".wal")
+
+
+def _sync(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _text(path: Path) -> str:
+    return str(path).replace("'", "''")

@@ -1,0 +1,46 @@
+"""What the embedded warehouse says of itself: tables, positions, counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import duckdb
+
+from cdi_warehouse_loader.domain.columns import ColumnType
+from cdi_warehouse_loader.domain.load import Catalog, CountKey, Position, StreamPartition, TableLoad
+from cdi_warehouse_loader.warehouses import duckdb_sql as sql
+
+_TYPES: Final = {str(kind): kind for kind in ColumnType}
+
+
+def catalog(connection: duckdb.DuckDBPyConnection) -> Catalog:
+    """Tables and columns of all schemas but the loader's own."""
+    found: dict[str, dict[str, dict[str, ColumnType]]] = {}
+    for schema, table, column, kind in connection.execute(sql.READ_CATALOG).fetchall():
+        found.setdefault(schema, {}).setdefault(table, {})[column] = _TYPES.get(kind, ColumnType.TEXT)
+    return found
+
+
+def positions(connection: duckdb.DuckDBPyConnection) -> dict[StreamPartition, Position]:
+    """How far each partition is loaded."""
+    rows = connection.execute(sql.READ_POSITIONS).fetchall()
+    return {StreamPartition(row[0], row[1]): Position(row[2], row[3]) for row in rows}
+
+
+def counts(connection: duckdb.DuckDBPyConnection) -> dict[CountKey, int]:
+    """What became of the events, by key."""
+    return {CountKey(row[0], row[1], row[2]): row[3] for row in connection.execute(sql.READ_COUNTS).fetchall()}
+
+
+def changed(before: Catalog, loads: Sequence[TableLoad]) -> Catalog:
+    """The catalog after the loads; the given one stays as it is."""
+    if not any(load.added or load.widened for load in loads):
+        return before
+    after = {schema: dict(tables) for schema, tables in before.items()}
+    for load in loads:
+        if load.added or load.widened:
+            tables = after.setdefault(load.schema, {})
+            widened = dict.fromkeys(load.widened, ColumnType.DOUBLE)
+            tables[load.table] = {**tables.get(load.table, {}), **load.added, **widened}
+    return after

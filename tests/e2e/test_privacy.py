@@ -1,0 +1,287 @@
+"""A person is erased while events flow; the streams are replayed; nothing of the person comes back anywhere."""
+
+import asyncio
+import json
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import asyncpg
+import duckdb
+import pytest
+from aiohttp import web
+
+from cdi.collector.v1 import collector_service_pb2, source_pb2
+from cdi.consent.v1 import privacy_pb2, privacy_service_pb2
+from cdi.enrichment.v1 import enrichment_service_pb2, tracking_plan_pb2
+from cdi.event.v1 import outcome_pb2
+from cdi.router.v1 import destination_pb2, router_service_pb2
+from cdi.warehouse.v1 import warehouse_service_pb2
+from cdi_cli.peers import Peers, ask, connect_peers
+from cdi_cli.suite import Suite
+from cdi_kernel import topology
+from cdi_kernel.envelope import EVENT_BATCH_SCHEMA, EVENTS, SCHEMA
+from cdi_kernel.faults import NotFound
+from cdi_kernel.topology import StreamName
+from cdi_runtime.bus import Bus, Outgoing, connect
+from cdi_testing import eventually
+
+WORKSPACE = "privacy"
+WRITE_KEY = "privacy-key"
+PLAN = '{"properties": {"properties": {"required": ["order_id"]}}}'
+TOKEN = f"planted{uuid.uuid4().hex[:12]}"
+HER_USER, HER_DEVICE, HER_MAIL = f"{TOKEN}-user", f"{TOKEN}-device", f"{TOKEN}@example.com"
+TABLES = "SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace"
+READERS = {
+    StreamName.COLLECTED: ["enrichment"],
+    StreamName.ENRICHED: ["warehouse-loader", "identity"],
+    StreamName.REJECTED: ["warehouse-loader"],
+    StreamName.IDENTITY: ["warehouse-loader"],
+}
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
+    """A suite of its own: the test stops services and takes their positions away."""
+    environment = {
+        "consent": {"CDI_PRIVACY_SECOND_LOOK_SECONDS": "1"},
+        "warehouse-loader": {"CDI_REWRITE_AFTER_SECONDS": "0"},
+    }
+    with Suite(tmp_path_factory.mktemp("privacy"), sample_ratio=0.0, durable=False, environment=environment) as running:
+        yield running
+
+
+async def test_an_erased_person_stays_erased(suite: Suite) -> None:
+    async with connect_peers(suite.endpoints) as peers, hook() as (url, deleted):
+        await arrange(peers, url)
+        async with flowing(suite):
+            await post(suite, hers(0))
+            await eventually(lambda: _holds(suite, "warehouse.duckdb"), within=60)
+            await eventually(lambda: _loaded(suite, peers), within=60)
+            assert {name for name in await planted_in_databases(suite) if name.startswith("cdi_identity")}
+            request_id = await erase(peers)
+            await post(suite, hers(1))  # what comes after the answer is suppressed
+            await finished(peers, request_id)
+            assert deleted == sorted([HER_DEVICE, HER_MAIL, HER_USER])
+        await nothing_planted(suite)
+        before = await suppressed(peers)
+        await replay(suite)
+        await nothing_planted(suite)
+        after = await suppressed(peers)
+        # Both batches of hers came again, and once more as copies; the warehouse met what had been enriched and rejected before the order.
+        assert after["enrichment"] - before["enrichment"] == 2 * len([*hers(0), *hers(1)])
+        assert after["warehouse:main"] - before["warehouse:main"] == len(hers(0)) - 1
+        assert after["rejected"] - before["rejected"] == 1
+
+
+async def arrange(peers: Peers, url: str) -> None:
+    source = source_pb2.Source(workspace_id=WORKSPACE, source_id="web", write_keys=[WRITE_KEY])
+    await ask((await peers.sources()).ApplySource, collector_service_pb2.ApplySourceRequest(source=source))
+    plan = tracking_plan_pb2.TrackingPlan(
+        workspace_id=WORKSPACE, name="shop", source_ids=["web"], violations=tracking_plan_pb2.VIOLATION_POLICY_BLOCK,
+        unplanned_events=tracking_plan_pb2.VIOLATION_POLICY_FORWARD,
+        rules=[tracking_plan_pb2.EventRule(type="track", event="Order Completed", json_schema=PLAN)],
+    )  # fmt: skip
+    await ask((await peers.enrichment()).ApplyTrackingPlan, enrichment_service_pb2.ApplyTrackingPlanRequest(tracking_plan=plan))
+    # What is not answered waits, and what is refused is given up: both are stored by the router.
+    for name, path in (("waits", "503"), ("refuses", "400")):
+        destination = destination_pb2.Destination(
+            workspace_id=WORKSPACE, name=name, enabled=True,
+            webhook=destination_pb2.Webhook(url=f"{url}/{path}", deletion=destination_pb2.WebhookDeletion(url=f"{url}/delete")),
+        )  # fmt: skip
+        await ask((await peers.router()).ApplyDestination, router_service_pb2.ApplyDestinationRequest(destination=destination))
+
+
+@asynccontextmanager
+async def hook() -> AsyncIterator[tuple[str, list[str]]]:
+    """An endpoint that refuses events and takes delete calls; the ids that it was told to delete, sorted."""
+    deleted: list[str] = []
+
+    async def receive(request: web.Request) -> web.Response:
+        body = json.loads(await request.read())
+        if request.path == "/delete":
+            deleted[:] = sorted({*deleted, *(each["id"] for each in body["subjects"])})
+            return web.Response()
+        return web.Response(status=int(request.path.strip("/")))
+
+    application = web.Application(client_max_size=16 * 1024 * 1024)
+    application.router.add_post("/{tail:.*}", receive)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}", deleted
+    await runner.cleanup()
+
+
+def hers(number: int) -> Sequence[dict[str, Any]]:
+    """Events of every kind, one of which breaks the plan, with the token in ids, traits, properties and context."""
+    common = {"anonymousId": HER_DEVICE, "context": {"page": {"url": f"https://shop.example/{TOKEN}"}}}
+    known = common | {"userId": HER_USER}
+    events: list[dict[str, Any]] = [
+        {"type": "page", "name": "Home", "properties": {"title": TOKEN}, **common},
+        {"type": "identify", "traits": {"email": HER_MAIL, "name": TOKEN}, **known},
+        {"type": "track", "event": "Order Completed", "properties": {"order_id": "o", "note": TOKEN}, **known},
+        {"type": "track", "event": "Order Completed", "properties": {"note": TOKEN}, **known},
+        {"type": "track", "event": "Browsed", "userId": HER_USER, "properties": {"note": TOKEN}},
+    ]
+    return [event | {"messageId": f"hers-{number}-{place}"} for place, event in enumerate(events)]
+
+
+async def post(suite: Suite, batch: Sequence[dict[str, Any]]) -> None:
+    auth = {"Authorization": aiohttp.encode_basic_auth(WRITE_KEY, "")}
+    async with aiohttp.ClientSession(headers=auth) as session, session.post(f"{suite.http_url}/v1/batch", json={"batch": batch}) as answer:
+        assert answer.status == 200
+
+
+@asynccontextmanager
+async def flowing(suite: Suite) -> AsyncIterator[None]:
+    """Events of others, batch after batch, for the time of the block."""
+    over = asyncio.Event()
+
+    async def feed() -> None:
+        number = 0
+        while not over.is_set():
+            number += 1
+            people = [f"other-{number}-{place}" for place in range(10)]
+            await post(suite, [{"type": "track", "event": "Browsed", "userId": one, "messageId": one} for one in people])
+
+    feeding = asyncio.create_task(feed())
+    try:
+        yield
+    finally:
+        over.set()
+        await feeding
+
+
+async def erase(peers: Peers) -> str:
+    person = privacy_service_pb2.PrivacyPerson(subjects=[{"type": "user_id", "id": HER_USER}])
+    request = privacy_service_pb2.CreatePrivacyRequestsRequest(
+        workspace_id=WORKSPACE, verb=privacy_pb2.PRIVACY_VERB_SUPPRESS_WITH_DELETE, people=[person]
+    )
+    answer = await ask((await peers.privacy()).CreatePrivacyRequests, request)
+    return str(answer.results[0].request_id)
+
+
+async def finished(peers: Peers, request_id: str) -> None:
+    """Waits until every store of every service has reported, twice."""
+    asked = privacy_service_pb2.GetPrivacyRequestRequest(workspace_id=WORKSPACE, request_id=request_id)
+
+    async def done() -> bool:
+        request = (await ask((await peers.privacy()).GetPrivacyRequest, asked)).request
+        states = {f"{step.service}/{step.store}": privacy_pb2.PrivacyStatus.Name(step.status) for step in request.steps}
+        assert request.status == privacy_pb2.PRIVACY_STATUS_FINISHED, states
+        return True
+
+    await eventually(done, within=90)
+
+
+async def suppressed(peers: Peers) -> Counter[str]:
+    """Suppressed events by sink."""
+    enriched = await ask((await peers.enrichment()).CountOutcomes, enrichment_service_pb2.CountOutcomesRequest())
+    loaded = await ask((await peers.warehouse()).CountOutcomes, warehouse_service_pb2.CountOutcomesRequest())
+    counts: Counter[str] = Counter()
+    for each in [*enriched.counts, *loaded.counts]:
+        if each.outcome == outcome_pb2.OUTCOME_SUPPRESSED:
+            counts[each.sink] += each.events
+    return counts
+
+
+async def planted_in_databases(suite: Suite) -> list[str]:
+    """``<database>.<table>`` of all services' Postgres that hold the token, as text or as bytes."""
+    found = []
+    for url in {service.environment.get("CDI_DATABASE_URL") for service in suite.services.values()} - {None}:
+        connection = await asyncpg.connect(url)
+        try:
+            database = await connection.fetchval("SELECT current_database()")
+            for (table,) in await connection.fetch(
+                "SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace"
+            ):
+                for row in await connection.fetch(f'SELECT * FROM "{table}"'):
+                    if any(TOKEN in (v.decode("latin-1") if isinstance(v, bytes) else str(v)) for v in row.values()):
+                        found.append(f"{database}.{table}")
+                        break
+        finally:
+            await connection.close()
+    return sorted(found)
+
+
+def planted_in_files(suite: Suite) -> list[str]:
+    """The files of the warehouse and of the collector's spool that hold the token. JetStream's are what is replayed."""
+    files = [*suite.directory.glob("warehouse.duckdb*"), *(suite.directory / "spool").rglob("*")]
+    return [file.name for file in files if file.is_file() and TOKEN.encode() in file.read_bytes()]
+
+
+async def nothing_planted(suite: Suite) -> None:
+    async def clean() -> bool:
+        left = [*await planted_in_databases(suite), *planted_in_files(suite)]
+        assert not left, left
+        return True
+
+    await eventually(clean, within=60)
+
+
+async def _holds(suite: Suite, name: str) -> bool:
+    return any(file.startswith(name) for file in planted_in_files(suite))
+
+
+async def _loaded(suite: Suite, peers: Peers) -> bool:
+    """The router stores what waits and what was refused, and the rejected event is in its table."""
+    found = await planted_in_databases(suite)
+    assert {"cdi_router.parked_deliveries", "cdi_router.dead_deliveries"} <= set(found), found
+    return True
+
+
+async def replay(suite: Suite) -> None:
+    """Everything in COLLECTED anew, and all readers from the beginning of their streams, without what they remember of their places."""
+    for name in ("enrichment", "warehouse-loader", "identity"):
+        await asyncio.to_thread(suite.services[name].stop)
+    async with connect(suite.nats.url, "test") as bus:
+        for stream, readers in READERS.items():
+            for reader in readers:
+                for partition in range(suite.partitions):
+                    await _delete_consumer(bus, stream, topology.durable(reader, partition))
+        connection = await asyncpg.connect(suite.services["enrichment"].environment["CDI_DATABASE_URL"])
+        await connection.execute("DELETE FROM progress; DELETE FROM claims")
+        await connection.close()
+        with duckdb.connect(str(suite.duckdb_file)) as warehouse:
+            warehouse.execute("delete from _cdi.progress")
+        await _copy_collected(bus)
+        for name in ("identity", "warehouse-loader", "enrichment"):
+            await asyncio.to_thread(suite.services[name].start)
+        for stream, readers in READERS.items():
+            for reader in readers:
+                for partition in range(suite.partitions):
+                    await eventually(lambda s=stream, r=reader, p=partition: _caught_up(bus, s, r, p), within=90)  # type: ignore[misc]
+
+
+async def _copy_collected(bus: Bus) -> None:
+    """Every message of COLLECTED once more, under another id: what republishing from a backup does."""
+    info = await bus.api(f"STREAM.INFO.{StreamName.COLLECTED}")
+    copies = []
+    for sequence in range(int(info["state"]["first_seq"]), int(info["state"]["last_seq"]) + 1):
+        try:
+            message = await bus.message(StreamName.COLLECTED, sequence)
+        except NotFound:
+            continue
+        headers = {SCHEMA: EVENT_BATCH_SCHEMA, EVENTS: message.headers[EVENTS]}
+        copies.append(Outgoing(message.subject, message.payload, f"copy-{sequence}", headers))
+    assert any(TOKEN.encode() in copy.payload for copy in copies)
+    await bus.publish_all(copies)
+
+
+async def _delete_consumer(bus: Bus, stream: StreamName, name: str) -> None:
+    try:
+        await bus.api(f"CONSUMER.DELETE.{stream}.{name}")
+    except NotFound:
+        return
+
+
+async def _caught_up(bus: Bus, stream: StreamName, reader: str, partition: int) -> bool:
+    try:
+        info = await bus.api(f"CONSUMER.INFO.{stream}.{topology.durable(reader, partition)}")
+    except NotFound:
+        return stream is not StreamName.COLLECTED and (partition > 0 or reader == "identity")
+    return int(info["num_pending"]) + int(info["num_ack_pending"]) == 0
