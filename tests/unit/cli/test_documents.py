@@ -43,7 +43,7 @@ def test_several_documents_of_a_file_and_a_directory(tmp_path: Path) -> None:
         (SOURCE + "  disbled: true\n", "shop.yaml:6: spec.disbled: unknown field"),
         (SOURCE + "  disabled: 'yes'\n", "shop.yaml:6: spec.disabled: Input should be a valid boolean"),
         (SOURCE.replace("  writeKeys: [k1]\n", "  disabled: true\n"), "shop.yaml:4: spec.writeKeys: Field required"),
-        (SOURCE.replace("kind: Source", "kind: Sauce"), "shop.yaml:2: kind: expected one of Destination, Purpose, Source"),
+        (SOURCE.replace("kind: Source", "kind: Sauce"), "shop.yaml:2: kind: expected one of ConsentPolicy, Destination, Purpose, Source"),
         (SOURCE.replace("kind: Source\n", ""), "shop.yaml:1: kind: expected one of"),
         (SOURCE.replace("cdi/v1", "cdi/v2"), "shop.yaml:1: apiVersion: Input should be 'cdi/v1'"),
         (SOURCE.replace("name: web", "name: a b"), "shop.yaml:3: metadata.name: String should match pattern"),

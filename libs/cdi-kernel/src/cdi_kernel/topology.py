@@ -63,8 +63,8 @@ STREAMS: Final[tuple[StreamSpec, ...]] = (
     StreamSpec(StreamName.COLLECTED, "cdi.collected.*", 3 * _DAY, ("collector",), ("enrichment",)),
     StreamSpec(StreamName.ENRICHED, "cdi.enriched.*", 7 * _DAY, ("enrichment",), ("router", "warehouse-loader")),
     StreamSpec(StreamName.REJECTED, "cdi.rejected.*", 30 * _DAY, ("collector", "enrichment"), ("warehouse-loader",)),
-    StreamSpec(StreamName.IDENTITY, "cdi.identity.*", 30 * _DAY, ("identity",), ("warehouse-loader", "router", "identity")),
-    StreamSpec(StreamName.CONSENT, "cdi.consent.*", 30 * _DAY, ("consent",), ("router", "enrichment")),
+    StreamSpec(StreamName.IDENTITY, "cdi.identity.*", 30 * _DAY, ("identity",), ("warehouse-loader", "router", "identity", "consent")),
+    StreamSpec(StreamName.CONSENT, "cdi.consent.*", 30 * _DAY, ("consent",), ("router", "enrichment", "consent")),
     StreamSpec(
         StreamName.PRIVACY,
         "cdi.privacy.*",

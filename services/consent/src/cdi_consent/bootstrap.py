@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
 
 from cdi.consent.v1 import consent_service_pb2, consent_service_pb2_grpc
+from cdi_consent import consumer
 from cdi_consent.application import Consent, PurposeBook
 from cdi_consent.asking import Asking
 from cdi_consent.clients import ProfilesClient
+from cdi_consent.persons import Persons
 from cdi_consent.servicer import ConsentServicer
 from cdi_consent.settings import Settings
 from cdi_consent.store import LedgerStore, PostgresPurposes
@@ -43,8 +46,19 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
             ConsentServicer(consent, Asking(ledger, book, profiles)),
             consent_service_pb2.DESCRIPTOR.services_by_name["ConsentService"].full_name,
         )
+        await stack.enter_async_context(context.background(_follow(context, bus, Persons(ledger, book, profiles, _now_us)), "persons"))
         await stack.enter_async_context(serve(context, settings.grpc_address, registration))
         yield
+
+
+async def _follow(context: ServiceContext, bus: message_bus.Bus, persons: Persons) -> None:
+    """Follows merges, splits and denials until cancelled. No part of readiness: while identity is away they wait in their streams."""
+    handlers = consumer.Consumer(persons)
+    async with (
+        message_bus.reading(bus, consumer.identity_spec(context.name), handlers.identity, context),
+        message_bus.reading(bus, consumer.consent_spec(context.name), handlers.consent, context),
+    ):
+        await asyncio.Event().wait()
 
 
 def _now_us() -> int:

@@ -78,6 +78,10 @@ class Ledger(Protocol):
         """The lines with these ids, oldest first; unknown ids are left out."""
         ...
 
+    async def inherited(self, workspace_id: str, roots: Collection[str]) -> list[Line]:
+        """The lines of source PROFILE that go back to these decisions, oldest first."""
+        ...
+
     def verification(self, workspace_id: str, subject: Subject | None) -> AsyncIterator[Chain]:
         """The chain of a subject, or every chain of a workspace, all as they are at one moment."""
         ...

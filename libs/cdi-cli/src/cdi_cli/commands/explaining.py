@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 import typer
 from rich.table import Table
 
+from cdi.consent.v1 import consent_service_pb2, purpose_pb2
 from cdi.enrichment.v1 import enrichment_service_pb2
 from cdi.event.v1 import event_pb2, outcome_pb2
 from cdi.router.v1 import router_service_pb2
@@ -109,7 +111,8 @@ async def _loads(peers: Peers, event: event_pb2.Event) -> list[Step]:
         if rows:
             step = Step(f"warehouse:{warehouse.name}", f"loaded into {table}", f"at {rows[0][0]}")
         elif denied:
-            step = Step(f"warehouse:{warehouse.name}", "filtered: consent_denied", f"not granted: {', '.join(denied)}")
+            why = [f"not granted: {', '.join(denied)}", *await _consent(peers, event.workspace_id, denied, event.consent.decision_ids)]
+            step = Step(f"warehouse:{warehouse.name}", "filtered: consent_denied", "\n".join(why))
         else:
             step = Step(f"warehouse:{warehouse.name}", "not loaded yet", "on its way")
         steps.append(step)
@@ -119,10 +122,42 @@ async def _loads(peers: Peers, event: event_pb2.Event) -> list[Step]:
 async def _deliveries(peers: Peers, event: event_pb2.Event, sequence: int) -> list[Step]:
     request = router_service_pb2.ExplainDeliveryRequest(event=event.SerializeToString(), enriched_sequence=sequence)
     answer = await ask((await peers.router()).ExplainDelivery, request)
-    return [
-        Step(f"destination:{each.destination}", _outcome(each.outcome) + (f": {each.reason}" if each.reason else ""), each.description)
-        for each in answer.explanations
-    ]
+    steps: list[Step] = []
+    for each in answer.explanations:
+        what = _outcome(each.outcome) + (f": {each.reason}" if each.reason else "")
+        why = [each.description, *await _consent(peers, event.workspace_id, each.missing_purposes, each.decision_ids)]
+        steps.append(Step(f"destination:{each.destination}", what, "\n".join(why)))
+    return steps
+
+
+async def _consent(peers: Peers, workspace: str, purposes: Sequence[str], decision_ids: Sequence[str]) -> list[str]:
+    """Why purposes were not granted: each with its decision, the version under which that was given, and its time."""
+    if not purposes:
+        return []
+    request = consent_service_pb2.ExplainDecisionRequest(workspace_id=workspace, purposes=purposes, decision_ids=decision_ids)
+    try:
+        answer = await ask((await peers.consent()).ExplainDecision, request)
+    except NotFound:
+        return [f"{', '.join(purposes)}: no purpose of this workspace"]
+    return [line for state in answer.purposes for line in state_lines(state)]
+
+
+def state_lines(state: purpose_pb2.PurposeState) -> list[str]:
+    """What decided about a purpose, a line each."""
+    if not state.decisions:
+        policy = purpose_pb2.DefaultPolicy.Name(state.default_policy).removeprefix("DEFAULT_POLICY_").lower()
+        versions = f"purpose version {state.purpose_version}, policy version {state.policy_version}"
+        return [f"{state.purpose}: no decision, default policy {policy} ({versions})"]
+    return [_decision(decision) for decision in state.decisions]
+
+
+def _decision(decision: purpose_pb2.Decision) -> str:
+    verdict = "granted" if decision.granted else "denied"
+    source = purpose_pb2.DecisionSource.Name(decision.source).removeprefix("DECISION_SOURCE_").lower()
+    when = decision.decide_time.ToJsonString()
+    versions = f"purpose version {decision.purpose_version}, policy version {decision.policy_version}"
+    whence = f"{source} {decision.proof}" if source != "unspecified" else decision.proof
+    return f"{decision.purpose}: {verdict} at {when} by {decision.subject_type} ({whence}), decision {decision.decision_id}, {versions}"
 
 
 def _outcome(outcome: outcome_pb2.Outcome.ValueType) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,6 +14,8 @@ from cdi.router.v1 import destination_pb2, router_service_pb2
 from cdi.warehouse.v1 import warehouse_service_pb2
 from cdi_cli.documents.models import (
     KINDS,
+    ConsentPolicyDocument,
+    DefaultPolicy,
     DestinationDocument,
     Document,
     PurposeDocument,
@@ -27,7 +30,12 @@ APPLY_ORDER: Final = {kind: place for place, kind in enumerate(KINDS)}
 """Kind → its place among the kinds of one `cdi apply`."""
 
 _POLICIES: Final = {"block": tracking_plan_pb2.VIOLATION_POLICY_BLOCK, "forward": tracking_plan_pb2.VIOLATION_POLICY_FORWARD}
-_DEFAULTS: Final = {"require": purpose_pb2.DEFAULT_POLICY_REQUIRE, "allow": purpose_pb2.DEFAULT_POLICY_ALLOW}
+_DEFAULTS: Final = {
+    None: purpose_pb2.DEFAULT_POLICY_UNSPECIFIED,
+    "require": purpose_pb2.DEFAULT_POLICY_REQUIRE,
+    "allow": purpose_pb2.DEFAULT_POLICY_ALLOW,
+    "segment": purpose_pb2.DEFAULT_POLICY_SEGMENT,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +69,8 @@ async def apply_document(peers: Peers, document: Document) -> Applied:
             return await _source(peers, document)
         case TrackingPlanDocument():
             return await _tracking_plan(peers, document)
+        case ConsentPolicyDocument():
+            return await _policy(peers, document)
         case PurposeDocument():
             return await _purpose(peers, document)
         case DestinationDocument():
@@ -121,9 +131,29 @@ async def _purpose(peers: Peers, document: PurposeDocument) -> Applied:
         categories=spec.categories,
         default_policy=_DEFAULTS[spec.default_policy],
         required_for_linking=spec.required_for_linking,
+        legal_basis=purpose_pb2.LegalBasis.Value(f"LEGAL_BASIS_{(spec.legal_basis or 'unspecified').upper()}"),
+        destinations=spec.destinations,
+        columns=spec.columns,
+        regional_defaults=_regional(spec.regional_defaults),
     )
     answer = await ask((await peers.consent()).ApplyPurpose, consent_service_pb2.ApplyPurposeRequest(purpose=purpose))
     return Applied(answer.purpose.version, answer.changed)
+
+
+async def _policy(peers: Peers, document: ConsentPolicyDocument) -> Applied:
+    spec = document.spec
+    policy = purpose_pb2.ConsentPolicy(
+        workspace_id=document.metadata.workspace,
+        default_policy=_DEFAULTS[spec.default_policy],
+        regional_defaults=_regional(spec.regional_defaults),
+    )
+    request = consent_service_pb2.ApplyConsentPolicyRequest(policy=policy)
+    answer = await ask((await peers.consent()).ApplyConsentPolicy, request)
+    return Applied(answer.policy.version, answer.changed)
+
+
+def _regional(defaults: Mapping[str, DefaultPolicy]) -> list[purpose_pb2.RegionalDefault]:
+    return [purpose_pb2.RegionalDefault(region=region, default_policy=_DEFAULTS[policy]) for region, policy in defaults.items()]
 
 
 async def _destination(peers: Peers, document: DestinationDocument) -> Applied:

@@ -39,6 +39,8 @@ Resolved = Annotated[str, BeforeValidator(_resolved), Field(min_length=1)]
 Reference = Annotated[str, BeforeValidator(_reference)]
 Name = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Policy = Literal["block", "forward"]
+DefaultPolicy = Literal["require", "allow", "segment"]
+LegalBasis = Literal["consent", "contract", "legal_obligation", "vital_interests", "public_task", "legitimate_interests"]
 EventType = Literal["track", "identify", "page", "screen", "group", "alias"]
 
 
@@ -51,6 +53,13 @@ class Metadata(_Strict):
 
     workspace: Name = "main"
     name: Name
+
+
+class PolicyMetadata(_Strict):
+    """Whose policy it is; a workspace has one."""
+
+    workspace: Name = "main"
+    name: Literal["default"] = "default"
 
 
 class WebhookSignatureSpec(_Strict):
@@ -128,8 +137,19 @@ class PurposeSpec(_Strict):
 
     description: str = ""
     categories: list[str] = []
-    default_policy: Literal["require", "allow"] = "require"
+    default_policy: DefaultPolicy | None = None
+    regional_defaults: dict[str, DefaultPolicy] = {}
     required_for_linking: bool = False
+    legal_basis: LegalBasis | None = None
+    destinations: list[str] = []
+    columns: list[str] = []
+
+
+class ConsentPolicySpec(_Strict):
+    """What holds where a purpose says nothing of its own."""
+
+    default_policy: DefaultPolicy = "require"
+    regional_defaults: dict[str, DefaultPolicy] = {}
 
 
 class RetrySpec(_Strict):
@@ -203,6 +223,15 @@ class PurposeDocument(_Strict):
     spec: PurposeSpec
 
 
+class ConsentPolicyDocument(_Strict):
+    """Kind ConsentPolicy, for consent. A workspace has one; its name is "default"."""
+
+    api_version: Literal["cdi/v1"]
+    kind: Literal["ConsentPolicy"]
+    metadata: PolicyMetadata
+    spec: ConsentPolicySpec
+
+
 class DestinationDocument(_Strict):
     """Kind Destination, for the router."""
 
@@ -221,9 +250,10 @@ class WarehouseDocument(_Strict):
     spec: WarehouseSpec
 
 
-Document = SourceDocument | TrackingPlanDocument | PurposeDocument | DestinationDocument | WarehouseDocument
+Document = SourceDocument | TrackingPlanDocument | ConsentPolicyDocument | PurposeDocument | DestinationDocument | WarehouseDocument
 
 KINDS: Final[dict[str, type[Document]]] = {
+    "ConsentPolicy": ConsentPolicyDocument,
     "Purpose": PurposeDocument,
     "TrackingPlan": TrackingPlanDocument,
     "Warehouse": WarehouseDocument,

@@ -16,18 +16,20 @@ class ServiceSpec:
         database: its Postgres database; ``None`` for a service that needs none.
         targets: setting → service whose gRPC address it gets; those services start first.
         settings: further settings of an embedded suite.
+        reserved: setting → service that starts later and gets an address that is known beforehand.
     """
 
     name: str
     database: str | None
     targets: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
+    reserved: Mapping[str, str] = field(default_factory=dict)
 
 
 SPECS: Final[Mapping[str, ServiceSpec]] = {
     spec.name: spec
     for spec in (
-        ServiceSpec("consent", "cdi_consent"),
+        ServiceSpec("consent", "cdi_consent", reserved={"CDI_IDENTITY_TARGET": "identity"}),
         ServiceSpec("warehouse-loader", None),
         ServiceSpec("identity", "cdi_identity", {"CDI_WAREHOUSE_ADDRESS": "warehouse-loader", "CDI_CONSENT_TARGET": "consent"}),
         ServiceSpec("collector", "cdi_collector", settings={"CDI_HTTP_ADDRESS": "127.0.0.1:0"}),
@@ -39,7 +41,7 @@ SPECS: Final[Mapping[str, ServiceSpec]] = {
         ServiceSpec("router", "cdi_router", {"CDI_CONSENT_TARGET": "consent"}),
     )
 }
-"""In start order: who is called stands before who calls."""
+"""In start order: who is called on the way of an event stands before who calls."""
 
 SERVICES: Final[tuple[str, ...]] = tuple(SPECS)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -61,6 +62,7 @@ class Suite:
         self._names = services
         self._receiver = SpanReceiver(self.directory / "spans.sqlite")
         self._replicas: list[ServiceProcess] = []
+        self._reserved: dict[str, str] = {}
 
     def start(self) -> Self:
         """Start the servers, migrate the databases and start the services; returns when all have announced themselves.
@@ -199,6 +201,13 @@ class Suite:
         for process in wave.values():
             process.await_started(START_SECONDS)
 
+    def _reserve(self, name: str) -> str:
+        """The gRPC address of a service that starts later: a free port, which it will take."""
+        if name not in self._reserved:
+            with socket.create_server(("127.0.0.1", 0)) as free:
+                self._reserved[name] = f"127.0.0.1:{free.getsockname()[1]}"
+        return self._reserved[name]
+
     def _database_url(self, name: str) -> str:
         database = SPECS[name].database
         return self.postgres.url(database) if database else ""
@@ -224,4 +233,9 @@ class Suite:
         for setting, callee in spec.targets.items():
             if callee in self.services:
                 settings[setting] = self.services[callee].grpc
+        for setting, callee in spec.reserved.items():
+            if callee in self._names:
+                settings[setting] = self._reserve(callee)
+        if name == replica and name in self._reserved:
+            settings["CDI_GRPC_ADDRESS"] = self._reserved[name]
         return settings | dict(self._extra.get(name, {}))

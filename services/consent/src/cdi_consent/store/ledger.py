@@ -130,6 +130,8 @@ _PAGE: Final = f"""
 ORDER BY l.decide_time DESC, l.decision_id DESC LIMIT $6
 """
 
+_INHERITED: Final = f"{LINE} WHERE l.source = 3 AND l.workspace_id = $1 AND l.proof = ANY($2) ORDER BY l.decide_time, l.decision_id"
+
 _BY_ID: Final = f"{LINE} WHERE l.workspace_id = $1 AND l.decision_id = ANY($2::uuid[]) ORDER BY l.decide_time, l.decision_id"
 
 
@@ -165,6 +167,10 @@ class LedgerStore:
     async def lines(self, workspace_id: str, decision_ids: Collection[str]) -> list[Line]:
         async with self._database.session() as connection:
             return list(map(line_of, await raw(connection).fetch(_BY_ID, workspace_id, list(decision_ids))))
+
+    async def inherited(self, workspace_id: str, roots: Collection[str]) -> list[Line]:
+        async with self._database.session() as connection:
+            return list(map(line_of, await raw(connection).fetch(_INHERITED, workspace_id, list(roots))))
 
     def verification(self, workspace_id: str, subject: Subject | None) -> AsyncIterator[Chain]:
         return chains(self._database, workspace_id, subject)

@@ -78,6 +78,8 @@ AFTER = (
     ALTER TABLE ledger
         ALTER COLUMN chain_position SET NOT NULL, ALTER COLUMN previous_hash SET NOT NULL, ALTER COLUMN hash SET NOT NULL
     """,
+    # Lines that came from another id of the same profile, by the denial that they go back to.
+    "CREATE INDEX ledger_inherited ON ledger (proof) WHERE source = 3",
     "CREATE UNIQUE INDEX ledger_chain ON ledger (workspace_id, subject_type, subject_id, chain_position)",
     "ALTER TABLE purposes ENABLE TRIGGER append_only",
     "ALTER TABLE ledger ENABLE TRIGGER append_only",
