@@ -98,14 +98,14 @@ async def test_signals_are_answers_and_are_kept_as_they_were_sent(desk: Desk) ->
     await desk.purpose("ads", categories=["us.sale"], default_policy=purpose_pb2.DEFAULT_POLICY_ALLOW)
     signals = [
         pb.ConsentSignal(kind="gpc", raw=b"1"),
-        pb.ConsentSignal(kind="unheard-of", raw=b"1"),
+        pb.ConsentSignal(kind="other", raw=b"1"),
         pb.ConsentSignal(kind="tcf", raw=b"?"),
     ]
     denied = await desk.evaluate(signals=signals, second=5)
     assert not denied.granted_purposes
     (line,) = await desk.ledger()
     assert (line.granted, line.source, line.purpose_version) == (False, purpose_pb2.DECISION_SOURCE_EVENT, 1)
-    assert line.signal == b'{"gpc":"1","unheard-of":"1","tcf":"?"}'
+    assert line.signal == b'{"gpc":"1","other":"1","tcf":"?"}'
     assert list(denied.decision_ids) == [line.decision_id]
 
 

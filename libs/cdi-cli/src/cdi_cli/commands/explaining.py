@@ -88,7 +88,10 @@ async def _after_collected(
     event = next((each for each in events if each.message_id == message_id and each.workspace_id == workspace), None)
     if message is None or event is None:
         return rejections or [Step("enrichment", "not enriched", "on its way, filtered, or removed by retention since")]
-    enriched = Step("enrichment", f"enriched: ENRICHED {message.sequence}", line_of(event, show_personal=False))
+    said = [line_of(event, show_personal=False)]
+    if event.consent.dropped_columns:
+        said.append(f"taken out, because a purpose is denied: {', '.join(event.consent.dropped_columns)}")
+    enriched = Step("enrichment", f"enriched: ENRICHED {message.sequence}", "\n".join(said))
     return [enriched, *rejections, *await _loads(peers, event), *await _deliveries(peers, event, message.sequence)]
 
 

@@ -1,7 +1,7 @@
 """Policies, more of a purpose, and the chain of the ledger: lines that are there already are chained in the order of their recording."""
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any
 
 from alembic import op
@@ -114,7 +114,7 @@ def _chain() -> None:
     # The cursor sees the ledger as it was before, also while it is changed.
     subjects = groupby(_decisions(bind), key=lambda decision: decision.subject)
     lines = (line for _, own in subjects for line in linked(own, {}))
-    while page := [line for line, _ in zip(lines, range(_PAGE), strict=False)]:
+    while page := list(islice(lines, _PAGE)):
         links = [line.link for line in page]
         bind.execute(
             text(CHAIN),
