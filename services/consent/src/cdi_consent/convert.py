@@ -283,6 +283,7 @@ def _write(line: Line, message: purpose_pb2.Decision) -> None:
     message.policy_version = decision.policy_version
     message.signal = decision.signal
     message.chain_position, message.previous_hash, message.hash = line.link
+    message.salt, message.commitment = line.seal
 
 
 def _write_instant(micros: int, timestamp: Timestamp) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -18,7 +19,7 @@ import xxhash
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cdi_consent.convert import announcement
-from cdi_consent.domain.chain import Line, Link, linked
+from cdi_consent.domain.chain import SALT_BYTES, Line, Link, linked
 from cdi_consent.domain.decisions import UNDECIDED, Decided, Decision, Source, Standing, Subject, in_force
 from cdi_consent.ports import Chain, Position
 from cdi_consent.store.lines import LINE, line_of
@@ -29,6 +30,10 @@ from cdi_runtime.store import Database, OutboxMessage, enqueue, raw
 
 MAX_ANNOUNCED: Final = 500
 """Decisions in one message on CONSENT: below 512 KiB unless ids and proofs are unusually long, below 8 MiB always."""
+
+SIGNALS_LOCK: Final = 0x0CD1_0011
+"""Held by who keeps a signal, shared, and by who removes signals that nobody needs any more: between looking for one and adding the line that
+needs it, it must not go. Taken behind the stripes of the subjects."""
 
 _STRIPES: Final = 256
 _SUBJECT_LOCKS: Final = 0x0CD1_0010
@@ -86,19 +91,20 @@ SELECT
 
 _RECORD: Final = """
 INSERT INTO ledger (decision_id, workspace_id, subject_type, subject_id, purpose, granted, decide_time, record_time, proof,
-    source, purpose_version, policy_version, signal_digest, chain_position, previous_hash, hash)
+    source, purpose_version, policy_version, signal_digest, chain_position, previous_hash, hash, salt, commitment)
 SELECT decision_id::uuid, workspace_id, subject_type, subject_id, purpose, granted::boolean,
     to_timestamp(decide_us::bigint / 1000000) + decide_us::bigint % 1000000 * interval '1 microsecond',
     to_timestamp(record_us::bigint / 1000000) + record_us::bigint % 1000000 * interval '1 microsecond',
     proof, source::smallint, purpose_version::integer, policy_version::integer, decode(nullif(signal_digest, ''), 'hex'),
-    chain_position::bigint, decode(previous_hash, 'hex'), decode(hash, 'hex')
+    chain_position::bigint, decode(previous_hash, 'hex'), decode(hash, 'hex'), decode(salt, 'hex'), decode(commitment, 'hex')
 FROM ROWS FROM (
     json_array_elements_text($1), json_array_elements_text($2), json_array_elements_text($3), json_array_elements_text($4),
     json_array_elements_text($5), json_array_elements_text($6), json_array_elements_text($7), json_array_elements_text($8),
     json_array_elements_text($9), json_array_elements_text($10), json_array_elements_text($11), json_array_elements_text($12),
-    json_array_elements_text($13), json_array_elements_text($14), json_array_elements_text($15), json_array_elements_text($16)
+    json_array_elements_text($13), json_array_elements_text($14), json_array_elements_text($15), json_array_elements_text($16),
+    json_array_elements_text($17), json_array_elements_text($18)
 ) AS k (decision_id, workspace_id, subject_type, subject_id, purpose, granted, decide_us, record_us, proof,
-    source, purpose_version, policy_version, signal_digest, chain_position, previous_hash, hash)
+    source, purpose_version, policy_version, signal_digest, chain_position, previous_hash, hash, salt, commitment)
 """
 
 _PUT_HEADS: Final = """
@@ -236,7 +242,8 @@ class ConnectionLedger:
             (workspace_id, subject_type, subject_id): Link(position, bytes.fromhex(previous), bytes.fromhex(digest))
             for workspace_id, subject_type, subject_id, position, previous, digest in msgspec.json.decode(row[1])
         }
-        lines = linked([decision for decision in by_id.values() if decision.decision_id not in known], heads)
+        new = [decision for decision in by_id.values() if decision.decision_id not in known]
+        lines = linked(new, heads, lambda: os.urandom(SALT_BYTES))
         if lines:
             await self._write(lines)
         return lines
@@ -244,8 +251,9 @@ class ConnectionLedger:
     async def _write(self, lines: Sequence[Line]) -> None:
         signals = {hashlib.sha256(line.decision.signal).digest(): line.decision.signal for line in lines if line.decision.signal}
         if signals:
+            await self._driver.execute("SELECT pg_advisory_xact_lock_shared($1)", SIGNALS_LOCK)
             await self._driver.execute(_KEEP_SIGNALS, list(signals), list(signals.values()))
-        rows = [(*_written(line.decision), *_hex(line.link)) for line in lines]
+        rows = [(*_written(line.decision), *_hex(line.link), *map(bytes.hex, line.seal)) for line in lines]
         await self._driver.execute(_RECORD, *map(_json, zip(*rows, strict=True)))
         heads = {line.decision.subject: line.link for line in lines}
         columns = zip(*[(*subject, *_hex(link)) for subject, link in heads.items()], strict=True)
