@@ -5,8 +5,8 @@ The hash of a line is SHA-256 over a JSON array without spaces, UTF-8, of: ``"cd
 microseconds since 1970, source (its number), purpose version, policy version, and the line's commitment as hex.
 
 The **commitment** stands for what is personal in a line: SHA-256 over the line's salt, 16 random bytes, and a JSON array of subject id,
-proof, and SHA-256 of the signal as hex (empty without one). An erasure takes these away together with the salt. The commitment stays, and the
-chain goes on holding; without the salt the commitment tells nothing about what it was made of, not even to whoever guesses.
+proof, and SHA-256 of the signal as hex (empty without one). An erasure takes these away together with the salt. The commitment stays, and
+the chain goes on holding; without the salt the commitment tells nothing about what it was made of, not even to whoever guesses.
 """
 
 from __future__ import annotations
