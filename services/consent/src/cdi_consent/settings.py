@@ -42,7 +42,7 @@ class Settings(ServiceSettings):
     identity_target: str = "127.0.0.1:8083"
     http_address: Annotated[str | None, BeforeValidator(lambda given: given or None)] = None
     privacy_token_hashes: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parts)] = ()
-    privacy_key: Annotated[SecretStr | None, BeforeValidator(lambda given: given or None), Field(min_length=32)] = None
+    privacy_key: Annotated[Annotated[SecretStr, Field(min_length=32)] | None, BeforeValidator(lambda given: given or None)] = None
     privacy_signing_key_file: Annotated[Path | None, BeforeValidator(lambda given: given or None)] = None
     privacy_second_look_seconds: float = Field(default=60.0, ge=0.0, le=86_400.0)
     privacy_retell_seconds: float = Field(default=30.0, gt=0.0, le=3_600.0)

@@ -1,4 +1,4 @@
-"""Privacy requests under way: orders, reports, the next move. What one call changes is one transaction, with the messages that it causes."""
+"""Privacy requests under way: orders, reports, the next move. What one call changes is one transaction, with its messages."""
 
 from __future__ import annotations
 
@@ -262,7 +262,7 @@ async def record(driver: Driver, attempts: Iterable[tuple[str, str, int]], repor
         known = rows.get(key) or (read_report(kept[key]) if key in kept else report)
         rows[key] = better(known, report)
     if rows:
-        values = [(*key, one.status, one.count, one.detail, moment(one.report_us)) for key, one in rows.items()]
+        values = [(*key, one.status, one.counted, one.detail, moment(one.report_us)) for key, one in rows.items()]
         await driver.execute(_PUT_REPORTS, *zip(*values, strict=True))
     await driver.execute(_MARK_REPORTED, *columns)
     await driver.execute(_WAKE, columns[0], moment(now_us))

@@ -1,7 +1,7 @@
 """Consent's own part of privacy requests: the person goes out of the ledger, what is in force goes altogether, or both are handed over.
 
-A line keeps what was decided, when, how, and its place in the chain. Its subject id becomes "erased:", the keyed digest of the id and a number
-of its own, because the same id may come again and be erased again; its signal's SHA-256 becomes a keyed digest; proof and salt go
+A line keeps what was decided, when, how, and its place in the chain. Its subject id becomes "erased:", the keyed digest of the id and a
+number of its own, because the same id may come again and be erased again; its signal's SHA-256 becomes a keyed digest; proof and salt go
 (``domain/chain.py``). The triggers of the ledger allow exactly this change, and that a signal goes which no line needs any more.
 """
 
@@ -65,9 +65,9 @@ WHERE c.workspace_id = k.workspace_id AND c.subject_type = k.subject_type AND c.
 _FREE_SIGNALS: Final = """
 DELETE FROM signals AS s WHERE s.digest = ANY($1::bytea[]) AND NOT EXISTS (SELECT 1 FROM ledger AS l WHERE l.signal_digest = s.digest)
 """
-_LINES: Final = (
-    f"{LINE} JOIN {_KEYS} ON l.workspace_id = k.workspace_id AND l.subject_type = k.subject_type AND l.subject_id = k.subject_id"
-)
+_LINES: Final = f"""
+{LINE} JOIN {_KEYS} ON l.workspace_id = k.workspace_id AND l.subject_type = k.subject_type AND l.subject_id = k.subject_id
+"""
 _STANDINGS: Final = f"""
 SELECT c.subject_type, c.subject_id, c.standings::text FROM {_KEYS}
 JOIN current_decisions AS c USING (workspace_id, subject_type, subject_id)
