@@ -19,6 +19,7 @@ from cdi_consent.http.app import HttpApp
 from cdi_consent.http.server import serve_http
 from cdi_consent.persons import Persons
 from cdi_consent.privacy import Privacy
+from cdi_consent.reporting import Reporting
 from cdi_consent.servicer import FOR_SERVICES, ConsentServicer, PrivacyServicer
 from cdi_consent.settings import Settings
 from cdi_consent.store import (
@@ -67,6 +68,7 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
         )
         await stack.enter_async_context(context.background(_follow(context, bus, Persons(ledger, book, profiles, _now_us)), "persons"))
         privacy, fulfilling = await _privacy(settings, database, digest, profiles, relay)
+        await stack.enter_async_context(context.background(privacy.reporting.run(), "reports"))
         await stack.enter_async_context(context.background(fulfilling.run(), "privacy"))
         await stack.enter_async_context(context.background(fulfilling.expire(), "archives"))
         servicer, guard = PrivacyServicer(privacy), TokenGuard(settings.privacy_token_hashes)
@@ -96,7 +98,8 @@ async def _privacy(
     store = PostgresFulfilment(database, digest, signing_key, timing, relay.wake)
     holdings = PostgresHoldings(database)
     fulfilling = Fulfilling(store, PostgresOwnPart(database, digest), holdings, people, _now_us)
-    return Privacy(PostgresRequests(database, digest), store, holdings, _now_us, fulfilling.wake), fulfilling
+    reporting = Reporting(store, _now_us)
+    return Privacy(PostgresRequests(database, digest), store, reporting, holdings, _now_us, fulfilling.wake), fulfilling
 
 
 async def _follow(context: ServiceContext, bus: message_bus.Bus, persons: Persons) -> None:

@@ -183,6 +183,15 @@ class RequestStore(Protocol):
         ...
 
 
+class Reported(NamedTuple):
+    """What a service reports of one attempt, by store."""
+
+    request_id: str
+    service: str
+    attempt: int
+    reports: Sequence[Report]
+
+
 class FulfilmentStore(Protocol):
     """Privacy requests under way. Each call is one transaction, and may be made by several replicas at once. Raises ``Unavailable``."""
 
@@ -198,11 +207,12 @@ class FulfilmentStore(Protocol):
         """Tells the services about requests whose people and profiles are now known; buries all their ids."""
         ...
 
-    async def report(self, request_id: str, service: str, attempt: int, reports: Sequence[Report], now_us: int) -> bool | None:
-        """Takes a service's report.
+    async def report(self, reported: Sequence[Reported], now_us: int) -> list[bool | None]:
+        """Takes services' reports, all together.
 
         Returns:
-            False: the service was never told that attempt. ``None``: there is no such request, or it does not ask that service.
+            For each, in order, whether it was taken. False: the service was never told that attempt. ``None``: there is no such request, or
+            it does not ask that service. What comes after the end is taken and changes nothing.
         """
         ...
 

@@ -14,6 +14,7 @@ from cdi_consent.domain.decisions import Subject
 from cdi_consent.domain.privacy import File, Report, Request, Status, Verb, made
 from cdi_consent.domain.privacy_report import Signed
 from cdi_consent.ports import Clock, FulfilmentStore, HoldingStore, RequestStore
+from cdi_consent.reporting import Reporting
 from cdi_kernel.faults import FailedPrecondition, Fault, InvalidArgument, NotFound
 from cdi_kernel.ids import uuid7
 
@@ -27,6 +28,7 @@ class Privacy:
     Attributes:
         requests: the requests.
         fulfilment: those under way.
+        reporting: takes what services report.
         holdings: what services send for archives.
         clock: now.
         wake: tells the worker that there is something to do.
@@ -34,6 +36,7 @@ class Privacy:
 
     requests: RequestStore
     fulfilment: FulfilmentStore
+    reporting: Reporting
     holdings: HoldingStore
     clock: Clock
     wake: Callable[[], None]
@@ -91,7 +94,7 @@ class Privacy:
             NotFound: there is no such request, or it does not ask this service.
             InvalidArgument: the service was never told that attempt.
         """
-        taken = await self.fulfilment.report(request_id, service, attempt, reports, self.clock())
+        taken = await self.reporting.take(request_id, service, attempt, reports)
         if taken is None:
             raise _not_found()
         if not taken:

@@ -45,7 +45,7 @@ class Settings(ServiceSettings):
     privacy_key: Annotated[Annotated[SecretStr, Field(min_length=32)] | None, BeforeValidator(lambda given: given or None)] = None
     privacy_signing_key_file: Annotated[Path | None, BeforeValidator(lambda given: given or None)] = None
     privacy_second_look_seconds: float = Field(default=60.0, ge=0.0, le=86_400.0)
-    privacy_retell_seconds: float = Field(default=30.0, gt=0.0, le=3_600.0)
+    privacy_retell_seconds: float = Field(default=300.0, gt=0.0, le=3_600.0)
     privacy_archive_days: float = Field(default=14.0, gt=0.0, le=365.0)
 
     def signing_key(self) -> Ed25519PrivateKey | None:

@@ -29,6 +29,7 @@ from cdi_consent.domain.privacy import (
 )
 from cdi_consent.domain.privacy_report import Ended, report_of, signed
 from cdi_consent.domain.tombstones import Burial, Digester
+from cdi_consent.ports import Reported
 from cdi_consent.store.instants import moment
 from cdi_consent.store.requests import REQUEST, Driver, files_of, ids_text, keep_digests, request_of
 from cdi_consent.store.requests import report_of as read_report
@@ -60,9 +61,17 @@ JOIN privacy_requests AS r ON r.request_id = other.request_id AND r.verb = ANY($
 JOIN privacy_digests AS d ON d.request_id = r.request_id
 WHERE own.request_id = $2
 """
+# In one order, so that replicas that take reports of the same requests wait for each other and never deadlock.
+_ASKED: Final = """
+SELECT r.request_id::text AS request_id, p.service, r.attempt, r.due_time FROM privacy_requests AS r
+JOIN privacy_parts AS p ON p.request_id = r.request_id
+JOIN (SELECT DISTINCT * FROM unnest($1::uuid[], $2::text[])) AS k (request_id, service)
+    ON k.request_id = p.request_id AND k.service = p.service
+ORDER BY r.request_id FOR UPDATE OF r
+"""
 _REPORTED: Final = """
 SELECT request_id::text AS request_id, service, store, attempt, status, count, detail, report_time FROM privacy_reports
-JOIN unnest($1::uuid[], $2::text[], $3::integer[]) AS k (request_id, service, attempt) USING (request_id, service, attempt)
+WHERE (request_id, service, attempt) IN (SELECT * FROM unnest($1::uuid[], $2::text[], $3::integer[]))
 """
 _PUT_REPORTS: Final = """
 INSERT INTO privacy_reports (request_id, service, store, attempt, status, count, detail, report_time)
@@ -72,7 +81,10 @@ ON CONFLICT (request_id, service, store, attempt) DO UPDATE
 """
 _MARK_REPORTED: Final = """
 UPDATE privacy_parts AS p SET reported = greatest(p.reported, k.attempt)
-FROM unnest($1::uuid[], $2::text[], $3::integer[]) AS k (request_id, service, attempt)
+FROM (
+    SELECT request_id, service, max(attempt) AS attempt
+    FROM unnest($1::uuid[], $2::text[], $3::integer[]) AS k (request_id, service, attempt) GROUP BY request_id, service
+) AS k
 WHERE p.request_id = k.request_id AND p.service = k.service
 """
 _WAKE: Final = """
@@ -157,19 +169,22 @@ class PostgresFulfilment:
             moment(now_us + self.timing.retell_us),
         )
 
-    async def report(self, request_id: str, service: str, attempt: int, reports: Sequence[Report], now_us: int) -> bool | None:
+    async def report(self, reported: Sequence[Reported], now_us: int) -> list[bool | None]:
         """See ``FulfilmentStore``."""
         async with self.database.transaction() as connection:
             driver = raw(connection)
-            row = await driver.fetchrow("SELECT attempt, due_time FROM privacy_requests WHERE request_id = $1 FOR UPDATE", request_id)
-            asked = await driver.fetchval("SELECT 1 FROM privacy_parts WHERE request_id = $1 AND service = $2", request_id, service)
-            if row is None or asked is None:
-                return None
-            if attempt > row["attempt"]:
-                return False
-            if row["due_time"] is not None:
-                await record(driver, [(request_id, service, attempt)], [(request_id, report) for report in reports], now_us)
-        return True
+            asked = [(one.request_id, one.service) for one in reported]
+            rows = {(row["request_id"], row["service"]): row for row in await driver.fetch(_ASKED, *zip(*asked, strict=True))}
+            answers = [
+                None if (row := rows.get(key)) is None else one.attempt <= row["attempt"] for key, one in zip(asked, reported, strict=True)
+            ]
+            open_ones = [
+                one for key, one, taken in zip(asked, reported, answers, strict=True) if taken and rows[key]["due_time"] is not None
+            ]
+            if open_ones:
+                attempts = [(one.request_id, one.service, one.attempt) for one in open_ones]
+                await record(driver, attempts, [(one.request_id, report) for one in open_ones for report in one.reports], now_us)
+        return answers
 
     async def advance(self, now_us: int, limit: int) -> int:
         """See ``FulfilmentStore``."""
