@@ -379,6 +379,37 @@ async def test_what_is_refused_and_what_is_asked_twice(stand: Stand) -> None:
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
+async def test_the_ledger_allows_an_erasure_and_nothing_else(stand: Stand) -> None:
+    await decide(stand.office, stand.ada)
+    connection = await asyncpg.connect(stand.consent.environment["CDI_DATABASE_URL"])
+    erased = "subject_id = 'erased:x', proof = '', salt = NULL"
+    refused = [
+        "UPDATE ledger SET granted = false",
+        "UPDATE ledger SET subject_id = 'eve'",
+        "UPDATE ledger SET subject_id = 'erased:x'",
+        f"UPDATE ledger SET {erased}, signal_digest = NULL",
+        f"UPDATE ledger SET {erased}, granted = false",
+        f"UPDATE ledger SET {erased}, hash = ''",
+        f"UPDATE ledger SET {erased}, decide_time = now()",
+        "DELETE FROM ledger",
+        "TRUNCATE ledger",
+        "UPDATE signals SET content = ''",
+        "TRUNCATE signals",
+    ]
+    try:
+        for statement in refused:
+            where = "" if "TRUNCATE" in statement or "signals" in statement else f" WHERE subject_id = '{stand.ada[1]}'"
+            with pytest.raises(asyncpg.RestrictViolationError):
+                await connection.execute(statement + where)
+        with pytest.raises(asyncpg.RestrictViolationError):
+            await connection.execute("DELETE FROM signals WHERE content = $1", f"signal-{stand.workspace}".encode())
+        await connection.execute(f"UPDATE ledger SET {erased} WHERE subject_id = '{stand.ada[1]}'")
+        with pytest.raises(asyncpg.RestrictViolationError):
+            await connection.execute("UPDATE ledger SET subject_id = 'erased:y' WHERE subject_id = 'erased:x'")
+    finally:
+        await connection.close()
+
+
 async def test_a_crash_at_any_step_costs_nothing(stand: Stand) -> None:
     desk, killed = stand.office, [0]
 

@@ -124,7 +124,7 @@ def consent(workspace_id: str) -> str:
 
 
 def privacy(kind: str) -> str:
-    """Subject of privacy requests; kinds: ``erase``, ``suppress``."""
+    """Subject of privacy requests; kinds: ``erase``, ``suppress``, ``access``."""
     return f"cdi.privacy.{kind}"
 
 
