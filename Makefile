@@ -4,7 +4,7 @@
 #   make test     every test                  make check    linters, types, architecture, protocol
 #   make up       the suite in the foreground make bench    BENCH=<name>, default whole-way
 #   make protos   regenerate code             make baseline accept the protocol as the new compatibility baseline
-#   make fuzz     the collector's decoders against made-up input; FUZZ_SECONDS=<for each>, default 20
+#   make fuzz     the decoders of input and of consent signals against made-up input; FUZZ_SECONDS=<for each>, default 20
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c

@@ -9,23 +9,27 @@ from __future__ import annotations
 import base64
 import gc
 import json
-import platform
 import random
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Final
 
-from rich.console import Console
-from rich.table import Table
-
+from bench import report
 from cdi_consent.domain.signals.registry import read
 from cdi_consent.domain.signals.signal import SignalKind
 
-SIGNALS: Final = 2_000
-ROUNDS: Final = 15
+SIGNALS: Final = 500
+ROUNDS: Final = 60
 VENDORS: Final = 700
-RESULT: Final = Path("build/bench/consent-signals.json")
+TITLES: Final = {
+    "tcf_us": "TC string, 700 vendors",
+    "tcf_disclosed_us": "TC string, 700 vendors, disclosed vendors",
+    "tcf_restrictions_us": "the same and 10 publisher restrictions",
+    "gpp_tcf_us": "GPP string, that TC string and US Privacy",
+    "gpp_us_national_us": "GPP string, US national with GPC",
+    "segment_us": "Segment, 4 categories",
+    "rudderstack_us": "RudderStack, 4 ids",
+}
 
 
 def text_of(bits: str) -> str:
@@ -56,23 +60,23 @@ def us_national(rng: random.Random) -> str:
 
 
 def signals() -> dict[str, tuple[SignalKind, list[str]]]:
-    """What is read: name → kind and texts, each different."""
+    """What is read: name of the figure → kind and texts, each different."""
     rng = random.Random(7)
 
     def many(make: Callable[[], str]) -> list[str]:
         return [make() for _ in range(SIGNALS)]
 
     return {
-        "TC string, 700 vendors": (SignalKind.TCF, many(lambda: tc_string(rng, disclosed=False))),
-        "TC string, 700 vendors, disclosed vendors": (SignalKind.TCF, many(lambda: tc_string(rng))),
-        "TC string, the same and 10 restrictions": (SignalKind.TCF, many(lambda: tc_string(rng, restrictions=10))),
-        "GPP string, TCF and US Privacy": (SignalKind.GPP, many(lambda: f"DBACNY~{tc_string(rng)}~1YNN")),
-        "GPP string, US national": (SignalKind.GPP, many(lambda: f"DBABLA~{us_national(rng)}.YA")),
-        "Segment, 4 categories": (
+        "tcf_us": (SignalKind.TCF, many(lambda: tc_string(rng, disclosed=False))),
+        "tcf_disclosed_us": (SignalKind.TCF, many(lambda: tc_string(rng))),
+        "tcf_restrictions_us": (SignalKind.TCF, many(lambda: tc_string(rng, restrictions=10))),
+        "gpp_tcf_us": (SignalKind.GPP, many(lambda: f"DBACNY~{tc_string(rng)}~1YNN")),
+        "gpp_us_national_us": (SignalKind.GPP, many(lambda: f"DBABLA~{us_national(rng)}.YA")),
+        "segment_us": (
             SignalKind.SEGMENT,
             many(lambda: json.dumps({"categoryPreferences": {f"c{rng.randrange(100_000)}": rng.random() < 0.5 for _ in range(4)}})),
         ),
-        "RudderStack, 4 ids": (
+        "rudderstack_us": (
             SignalKind.RUDDERSTACK,
             many(lambda: json.dumps({"allowedConsentIds": ["1", "2"], "deniedConsentIds": ["3", str(rng.random())], "provider": "custom"})),
         ),
@@ -93,16 +97,15 @@ def cost_us(kind: SignalKind, texts: Iterable[str]) -> float:
 
 
 def main() -> None:
-    table = Table("signal", "characters", "µs", title="Reading a signal, uncached")
-    found: dict[str, float] = {}
+    figures: dict[str, float] = {}
+    rows = []
     for name, (kind, texts) in signals().items():
-        if any(read(kind, text).unknown for text in texts):
-            raise SystemExit(f"{name}: {read(kind, texts[0]).unknown}")
-        found[name] = cost_us(kind, texts)
-        table.add_row(name, f"{sum(map(len, texts)) // len(texts)}", f"{found[name]:.1f}")
-    Console().print(table)
-    RESULT.parent.mkdir(parents=True, exist_ok=True)
-    RESULT.write_text(json.dumps({"python": platform.python_version(), "cost_us": found}, indent=2))
+        if unknown := next((reading.unknown for text in texts if (reading := read(kind, text)).unknown), ""):
+            raise SystemExit(f"{name}: {unknown}")
+        figures[name] = round(cost_us(kind, texts), 1)
+        rows.append([TITLES[name], f"{sum(map(len, texts)) // len(texts)}", f"{figures[name]:.1f}"])
+    report.show("Reading a signal of consent, uncached", ["signal", "characters", "µs"], rows)
+    print(f"written to {report.write('consent-signals', figures)}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,11 @@
 """From the unmodified SDK to the row and the webhook: every call, exact counts, one person."""
 
+import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -223,3 +228,45 @@ async def test_a_person_who_says_nothing_gets_no_advertising_and_is_loaded(
     await eventually(lambda: first_arrivals(endpoint, f"{prefix}b") == [f"{prefix}2"])
     assert not endpoint.arrived[f"{prefix}a"]
     await loaded(shop, "silent", prefix, 2)
+
+
+async def test_what_a_person_denied_is_taken_out_and_the_reason_is_told(
+    shop: Peers, prefix: str, sdk: Callable[[], Client], suite: Suite
+) -> None:
+    purpose = purpose_pb2.Purpose(workspace_id=WORKSPACE, name="calls", columns=["traits.phone"], categories=["us.sale"])
+    await ask((await shop.consent()).ApplyPurpose, consent_service_pb2.ApplyPurposeRequest(purpose=purpose))
+    client = sdk()
+    said = {
+        "no": {"consent": {"usPrivacy": "1YYN"}},
+        "yes": {"consent": {"usPrivacy": "1YNN", "categoryPreferences": {"advertising": False}}},
+    }
+    for number, (word, context) in enumerate(said.items()):
+        client.identify(f"{prefix}{word}", {"phone": "555", "plan": "pro"}, message_id=f"{prefix}{number}", context=context)
+    await flush(client)
+    await loaded(shop, "identifies", prefix, 2)
+    sql = f"SELECT phone, plan FROM identifies WHERE id LIKE '{prefix}%' ORDER BY id"
+    assert await rows(shop, sql) == [[None, "pro"], ["555", "pro"]]
+
+    async def told() -> str:
+        return await asyncio.to_thread(_explained, suite, f"{prefix}1")
+
+    explained = await eventually(told)
+    assert "advertising: denied at" in explained
+    assert "purpose version 1" in explained
+    assert "taken out, because a purpose is denied: traits.phone" in await asyncio.to_thread(_explained, suite, f"{prefix}0")
+
+
+def _explained(suite: Suite, message_id: str) -> str:
+    """What `cdi explain` prints, once the destination has been reached; before that nothing."""
+    command = [
+        str(Path(sys.executable).with_name("cdi")),
+        "explain",
+        message_id,
+        "--workspace",
+        WORKSPACE,
+        "--directory",
+        str(suite.directory),
+    ]
+    environment = os.environ | {"COLUMNS": "400"}
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+    return "" if "not reached yet" in printed else printed

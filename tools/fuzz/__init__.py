@@ -1,1 +1,4 @@
-"""Coverage-guided fuzzing of everything that reads what a stranger sends (``make fuzz``); ``decoders`` says what must hold."""
+"""Coverage-guided fuzzing of everything that reads what a stranger sends (``make fuzz``).
+
+``decoders`` and ``signals`` say what must hold.
+"""

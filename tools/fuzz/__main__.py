@@ -17,6 +17,7 @@ import atheris
 
 CORPUS: Final = Path("build/fuzz")
 CAPTURES: Final = Path("tests/golden/collector")
+SIGNALS: Final = Path("tests/golden/consent")
 MAX_INPUT_BYTES: Final = 16 * 1024
 MAX_RSS_MB: Final = 512
 
@@ -24,27 +25,30 @@ MAX_RSS_MB: Final = 512
 def fuzz(name: str, options: list[str]) -> None:
     """Fuzzes one decoder until its time is over; never returns, since libFuzzer ends the process."""
     # What is imported here is instrumented: every branch of it counts as coverage.
-    with atheris.instrument_imports(include=["cdi_collector", "tools"]):
-        from tools.fuzz.decoders import DECODERS, seeds
+    with atheris.instrument_imports(include=["cdi_collector", "cdi_consent", "tools"]):
+        from tools.fuzz import decoders, signals
     corpus = CORPUS / name
     corpus.mkdir(parents=True, exist_ok=True)
-    for seed in seeds(CAPTURES)[name]:
+    for seed in (decoders.seeds(CAPTURES) | signals.seeds(SIGNALS))[name]:
         (corpus / hashlib.sha256(seed).hexdigest()[:16]).write_bytes(seed)
     seconds = os.environ.get("FUZZ_SECONDS", "20")
     limits = [f"-max_total_time={seconds}", f"-max_len={MAX_INPUT_BYTES}", f"-rss_limit_mb={MAX_RSS_MB}", "-timeout=5"]
-    atheris.Setup([sys.argv[0], *limits, "-print_final_stats=1", f"-artifact_prefix={corpus}/", *options, str(corpus)], DECODERS[name])
+    atheris.Setup(
+        [sys.argv[0], *limits, "-print_final_stats=1", f"-artifact_prefix={corpus}/", *options, str(corpus)],
+        {**decoders.DECODERS, **signals.DECODERS}[name],
+    )
     atheris.Fuzz()
 
 
 def fuzz_all() -> int:
     """Every decoder for its time, one after the other; the number of those that broke."""
-    from tools.fuzz.decoders import DECODERS
+    from tools.fuzz import decoders, signals
 
     broken = []
-    for name in DECODERS:
+    for name in (*decoders.DECODERS, *signals.DECODERS):
         result = subprocess.run([sys.executable, "-m", "tools.fuzz", name, "-verbosity=0"], capture_output=True, text=True, check=False)
         runs = next((line.rpartition(" ")[2] for line in result.stderr.splitlines() if "number_of_executed_units" in line), "?")
-        print(f"{name:20} {runs:>9} inputs  {'ok' if result.returncode == 0 else 'BROKEN'}", flush=True)
+        print(f"{name:28} {runs:>9} inputs  {'ok' if result.returncode == 0 else 'BROKEN'}", flush=True)
         if result.returncode:
             broken.append(name)
             print(result.stdout[-4_000:] + result.stderr[-4_000:])

@@ -92,7 +92,10 @@ async def test_after_a_merge_the_stricter_wins_and_after_a_split_each_has_its_ow
     state = await desk.state(together)
     assert (state.granted, len(state.decisions)) == (False, 2)
     other = phone if together == ada else ada
-    await desk.identity.SplitProfile(identity_pb.SplitProfileRequest(workspace_id=WORKSPACE, profile_id=together, merged_profile_id=other))
+    split = identity_pb.SplitProfileRequest(
+        workspace_id=WORKSPACE, profile_id=together, merged_profile_id=other, request_id="split", reason="not one person"
+    )
+    await desk.identity.SplitProfile(split)
     await eventually(lambda: desk.is_granted([ADA, PHONE], [True, False]))
     lifted = (await desk.ledger(ADA))[-1]
     assert (lifted.granted, lifted.source, lifted.proof) == (True, purpose_pb2.DECISION_SOURCE_SPLIT, reached.decision_id)

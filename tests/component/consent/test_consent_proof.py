@@ -101,7 +101,7 @@ async def test_signals_are_answers_and_are_kept_as_they_were_sent(desk: Desk) ->
         pb.ConsentSignal(kind="other", raw=b"1"),
         pb.ConsentSignal(kind="tcf", raw=b"?"),
     ]
-    denied = await desk.evaluate(signals=signals, second=5)
+    denied = await desk.evaluate(signals=signals, has_preferences=True, second=5)
     assert not denied.granted_purposes
     (line,) = await desk.ledger()
     assert (line.granted, line.source, line.purpose_version) == (False, purpose_pb2.DECISION_SOURCE_EVENT, 1)

@@ -21,35 +21,11 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12) | st.sampled_from(KEYS), inner, max_size=4),
     max_leaves=12,
 )
-MEMBERS = [
-    "categoryPreferences",
-    "allowedConsentIds",
-    "deniedConsentIds",
-    "resolutionStrategy",
-    "provider",
-    "schema",
-    "data",
-    "eventType",
-    "consentScopes",
-    "basisForProcessing",
-    "payload",
-    "purposes",
-    "profiles",
-    "profileFields",
-    "identifier",
-    "additionalIdentifiers",
-    "interactionDate",
-    "eventTime",
-    "consent",
-    "necessary",
-    "marketing",
-    "stamp",
-    "utc",
-    "ver",
-    "method",
-    "hasResponse",
-    "ad_storage",
-]
+MEMBERS = (
+    *("categoryPreferences", "allowedConsentIds", "deniedConsentIds", "resolutionStrategy", "provider", "schema", "data", "eventType"),
+    *("consentScopes", "basisForProcessing", "payload", "purposes", "profiles", "profileFields", "identifier", "additionalIdentifiers"),
+    *("consent", "necessary", "marketing", "stamp", "utc", "ver", "method", "hasResponse", "ad_storage", "interactionDate", "eventTime"),
+)
 ANSWERED = st.lists(st.tuples(st.sampled_from(("a", "b", "c")), st.booleans()), max_size=4)
 
 

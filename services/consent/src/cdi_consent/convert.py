@@ -9,7 +9,6 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 from uuid import UUID
 
-import msgspec
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from cdi.consent.v1 import consent_service_pb2 as service_pb2
@@ -62,13 +61,15 @@ def items_of(request: service_pb2.EvaluateConsentRequest) -> tuple[list[Item], l
             subjects = (*subjects, (workspace_id, ANONYMOUS_ID, anonymous_id))
         # A copy: iterating over the field itself ends with an exception, which costs more.
         answers = tuple([(preference.category, preference.granted) for preference in given.preferences[:]])
-        signals = _signals(given) if given.signals else ()
         region = given.region
-        if answers or signals:
-            proof = proof_of(given.message_id)
+        if answers or given.has_preferences:
+            # Only then: looking whether there are signals costs more than judging the event.
+            proof, signals = proof_of(given.message_id), _signals(given)
             items.append(Item(workspace_id, subjects, answers, _micros(given.event_time), proof, True, region, signals))
+        elif region:
+            items.append(Item(workspace_id, subjects, (), 0, "", False, region))
         else:
-            items.append(Item(workspace_id, subjects, answered=given.has_preferences, region=region))
+            items.append(Item(workspace_id, subjects))
         if traceparent := given.traceparent:
             sampled.append(Sampled(given.message_id, traceparent))
     return items, sampled
@@ -96,8 +97,10 @@ def evaluated(outcomes: Iterable[Outcome]) -> service_pb2.EvaluateConsentRespons
     """
     written: list[bytes] = []
     for outcome in outcomes:
-        granted, ids, *rest = msgspec.structs.astuple(outcome)
-        before_ids, after_ids = _around_ids(granted, len(ids), *rest)
+        ids = outcome.decision_ids
+        before_ids, after_ids = _around_ids(
+            outcome.granted_purposes, len(ids), outcome.linkable, outcome.dropped_columns, outcome.region, outcome.suppressed
+        )
         written += before_ids, _BETWEEN_IDS.join(ids).encode(), after_ids
     return service_pb2.EvaluateConsentResponse.FromString(b"".join(written))
 

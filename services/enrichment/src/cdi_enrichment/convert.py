@@ -91,9 +91,7 @@ def _said(said: Carried) -> bytes:
     """What an event says of consent. Most people answer alike."""
     preferences = [consent_service_pb2.CategoryPreference(category=category, granted=granted) for category, granted in said.answers]
     signals = [consent_service_pb2.ConsentSignal(kind=kind, raw=raw) for kind, raw in said.signals]
-    return consent_service_pb2.ConsentInput(
-        preferences=preferences, has_preferences=said.is_answer and not preferences, signals=signals
-    ).SerializeToString()
+    return consent_service_pb2.ConsentInput(preferences=preferences, has_preferences=not preferences, signals=signals).SerializeToString()
 
 
 def identity_inputs(passages: Iterable[Passage], places: Mapping[str, Places] = NO_PLACES) -> list[bytes]:

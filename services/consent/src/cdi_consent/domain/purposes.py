@@ -133,6 +133,7 @@ class WorkspacePurposes:
     anywhere: Defaults = field(init=False)
     _by_column: tuple[tuple[str, frozenset[str]], ...] = field(init=False)
     _is_regional: bool = field(init=False)
+    _is_simple: bool = field(init=False)
 
     def __post_init__(self) -> None:
         meant: dict[str, list[str]] = {}
@@ -147,6 +148,7 @@ class WorkspacePurposes:
         object.__setattr__(self, "_by_column", tuple((column, frozenset(names)) for column, names in sorted(needed.items())))
         is_regional = bool(self.policy.regional_defaults) or any(purpose.regional_defaults for purpose in self.purposes)
         object.__setattr__(self, "_is_regional", is_regional)
+        object.__setattr__(self, "_is_simple", not is_regional and not needed)
         object.__setattr__(self, "anywhere", self._defaults_of(""))
 
     def in_region(self, region: str) -> Defaults:
@@ -155,7 +157,9 @@ class WorkspacePurposes:
 
     def outcome(self, granted: tuple[str, ...], rests_on: tuple[str, ...], linkable: bool, region: str) -> Outcome:
         """The outcome with the columns that are dropped."""
-        return Outcome(granted, rests_on, linkable, _dropped(self, granted) if self._by_column else (), region)
+        if self._is_simple:
+            return Outcome(granted, rests_on, linkable)
+        return Outcome(granted, rests_on, linkable, _dropped(self, granted), region)
 
     def dropped(self, granted: tuple[str, ...]) -> tuple[str, ...]:
         """The columns that need a purpose which is not granted, sorted."""

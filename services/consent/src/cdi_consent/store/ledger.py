@@ -23,7 +23,7 @@ from cdi_consent.domain.chain import SALT_BYTES, Line, Link, linked
 from cdi_consent.domain.decisions import UNDECIDED, Decided, Decision, Source, Standing, Subject, in_force
 from cdi_consent.ports import Chain, Position
 from cdi_consent.store.instants import moment
-from cdi_consent.store.lines import LINE, line_of
+from cdi_consent.store.lines import CHAINS, KEEP_SIGNALS, LINE, PUT_HEADS, RECORD, hexed, line_of, written
 from cdi_consent.store.verification import chains
 from cdi_kernel import envelope, topology
 from cdi_kernel.clock import MAX_INSTANT_US, instant_of
@@ -71,56 +71,6 @@ CROSS JOIN LATERAL (
         )
     ORDER BY l.decide_time DESC, l.granted, l.decision_id DESC LIMIT 1
 ) AS l
-"""
-
-# Under the locks of the subjects, hence nobody else adds such a line or moves such a head meanwhile.
-_CHAINS: Final = """
-SELECT
-    (
-        SELECT coalesce(json_agg(decision_id), '[]')::text FROM ledger
-        WHERE decision_id = ANY (ARRAY(SELECT json_array_elements_text($1)::uuid))
-    ),
-    (
-        SELECT coalesce(json_agg(json_build_array(
-            h.workspace_id, h.subject_type, h.subject_id, h.chain_position, encode(h.previous_hash, 'hex'), encode(h.hash, 'hex')
-        )), '[]')::text
-        FROM ROWS FROM (json_array_elements_text($2), json_array_elements_text($3), json_array_elements_text($4))
-            AS k (workspace_id, subject_type, subject_id)
-        JOIN chain_heads AS h USING (workspace_id, subject_type, subject_id)
-    )
-"""
-
-_RECORD: Final = """
-INSERT INTO ledger (decision_id, workspace_id, subject_type, subject_id, purpose, granted, decide_time, record_time, proof,
-    source, purpose_version, policy_version, signal_digest, chain_position, previous_hash, hash, salt, commitment)
-SELECT decision_id::uuid, workspace_id, subject_type, subject_id, purpose, granted::boolean,
-    to_timestamp(decide_us::bigint / 1000000) + decide_us::bigint % 1000000 * interval '1 microsecond',
-    to_timestamp(record_us::bigint / 1000000) + record_us::bigint % 1000000 * interval '1 microsecond',
-    proof, source::smallint, purpose_version::integer, policy_version::integer, decode(nullif(signal_digest, ''), 'hex'),
-    chain_position::bigint, decode(previous_hash, 'hex'), decode(hash, 'hex'), decode(salt, 'hex'), decode(commitment, 'hex')
-FROM ROWS FROM (
-    json_array_elements_text($1), json_array_elements_text($2), json_array_elements_text($3), json_array_elements_text($4),
-    json_array_elements_text($5), json_array_elements_text($6), json_array_elements_text($7), json_array_elements_text($8),
-    json_array_elements_text($9), json_array_elements_text($10), json_array_elements_text($11), json_array_elements_text($12),
-    json_array_elements_text($13), json_array_elements_text($14), json_array_elements_text($15), json_array_elements_text($16),
-    json_array_elements_text($17), json_array_elements_text($18)
-) AS k (decision_id, workspace_id, subject_type, subject_id, purpose, granted, decide_us, record_us, proof,
-    source, purpose_version, policy_version, signal_digest, chain_position, previous_hash, hash, salt, commitment)
-"""
-
-_PUT_HEADS: Final = """
-INSERT INTO chain_heads (workspace_id, subject_type, subject_id, chain_position, previous_hash, hash)
-SELECT workspace_id, subject_type, subject_id, chain_position::bigint, decode(previous_hash, 'hex'), decode(hash, 'hex')
-FROM ROWS FROM (
-    json_array_elements_text($1), json_array_elements_text($2), json_array_elements_text($3), json_array_elements_text($4),
-    json_array_elements_text($5), json_array_elements_text($6)
-) AS k (workspace_id, subject_type, subject_id, chain_position, previous_hash, hash)
-ON CONFLICT (workspace_id, subject_type, subject_id) DO UPDATE
-    SET chain_position = excluded.chain_position, previous_hash = excluded.previous_hash, hash = excluded.hash
-"""
-
-_KEEP_SIGNALS: Final = """
-INSERT INTO signals (digest, content) SELECT * FROM unnest($1::bytea[], $2::bytea[]) ON CONFLICT DO NOTHING
 """
 
 _PUT_IN_FORCE: Final = """
@@ -242,7 +192,7 @@ class ConnectionLedger:
         if not by_id:
             return []
         subjects = zip(*{decision.subject for decision in by_id.values()}, strict=True)
-        row = await self._driver.fetchrow(_CHAINS, *map(_json, (list(by_id), *subjects)))
+        row = await self._driver.fetchrow(CHAINS, *map(_json, (list(by_id), *subjects)))
         assert row is not None, "the statement gives one row"
         known = set(msgspec.json.decode(row[0]))
         heads = {
@@ -259,12 +209,12 @@ class ConnectionLedger:
         signals = {hashlib.sha256(line.decision.signal).digest(): line.decision.signal for line in lines if line.decision.signal}
         if signals:
             await self._driver.execute("SELECT pg_advisory_xact_lock_shared($1)", SIGNALS_LOCK)
-            await self._driver.execute(_KEEP_SIGNALS, list(signals), list(signals.values()))
-        rows = [(*_written(line.decision), *_hex(line.link), *map(bytes.hex, line.seal)) for line in lines]
-        await self._driver.execute(_RECORD, *map(_json, zip(*rows, strict=True)))
+            await self._driver.execute(KEEP_SIGNALS, list(signals), list(signals.values()))
+        rows = [(*written(line.decision), *hexed(line.link), *map(bytes.hex, line.seal)) for line in lines]
+        await self._driver.execute(RECORD, *map(_json, zip(*rows, strict=True)))
         heads = {line.decision.subject: line.link for line in lines}
-        columns = zip(*[(*subject, *_hex(link)) for subject, link in heads.items()], strict=True)
-        await self._driver.execute(_PUT_HEADS, *map(_json, columns))
+        columns = zip(*[(*subject, *hexed(link)) for subject, link in heads.items()], strict=True)
+        await self._driver.execute(PUT_HEADS, *map(_json, columns))
 
     async def _put_in_force(
         self,
@@ -290,18 +240,6 @@ def _columns(rows: Sequence[Sequence[object]], width: int) -> list[Sequence[obje
 def _json(column: Sequence[object]) -> str:
     """Values as a JSON text that ``json_array_elements_text`` takes; of values that are objects it gives the texts."""
     return msgspec.json.encode(column).decode()
-
-
-def _written(decision: Decision) -> tuple[object, ...]:
-    """The columns of a decision, in the order of ``_RECORD``."""
-    decision_id, subject, purpose, granted, decide_us, record_us, proof, source, purpose_version, policy_version, signal = decision
-    digest = hashlib.sha256(signal).hexdigest() if signal else ""
-    versions = int(source), purpose_version, policy_version
-    return decision_id, *subject, purpose, granted, decide_us, record_us, proof, *versions, digest
-
-
-def _hex(link: Link) -> tuple[int, str, str]:
-    return link.position, link.previous.hex(), link.digest.hex()
 
 
 def _announcements(lines: Sequence[Line]) -> Iterator[OutboxMessage]:

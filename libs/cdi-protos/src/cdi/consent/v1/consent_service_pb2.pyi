@@ -420,7 +420,7 @@ class ConsentInput(_message.Message):
     traceparent: _builtins.str
     """W3C traceparent of the caller's span for this event; only on sampled events."""
     has_preferences: _builtins.bool
-    """It carries an object of answers, be it an empty one. True by itself with `preferences` or `signals`."""
+    """It carries an object of answers, be it an empty one, or signals. True by itself with `preferences`."""
     region: _builtins.str
     """Where the person is, for example "DE" or "US-CA"; empty if unknown."""
     @_builtins.property
@@ -433,7 +433,9 @@ class ConsentInput(_message.Message):
 
     @_builtins.property
     def signals(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConsentSignal]:
-        """What it carries in other forms than `preferences`. Of several answers to one purpose the denial counts."""
+        """What it carries in other forms than `preferences`; looked at only where `has_preferences` is set or there are `preferences`. Of several
+        answers to one purpose the denial counts.
+        """
 
     @_builtins.property
     def received_time(self) -> _timestamp_pb2.Timestamp:

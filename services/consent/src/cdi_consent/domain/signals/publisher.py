@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from cdi_consent.domain.signals.bits import Bits
-from cdi_consent.domain.signals.signal import Unreadable
-from cdi_consent.domain.signals.vendors import read_ranges
+from cdi_consent.domain.signals.vendors import Ranges, read_ranges
 
 REQUIRE_CONSENT: Final = 1
 REQUIRE_INTEREST: Final = 2
@@ -23,12 +22,12 @@ class Restriction(NamedTuple):
     Attributes:
         purpose: the purpose that it concerns.
         kind: RestrictionType: 0 not allowed, 1 require consent, 2 require legitimate interest; 3 is not defined and allows nothing.
-        ranges: the vendors that it concerns, first and last id of each range.
+        ranges: the vendors that it concerns.
     """
 
     purpose: int
     kind: int
-    ranges: tuple[tuple[int, int], ...]
+    ranges: Ranges
 
 
 def read_restrictions(bits: Bits, at: int) -> tuple[Restriction, ...]:
@@ -37,17 +36,11 @@ def read_restrictions(bits: Bits, at: int) -> tuple[Restriction, ...]:
     Raises:
         Unreadable: the string ends before, or a range runs backwards.
     """
-    rest, left = bits.rest(at)
-    if left < _COUNT_BITS:
-        raise Unreadable(f"ends at bit {bits.size}")
-    left -= _COUNT_BITS
+    count, left = bits.uint(at, _COUNT_BITS), bits.size - at - _COUNT_BITS
     found: list[Restriction] = []
-    for _ in range(rest >> left):
-        if left < _HEAD_BITS:
-            raise Unreadable(f"ends at bit {bits.size}")
-        left -= _HEAD_BITS
-        head = rest >> left & 0xFFFFF
-        ranges, left = read_ranges(rest, left, head & 0xFFF)
+    for _ in range(count):
+        head = bits.uint(bits.size - left, _HEAD_BITS)
+        ranges, left = read_ranges(bits.value, left - _HEAD_BITS, head & 0xFFF)
         found.append(Restriction(head >> 14, head >> 12 & 3, ranges))
     return tuple(found)
 

@@ -23,7 +23,7 @@ KNOWN_FEATURES: Final = 2
 """Those that the policies define, and that ``answers`` spells out."""
 
 MAX_LENGTH: Final = 16 * 1024
-"""Characters. A string with every vendor and a thousand restrictions has a tenth of that."""
+"""Characters. The longest that the reference implementation made for the tests has about a tenth of that."""
 
 POLICY_2_2: Final = 4
 """TcfPolicyVersion from which on purposes 3 to 6 need consent ("Version History", May 2023)."""
@@ -38,16 +38,8 @@ to TCF v2.3)."""
 _HEAD_BITS: Final = 213
 _DISCLOSED, _ALLOWED, _PUBLISHER = 1, 2, 3
 _SEGMENTS: Final = {_DISCLOSED: "disclosed vendors", _ALLOWED: "allowed vendors", _PUBLISHER: "publisher TC"}
-_SUBJECTS: Final = frozenset(
-    (
-        "purpose",
-        "li",
-        "special_feature",
-        "vendor",
-        "vendor_li",
-        *(f"publisher.{field}" for field in ("purpose", "li", "custom", "custom_li")),
-    )
-)
+_OF_PUBLISHER: Final = ("publisher.purpose", "publisher.li", "publisher.custom", "publisher.custom_li")
+_SUBJECTS: Final = frozenset(("purpose", "li", "special_feature", "vendor", "vendor_li", *_OF_PUBLISHER))
 _NEVER_LI: Final = 1 << PURPOSES - 1
 _CONSENT_ONLY: Final = sum(1 << PURPOSES - purpose for purpose in (1, 3, 4, 5, 6))
 
@@ -92,10 +84,10 @@ class TcReading(Reading):
     """A TC string, read. ``answers`` holds the purposes and features that the policies define; ``answer`` knows everything.
 
     Attributes:
-        facts: what it says.
+        facts: what it says, not compared: equal strings say the same.
     """
 
-    facts: Facts = field(default=NO_FACTS, repr=False)
+    facts: Facts = field(default=NO_FACTS, repr=False, compare=False)
 
     def answer(self, key: str) -> bool | None:
         """As ``Reading.answer``. A vendor that the string does not mention has neither consent nor a legitimate interest."""

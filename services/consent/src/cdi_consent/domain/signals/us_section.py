@@ -37,13 +37,16 @@ def read_section(section: Section, text: str) -> tuple[Answers, int] | None:
 
 
 def _values(bits: Bits, at: int, layout: Fields) -> dict[str, Sequence[int]]:
+    left = bits.size - at
     found: dict[str, Sequence[int]] = {}
     for name, count in layout:
-        values = [bits.uint(at + 2 * index, 2) for index in range(count)]
+        left -= 2 * count
+        if left < 0:
+            raise Unreadable(f"ends at bit {bits.size}")
+        values = [bits.value >> left + 2 * after & 3 for after in range(count - 1, -1, -1)]
         if 3 in values:
             raise Unreadable(f"{name} is 3, which is not defined")
         found[name] = values
-        at += 2 * count
     return found
 
 

@@ -2,42 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final, TypeAlias
 
 from cdi_consent.domain.signals.bits import Bits
 from cdi_consent.domain.signals.signal import Unreadable
+
+Ranges: TypeAlias = tuple[tuple[int, int], ...]
+"""First and last id of each range, inclusive."""
 
 _ID_BITS: Final = 16
 _ENTRY_BITS: Final = 1 + _ID_BITS
 _COUNT_BITS: Final = 12
 
 
-class VendorIds(NamedTuple):
-    """Vendor ids, not unpacked: the bits where there is one per vendor, else the ranges.
+class VendorIds:
+    """Vendor ids, not unpacked: the bits where there is one per vendor, else the ranges. A plain class: two or three are made per string.
 
     Attributes:
         last: the highest id that the set speaks of.
-        octets: the string whose bit ``at`` is vendor 1, or empty.
-        at: see ``octets``.
-        ranges: first and last id of each, inclusive.
+        bits: a number with a bit per vendor; vendor 1 is bit ``before`` - 1 from the right, the others follow to the right.
+        before: see ``bits``; 0 where there are ranges.
+        ranges: where there are no bits.
     """
 
-    last: int = 0
-    octets: bytes = b""
-    at: int = 0
-    ranges: tuple[tuple[int, int], ...] = ()
+    __slots__ = ("before", "bits", "last", "ranges")
+
+    def __init__(self, last: int, bits: int = 0, before: int = 0, ranges: Ranges = ()) -> None:
+        self.last = last
+        self.bits = bits
+        self.before = before
+        self.ranges = ranges
 
     def has(self, vendor: int) -> bool:
         """Whether a vendor is in the set."""
         if not 0 < vendor <= self.last:
             return False
-        if self.octets:
-            at = self.at + vendor - 1
-            return bool(self.octets[at >> 3] << (at & 7) & 0x80)
+        if self.before:
+            return bool(self.bits >> self.before - vendor & 1)
         return any(first <= vendor <= last for first, last in self.ranges)
 
 
-NO_VENDORS: Final = VendorIds()
+NO_VENDORS: Final = VendorIds(0)
 
 
 def read_vendors(bits: Bits, at: int) -> tuple[VendorIds, int]:
@@ -49,23 +54,21 @@ def read_vendors(bits: Bits, at: int) -> tuple[VendorIds, int]:
     Raises:
         Unreadable: the string ends before, or a range runs backwards.
     """
-    head = bits.uint(at, _ID_BITS + 1)
-    last, at = head >> 1, at + _ID_BITS + 1
+    head, left = bits.uint(at, _ID_BITS + 1), bits.size - at - _ID_BITS - 1
+    last = head >> 1
     if head & 1:
-        count, at = bits.uint(at, _COUNT_BITS), at + _COUNT_BITS
-        rest, left = bits.rest(at)
-        ranges, left = read_ranges(rest, left, count)
+        ranges, left = read_ranges(bits.value, left - _COUNT_BITS, bits.uint(at + _ID_BITS + 1, _COUNT_BITS))
         return VendorIds(last, ranges=ranges), bits.size - left
-    if at + last > bits.size:
+    if left < last:
         raise Unreadable(f"ends at bit {bits.size}")
-    return VendorIds(last, bits.octets, at), at + last
+    return VendorIds(last, bits.value, left), bits.size - left + last
 
 
-def read_ranges(rest: int, left: int, count: int) -> tuple[tuple[tuple[int, int], ...], int]:
+def read_ranges(rest: int, left: int, count: int) -> tuple[Ranges, int]:
     """As many RangeEntry as NumEntries before them says ("Range Section").
 
     Args:
-        rest: the bits of the string, the last of which are to be read.
+        rest: bits, the last of which are to be read.
         left: how many of them.
         count: NumEntries.
 
