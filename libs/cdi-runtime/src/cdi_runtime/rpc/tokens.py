@@ -29,7 +29,11 @@ class TokenGuard:
 
     def __call__(self, context: Context) -> None:
         """Raises ``Unauthenticated`` for a call without one of the tokens."""
-        if not self.holds(token_digest(context)):
+        self.admit(_authorization(context))
+
+    def admit(self, given: str) -> None:
+        """Raises ``Unauthenticated`` for an ``authorization`` without one of the tokens."""
+        if not self.holds(_digest(given)):
             raise Unauthenticated(error_pb2.ERROR_REASON_PERMISSION_DENIED, "administration needs one of its tokens")
 
     def holds(self, digest: str) -> bool:
@@ -40,6 +44,13 @@ class TokenGuard:
 
 def token_digest(context: Context) -> str:
     """SHA-256, in hexadecimal, of the token that a call carries; that of nothing when it has none."""
-    given = next((str(value) for key, value in context.invocation_metadata() or () if key == "authorization"), "")
-    token = given[len(_BEARER) :].strip() if given[: len(_BEARER)].lower() == _BEARER else ""
+    return _digest(_authorization(context))
+
+
+def _authorization(context: Context) -> str:
+    return next((str(value) for key, value in context.invocation_metadata() or () if key == "authorization"), "")
+
+
+def _digest(authorization: str) -> str:
+    token = authorization[len(_BEARER) :].strip() if authorization[: len(_BEARER)].lower() == _BEARER else ""
     return sha256(token.encode()).hexdigest()
