@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from cdi_warehouse_loader.domain.documents import Document
-from cdi_warehouse_loader.domain.erasure import Erasure, Tombstone
+from cdi_warehouse_loader.domain.erasure import Erased, Erasure, Tombstone
 from cdi_warehouse_loader.domain.load import Catalog, CountKey, Load, Position, StreamPartition, TableLoad
 
 
@@ -108,11 +108,8 @@ class Warehouse(Protocol):
         """Stores a document in place of the one of its name."""
         ...
 
-    def erase(self, erasures: Sequence[Erasure], now_us: int) -> Sequence[Mapping[str, int]]:
-        """Deletes all rows of people and leaves tombstones, in one transaction; doing it again finds nothing.
-
-        Returns:
-            Per erasure the rows by ``<schema>.<table>``.
+    def erase(self, erasures: Sequence[Erasure], now_us: int) -> Erased:
+        """Deletes rows of people, all of them unless they are very many, and leaves tombstones, in one transaction.
 
         Raises:
             Unavailable: the warehouse cannot now; nothing was done.
