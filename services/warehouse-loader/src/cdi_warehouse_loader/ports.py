@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from cdi_warehouse_loader.domain.aggregates import Plan
 from cdi_warehouse_loader.domain.clean_room import CleanRoom
 from cdi_warehouse_loader.domain.documents import Document
-from cdi_warehouse_loader.domain.erasure import Erasure, Tombstone
+from cdi_warehouse_loader.domain.erasure import Erased, Erasure, Tombstone
 from cdi_warehouse_loader.domain.ledger import Entry
 from cdi_warehouse_loader.domain.load import Catalog, CountKey, Load, Position, StreamPartition, TableLoad
 from cdi_warehouse_loader.domain.release import Answer, Noised
@@ -189,11 +189,8 @@ class Warehouse(Protocol):
         """Stores a document in place of the one of its name."""
         ...
 
-    def erase(self, erasures: Sequence[Erasure], now_us: int) -> Sequence[Mapping[str, int]]:
-        """Deletes all rows of people and leaves tombstones, in one transaction; doing it again finds nothing.
-
-        Returns:
-            Per erasure the rows by ``<schema>.<table>``.
+    def erase(self, erasures: Sequence[Erasure], now_us: int) -> Erased:
+        """Deletes rows of people, all of them unless they are very many, and leaves tombstones, in one transaction.
 
         Raises:
             Unavailable: the warehouse cannot now; nothing was done.

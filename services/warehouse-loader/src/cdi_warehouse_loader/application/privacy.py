@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
@@ -35,10 +36,16 @@ class Privacy:
         self._rewrite_after_us = round(rewrite_after_seconds * 1_000_000)
 
     async def erase(self, orders: Sequence[PrivacyOrder]) -> Sequence[Sequence[Step]]:
-        """See ``Keeper``: one pass over all tables for all orders."""
+        """See ``Keeper``: one pass over all tables for all orders, or several with loads in between where there is very much to delete."""
         erasures = [erasure_of(order) for order in orders]
         now_us = self._clock.now_us()
-        counts = await self._access.write(lambda warehouse: warehouse.erase(erasures, now_us))
+        counts: list[Counter[str]] = [Counter() for _ in orders]
+        more = True
+        while more:
+            erased = await self._access.write(lambda warehouse: warehouse.erase(erasures, now_us))
+            for total, part in zip(counts, erased.counts, strict=True):
+                total.update(part)
+            more = erased.more
         return [[done(f"{STORE}:{table}", rows) for table, rows in sorted(each.items())] or [done(STORE, 0)] for each in counts]
 
     async def access(self, order: PrivacyOrder) -> AsyncIterator[Holding]:

@@ -51,6 +51,19 @@ class Erasure:
     before_us: int
 
 
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What one pass over the tables deleted.
+
+    Attributes:
+        counts: per erasure the rows by ``<schema>.<table>``; a row of two people counts for both.
+        more: something may be left, which the next pass finds.
+    """
+
+    counts: Sequence[Mapping[str, int]]
+    more: bool
+
+
 class Tombstone(NamedTuple):
     """What stays of an erased id, by its digest.
 

@@ -19,7 +19,7 @@ import duckdb
 from cdi_kernel.faults import Unavailable
 from cdi_warehouse_loader.domain import naming
 from cdi_warehouse_loader.domain.documents import Document
-from cdi_warehouse_loader.domain.erasure import Erasure, Tombstone
+from cdi_warehouse_loader.domain.erasure import Erased, Erasure, Tombstone
 from cdi_warehouse_loader.domain.load import Catalog, CountKey, Load, Position, StreamPartition, TableLoad
 from cdi_warehouse_loader.faults import OutOfMemory
 from cdi_warehouse_loader.ports import QueryLimits, Rows
@@ -163,12 +163,15 @@ class DuckDbWarehouse:
         with self._translated(), self._transaction(keep=True):
             self._loading.execute(sql.WRITE_DOCUMENT, values)
 
-    def erase(self, erasures: Sequence[Erasure], now_us: int) -> Sequence[Mapping[str, int]]:
-        """See ``ports.Warehouse``."""
-        with self._translated(), self._transaction(keep=True):
-            counts = erasure.erase(self._loading, self.catalog, erasures, now_us)
-        self.newest_erasure_us = max(self.newest_erasure_us, now_us)
-        return counts
+    def erase(self, erasures: Sequence[Erasure], now_us: int) -> Erased:
+        """See ``ports.Warehouse``. The checkpoint frees the memory that deleted rows take, for the next pass."""
+        with self._translated():
+            with self._transaction(keep=True):
+                erased = erasure.erase(self._loading, self.catalog, erasures, now_us)
+            self.newest_erasure_us = max(self.newest_erasure_us, now_us)
+            if erased.more:
+                self._loading.execute("checkpoint")
+        return erased
 
     def tombstones(self, digests: Sequence[bytes]) -> Mapping[bytes, Tombstone]:
         """See ``ports.Warehouse``."""

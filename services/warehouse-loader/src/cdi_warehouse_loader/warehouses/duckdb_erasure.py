@@ -7,6 +7,7 @@ from pushing the ids into the scan.
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ import pyarrow as pa
 from cdi_privacy import digest_of
 from cdi_warehouse_loader.domain import naming
 from cdi_warehouse_loader.domain.columns import ColumnType
-from cdi_warehouse_loader.domain.erasure import Erasure, Found, Tombstone, folded, found_by
+from cdi_warehouse_loader.domain.erasure import Erased, Erasure, Found, Tombstone, folded, found_by
 from cdi_warehouse_loader.domain.load import Catalog
 from cdi_warehouse_loader.domain.payload_values import payload_values
 from cdi_warehouse_loader.warehouses.duckdb_sql import place, quoted
@@ -35,30 +36,38 @@ _TOMBSTONES_OF: Final = """select digest, max(erased_before), max(erased_at) fro
     where digest in (select unnest(?::blob[])) group by digest"""
 _PEOPLE: Final = "cdi_people"
 _PAGE: Final = 500
+_VECTOR: Final = 2_048
+MAX_VECTORS: Final = 1_000
+"""DuckDB keeps 16 KiB of memory for every vector of 2,048 rows from which something is deleted, until the next checkpoint."""
+
+MAX_ROWS: Final = 50_000
+"""Rows that one column gives to one pass: what Python holds of them takes a hundred times their bytes."""
+
 _Rows = dict[int, set[int]]
 """Row id → the erasures, by number, that it belongs to."""
 
 Connection = duckdb.DuckDBPyConnection
 
 
-def erase(connection: Connection, catalog: Catalog, erasures: Sequence[Erasure], now_us: int) -> list[dict[str, int]]:
-    """Deletes all rows of people and leaves tombstones, inside the caller's transaction.
+def erase(connection: Connection, catalog: Catalog, erasures: Sequence[Erasure], now_us: int) -> Erased:
+    """Deletes rows of people, as many as memory allows, and leaves tombstones, inside the caller's transaction.
 
     Args:
         connection: the loader's, in a transaction.
         catalog: all schemas.
         erasures: of whom.
         now_us: the time.
-
-    Returns:
-        Per erasure the rows by ``<schema>.<table>``; a row of two people counts for both.
     """
     counts: list[dict[str, int]] = [{} for _ in erasures]
+    more, deleting = False, False
     for schema, tables in catalog.items():
         messages: dict[str, set[int]] = {}
-        for table, rows in _tables(connection, schema, tables, erasures):
+        for table, found, cut in _tables(connection, schema, tables, erasures, MAX_ROWS):
+            rows = _within(found, MAX_VECTORS)
+            more = more or cut or len(rows) < len(found)
             if not rows:
                 continue
+            deleting = True
             column = "id" if "event_seq" in tables[table] else "null"
             deleted = connection.execute(
                 f"delete from {place(schema, table)} where rowid in (select unnest(?)) returning {column}, rowid", [list(rows)]
@@ -76,9 +85,9 @@ def erase(connection: Connection, catalog: Catalog, erasures: Sequence[Erasure],
         }
     )
     connection.execute(_REMEMBER, [[digest for digest, _ in ids], [_instant(before) for _, before in ids], _instant(now_us)])
-    if any(counts):
+    if deleting:
         connection.execute("insert into _cdi.unrewritten values (?)", [_instant(now_us)])
-    return counts
+    return Erased(counts, more)
 
 
 def tombstones(connection: Connection, digests: Sequence[bytes]) -> dict[bytes, Tombstone]:
@@ -100,7 +109,7 @@ def oldest_unrewritten_us(connection: Connection) -> int:
 def holdings(connection: Connection, catalog: Catalog, person: Erasure) -> Iterator[tuple[str, list[bytes]]]:
     """All rows of a person as JSON objects, in pieces, by ``<schema>.<table>``."""
     for schema, tables in catalog.items():
-        for table, rows in _tables(connection, schema, tables, [person]):
+        for table, rows, _ in _tables(connection, schema, tables, [person], None):
             found = sorted(rows)
             for start in range(0, len(found), _PAGE):
                 page = connection.execute(
@@ -111,22 +120,42 @@ def holdings(connection: Connection, catalog: Catalog, person: Erasure) -> Itera
 
 
 def _tables(
-    connection: Connection, schema: str, tables: Mapping[str, Mapping[str, ColumnType]], erasures: Sequence[Erasure]
-) -> Iterator[tuple[str, _Rows]]:
-    """The tables of a schema with the people's rows in them."""
+    connection: Connection,
+    schema: str,
+    tables: Mapping[str, Mapping[str, ColumnType]],
+    erasures: Sequence[Erasure],
+    limit: int | None,
+) -> Iterator[tuple[str, _Rows, bool]]:
+    """The tables of a schema with the people's rows in them, and whether some were left out because a column had more than ``limit``."""
     kinds = {one.kind for erasure in erasures for one in erasure.ids}
     connection.register(_PEOPLE, _people(erasures))
     try:
         for table, columns in tables.items():
             rows: _Rows = defaultdict(set)
+            cut = False
             for found in found_by(table, columns, kinds):
-                for row, number in connection.execute(_find(schema, table, found)).fetchall():
+                hits = connection.execute(_find(schema, table, found, limit)).fetchall()
+                cut = cut or len(hits) == limit
+                for row, number in hits:
                     rows[row].add(number)
             if table == naming.REJECTED_EVENTS:
                 _find_rejected(connection, schema, erasures, rows)
-            yield table, rows
+            yield table, rows, cut
     finally:
-        connection.unregister(_PEOPLE)
+        with contextlib.suppress(duckdb.Error):  # refused in a transaction that has failed; the next people take the name over
+            connection.unregister(_PEOPLE)
+
+
+def _within(rows: _Rows, vectors: int) -> _Rows:
+    """Those of the rows that lie in the first so many vectors."""
+    kept: _Rows = {}
+    seen: set[int] = set()
+    for row in sorted(rows):
+        seen.add(row // _VECTOR)
+        if len(seen) > vectors:
+            break
+        kept[row] = rows[row]
+    return kept
 
 
 def _people(erasures: Sequence[Erasure]) -> Any:
@@ -143,7 +172,7 @@ def _people(erasures: Sequence[Erasure]) -> Any:
     )
 
 
-def _find(schema: str, table: str, found: Found) -> str:
+def _find(schema: str, table: str, found: Found, limit: int | None) -> str:
     """The rows of a table that one column gives to the people of the registered table."""
     column, value = f"t.{quoted(found.column)}", "p.value"
     if found.folded:
@@ -152,7 +181,7 @@ def _find(schema: str, table: str, found: Found) -> str:
     dated = " and (t.received_at is null or t.received_at <= p.before)" if found.dated else ""
     return (
         f"select t.rowid, p.number from {place(schema, table)} t join {_PEOPLE} p on {column} = {value} "
-        f"where p.kind = {kind} and t.workspace_id = p.workspace_id{dated}"
+        f"where p.kind = {kind} and t.workspace_id = p.workspace_id{dated}" + (f" limit {limit}" if limit else "")
     )
 
 
