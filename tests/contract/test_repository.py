@@ -77,6 +77,7 @@ def test_every_command_is_documented() -> None:
         "audit",
         "query",
         "profile",
+        "privacy",
         "audience",
         "clean-room",
         "dead-letters",

@@ -14,7 +14,8 @@ from cdi.consent.v1 import privacy_service_pb2 as pb
 from cdi.error.v1 import error_pb2
 from cdi_consent.convert import checked_text, name_of_token, name_token
 from cdi_consent.domain.decisions import Subject, can_be_subject, instant
-from cdi_consent.domain.privacy import DEADLINE_DAYS, REPORTED, File, Report, Request, Status, Step, Verb
+from cdi_consent.domain.privacy import DEADLINE_DAYS, REPORTED, Report, Status, Step, Verb
+from cdi_consent.domain.privacy_request import File, Request
 from cdi_consent.domain.tombstones import Digest
 from cdi_kernel.clock import MAX_INSTANT_US
 from cdi_kernel.faults import InvalidArgument, NotFound
