@@ -41,6 +41,35 @@ async def shared_identity(module_identity: ServiceProcess, module_database_url: 
     return module_identity
 
 
+@pytest.fixture(scope="module")
+def loader(module_nats: NatsServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+    """A warehouse for a module."""
+    directory = tmp_path_factory.mktemp("loader")
+    environment = {
+        "CDI_NATS_URL": module_nats.url,
+        "CDI_DUCKDB_PATH": str(directory / "warehouse.duckdb"),
+        "CDI_LOAD_LINGER_SECONDS": "0.02",
+    }
+    with ServiceProcess("warehouse-loader", environment, directory) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def identity_with_history(
+    loader: ServiceProcess, module_nats: NatsServer, module_database_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServiceProcess]:
+    """One replica for a module that knows the warehouse."""
+    environment = {
+        "CDI_NATS_URL": module_nats.url,
+        "CDI_DATABASE_URL": module_database_url,
+        "CDI_WAREHOUSE_ADDRESS": loader.grpc,
+    }
+    process = ServiceProcess("identity", environment, tmp_path_factory.mktemp("identity"))
+    process.migrate()
+    with process:
+        yield process
+
+
 @pytest.fixture
 def replicas(start_service: StartService, postgres_server: PostgresServer) -> tuple[ServiceProcess, ServiceProcess]:
     """Two replicas over one database."""

@@ -1,7 +1,7 @@
 """Filling computed traits: a real identity process asks a real warehouse-loader for the events from before a definition."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -11,44 +11,16 @@ import pytest
 from cdi.event.v1.event_pb2 import Event
 from cdi.identity.v1.computed_traits_service_pb2_grpc import ComputedTraitsServiceStub
 from cdi.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
-from cdi_cli.embedded import NatsServer, PostgresServer, ServiceProcess
+from cdi_cli.embedded import NatsServer, ServiceProcess
 from cdi_kernel.ids import fallback_profile_id
 from cdi_runtime.bus import Bus, connect
 from cdi_testing import builders, eventually
 from cdi_testing.builders import WORKSPACE
-from cdi_testing.plugin import new_database_name
 
 from .computed_calls import apply, condition, order, publish, states, trait, values
 from .identity_calls import resolve, seen
 
 NOW = datetime.now(UTC).replace(microsecond=0)
-
-
-@pytest.fixture(scope="module")
-def loader(module_nats: NatsServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
-    directory = tmp_path_factory.mktemp("loader")
-    environment = {
-        "CDI_NATS_URL": module_nats.url,
-        "CDI_DUCKDB_PATH": str(directory / "warehouse.duckdb"),
-        "CDI_LOAD_LINGER_SECONDS": "0.02",
-    }
-    with ServiceProcess("warehouse-loader", environment, directory) as process:
-        yield process
-
-
-@pytest.fixture(scope="module")
-def identity(
-    loader: ServiceProcess, module_nats: NatsServer, postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ServiceProcess]:
-    environment = {
-        "CDI_NATS_URL": module_nats.url,
-        "CDI_DATABASE_URL": postgres_server.create_database(new_database_name()),
-        "CDI_WAREHOUSE_ADDRESS": loader.grpc,
-    }
-    process = ServiceProcess("identity", environment, tmp_path_factory.mktemp("identity"))
-    process.migrate()
-    with process:
-        yield process
 
 
 @dataclass
@@ -61,8 +33,8 @@ class World:
 
 
 @pytest.fixture
-async def world(identity: ServiceProcess, module_nats: NatsServer) -> AsyncIterator[World]:
-    async with connect(module_nats.url, "test") as bus, grpc.aio.insecure_channel(identity.grpc) as channel:
+async def world(identity_with_history: ServiceProcess, module_nats: NatsServer) -> AsyncIterator[World]:
+    async with connect(module_nats.url, "test") as bus, grpc.aio.insecure_channel(identity_with_history.grpc) as channel:
         yield World(bus, IdentityServiceStub(channel), ComputedTraitsServiceStub(channel))
 
 

@@ -1,7 +1,7 @@
 """The events of a person: a real identity process that asks a real warehouse-loader."""
 
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,45 +15,17 @@ from cdi.identity.v1.profiles_service_pb2 import ListProfileEventsRequest, Profi
 from cdi.identity.v1.profiles_service_pb2_grpc import ProfilesServiceStub
 from cdi.warehouse.v1 import warehouse_service_pb2 as warehouse_pb
 from cdi.warehouse.v1.warehouse_service_pb2_grpc import WarehouseServiceStub
-from cdi_cli.embedded import NatsServer, PostgresServer, ServiceProcess
+from cdi_cli.embedded import NatsServer, ServiceProcess
 from cdi_kernel import envelope, topology
 from cdi_kernel.ids import fallback_profile_id
 from cdi_runtime.bus import Bus, connect
 from cdi_testing import builders, eventually
 from cdi_testing.builders import WORKSPACE
-from cdi_testing.plugin import new_database_name
 
 from .identity_calls import resolve, seen
 from .profile_calls import code_of, events_of, key
 
 NOW = datetime.now(UTC).replace(microsecond=0)
-
-
-@pytest.fixture(scope="module")
-def loader(module_nats: NatsServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
-    directory = tmp_path_factory.mktemp("loader")
-    environment = {
-        "CDI_NATS_URL": module_nats.url,
-        "CDI_DUCKDB_PATH": str(directory / "warehouse.duckdb"),
-        "CDI_LOAD_LINGER_SECONDS": "0.02",
-    }
-    with ServiceProcess("warehouse-loader", environment, directory) as process:
-        yield process
-
-
-@pytest.fixture(scope="module")
-def identity(
-    loader: ServiceProcess, module_nats: NatsServer, postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ServiceProcess]:
-    environment = {
-        "CDI_NATS_URL": module_nats.url,
-        "CDI_DATABASE_URL": postgres_server.create_database(new_database_name()),
-        "CDI_WAREHOUSE_ADDRESS": loader.grpc,
-    }
-    process = ServiceProcess("identity", environment, tmp_path_factory.mktemp("identity"))
-    process.migrate()
-    with process:
-        yield process
 
 
 @dataclass
@@ -85,11 +57,11 @@ class World:
 
 
 @pytest.fixture
-async def world(identity: ServiceProcess, loader: ServiceProcess, module_nats: NatsServer) -> AsyncIterator[World]:
+async def world(identity_with_history: ServiceProcess, loader: ServiceProcess, module_nats: NatsServer) -> AsyncIterator[World]:
     options = [("grpc.max_receive_message_length", 1 << 24)]
     async with (
         connect(module_nats.url, "test") as bus,
-        grpc.aio.insecure_channel(identity.grpc, options=options) as asked,
+        grpc.aio.insecure_channel(identity_with_history.grpc, options=options) as asked,
         grpc.aio.insecure_channel(loader.grpc) as warehouse,
     ):
         yield World(bus, IdentityServiceStub(asked), ProfilesServiceStub(asked), WarehouseServiceStub(warehouse))
@@ -174,7 +146,7 @@ async def test_many_large_properties_come_in_shorter_pages(world: World) -> None
 
 
 async def test_a_warehouse_that_is_away_is_unavailable_and_the_rest_goes_on(
-    world: World, loader: ServiceProcess, identity: ServiceProcess
+    world: World, loader: ServiceProcess, identity_with_history: ServiceProcess
 ) -> None:
     await resolve(world.identity, seen("user_id:u"))
     loader.stop()
