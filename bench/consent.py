@@ -34,9 +34,9 @@ from cdi_cli.embedded import NatsServer, PostgresServer, ServiceProcess
 if TYPE_CHECKING:  # mypy-protobuf declares it, the generated module does not have it
     from cdi.consent.v1.consent_service_pb2_grpc import ConsentServiceAsyncStub
 
-PEOPLE: Final = 20_000
+PEOPLE: Final = 5_000
 BATCH: Final = 500
-BATCHES: Final = 200
+BATCHES: Final = 100
 ROUNDS: Final = 3
 WORKSPACE: Final = "main"
 PURPOSES: Final = ("advertising", "analytics", "email")

@@ -138,11 +138,11 @@ async def test_the_ledger_holds_and_says_where_it_does_not(desk: Desk, consent: 
     assert [line.previous_hash for line in lines[1:]] == [line.hash for line in lines[:-1]]
     connection = await asyncpg.connect(consent.environment["CDI_DATABASE_URL"])
     try:
-        await connection.execute("ALTER TABLE ledger DISABLE TRIGGER append_only")
+        await connection.execute("ALTER TABLE ledger DISABLE TRIGGER USER")
         await connection.execute("UPDATE ledger SET granted = NOT granted WHERE decision_id = $1", lines[1].decision_id)
         await connection.execute("DELETE FROM ledger WHERE decision_id = $1", lines[3].decision_id)
         await connection.execute("DELETE FROM ledger WHERE workspace_id = $1 AND subject_id = 'bob'", desk.workspace)
-        await connection.execute("ALTER TABLE ledger ENABLE TRIGGER append_only")
+        await connection.execute("ALTER TABLE ledger ENABLE TRIGGER USER")
     finally:
         await connection.close()
     broken = await desk.verify()

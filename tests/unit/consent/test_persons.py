@@ -1,6 +1,6 @@
 """Denials among the ids of one person, and what a split gives back."""
 
-from cdi_consent.domain.chain import START, Line
+from cdi_consent.domain.chain import START, Line, Seal
 from cdi_consent.domain.decisions import ANONYMOUS_ID, USER_ID, Decided, Decision, Source, Subject
 from cdi_consent.domain.persons import Moment, foreign, inherited, lifted
 from cdi_consent.domain.purposes import Purpose, snapshot
@@ -13,7 +13,7 @@ MERGE = Moment(since_us=50, now_us=60)
 
 
 def answer(subject: Subject, granted: bool, at: int, name: str, source: Source = Source.EVENT, proof: str = "m") -> Line:
-    return Line(Decision(name, subject, "ads", granted, at, at, proof, source), START)
+    return Line(Decision(name, subject, "ads", granted, at, at, proof, source), START, Seal(b"", b""))
 
 
 def spread(*answers: Line, moment: Moment = MERGE) -> list[Decision]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cdi.consent.v1 import consent_service_pb2 as service_pb2
 from cdi.consent.v1 import purpose_pb2
 from cdi_consent import convert
-from cdi_consent.domain.chain import START, Line
+from cdi_consent.domain.chain import START, Line, Seal
 from cdi_consent.domain.decisions import MAX_PROOF, USER_ID, Decision, can_be_subject, decision_id, instant
 from cdi_consent.domain.documents import checked
 from cdi_consent.domain.policy import ConsentPolicy, DefaultPolicy, regional
@@ -193,7 +193,7 @@ def test_a_name_survives_its_token(name: str) -> None:
 
 def test_a_position_survives_its_token() -> None:
     identity = decision_id("record", ADA, "ads", True, NOW_US, "form")
-    line = Line(Decision(identity, ADA, "ads", True, NOW_US, NOW_US, "form"), START)
+    line = Line(Decision(identity, ADA, "ads", True, NOW_US, NOW_US, "form"), START, Seal(b"", b""))
     assert convert.position_of_token(convert.position_token(line)) == (NOW_US, identity)
     assert convert.position_of_token("") is None
 

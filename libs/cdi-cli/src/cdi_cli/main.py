@@ -13,6 +13,7 @@ from cdi_cli.commands.dead import dead_letters
 from cdi_cli.commands.demo import demo
 from cdi_cli.commands.doctor import doctor
 from cdi_cli.commands.explaining import explain
+from cdi_cli.commands.privacy import privacy
 from cdi_cli.commands.profiles import profile
 from cdi_cli.commands.querying import query
 from cdi_cli.commands.sending import send
@@ -33,3 +34,4 @@ def begin() -> None:
 for command in (up, demo, apply, send, tail, explain, trace, audit, query, profile, dead_letters, doctor):
     app.command()(command)
 app.add_typer(audience, name="audience")
+app.add_typer(privacy, name="privacy")

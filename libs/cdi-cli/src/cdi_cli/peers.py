@@ -10,6 +10,7 @@ import grpc
 
 from cdi.collector.v1.collector_service_pb2_grpc import SourcesServiceStub
 from cdi.consent.v1.consent_service_pb2_grpc import ConsentServiceStub
+from cdi.consent.v1.privacy_service_pb2_grpc import PrivacyServiceStub
 from cdi.enrichment.v1.enrichment_service_pb2_grpc import EnrichmentServiceStub
 from cdi.identity.v1.audiences_service_pb2_grpc import AudiencesServiceStub
 from cdi.identity.v1.computed_traits_service_pb2_grpc import ComputedTraitsServiceStub
@@ -22,6 +23,7 @@ from cdi_runtime.rpc import call, channel
 if TYPE_CHECKING:  # mypy-protobuf declares them, the generated modules do not have them
     from cdi.collector.v1.collector_service_pb2_grpc import SourcesServiceAsyncStub
     from cdi.consent.v1.consent_service_pb2_grpc import ConsentServiceAsyncStub
+    from cdi.consent.v1.privacy_service_pb2_grpc import PrivacyServiceAsyncStub
     from cdi.enrichment.v1.enrichment_service_pb2_grpc import EnrichmentServiceAsyncStub
     from cdi.identity.v1.audiences_service_pb2_grpc import AudiencesServiceAsyncStub
     from cdi.identity.v1.computed_traits_service_pb2_grpc import ComputedTraitsServiceAsyncStub
@@ -54,7 +56,11 @@ class Peers:
 
     async def consent(self) -> ConsentServiceAsyncStub:
         """Purposes and the ledger."""
-        return ConsentServiceStub(await self._channel("consent"))
+        return ConsentServiceStub(await self._channel("consent", self._endpoints.admin_token))
+
+    async def privacy(self) -> PrivacyServiceAsyncStub:
+        """Privacy requests, of consent."""
+        return PrivacyServiceStub(await self._channel("consent", self._endpoints.admin_token))
 
     async def audiences(self) -> AudiencesServiceAsyncStub:
         """Exports of people."""

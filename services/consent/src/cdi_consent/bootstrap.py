@@ -7,17 +7,35 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 
-from cdi.consent.v1 import consent_service_pb2, consent_service_pb2_grpc
+from cdi.consent.v1 import consent_service_pb2, consent_service_pb2_grpc, privacy_service_pb2, privacy_service_pb2_grpc
 from cdi_consent import consumer
 from cdi_consent.application import Consent, PurposeBook
 from cdi_consent.asking import Asking
 from cdi_consent.clients import ProfilesClient
+from cdi_consent.domain.privacy import DAY_US, Timing
+from cdi_consent.domain.tombstones import Digester
+from cdi_consent.fulfilling import Fulfilling
+from cdi_consent.http.app import HttpApp
+from cdi_consent.http.server import serve_http
 from cdi_consent.persons import Persons
-from cdi_consent.servicer import ConsentServicer
+from cdi_consent.privacy import Privacy
+from cdi_consent.reporting import Reporting
+from cdi_consent.servicer import FOR_SERVICES, ConsentServicer, PrivacyServicer
 from cdi_consent.settings import Settings
-from cdi_consent.store import LedgerStore, PostgresPurposes
+from cdi_consent.store import (
+    LedgerStore,
+    PostgresFulfilment,
+    PostgresHoldings,
+    PostgresOwnPart,
+    PostgresPurposes,
+    PostgresRequests,
+    PostgresTombstones,
+    digester_of,
+    signing_key_of,
+)
+from cdi_consent.tombstones import Tombstones
 from cdi_runtime import bus as message_bus
-from cdi_runtime.rpc import Registration, channel, serve
+from cdi_runtime.rpc import Registration, TokenGuard, channel, serve
 from cdi_runtime.service import ServiceContext
 from cdi_runtime.store import Database, OutboxRelay
 
@@ -38,7 +56,9 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
         await book.reload()
         await stack.enter_async_context(context.background(book.keep_current(), "purposes"))
         ledger = LedgerStore(database, relay.wake)
-        consent = Consent(ledger, purposes, book, _now_us)
+        key = settings.privacy_key.get_secret_value().encode() if settings.privacy_key else b""
+        digest = await digester_of(database, key)
+        consent = Consent(ledger, purposes, book, Tombstones(PostgresTombstones(database), digest), _now_us)
         # Identity is no part of readiness: evaluation does not need it.
         profiles = ProfilesClient(await stack.enter_async_context(channel(settings.identity_target)))
         registration = Registration(
@@ -47,8 +67,39 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
             consent_service_pb2.DESCRIPTOR.services_by_name["ConsentService"].full_name,
         )
         await stack.enter_async_context(context.background(_follow(context, bus, Persons(ledger, book, profiles, _now_us)), "persons"))
-        await stack.enter_async_context(serve(context, settings.grpc_address, registration))
+        privacy, fulfilling = await _privacy(settings, database, digest, profiles, relay)
+        await stack.enter_async_context(context.background(privacy.reporting.run(), "reports"))
+        await stack.enter_async_context(context.background(fulfilling.run(), "privacy"))
+        await stack.enter_async_context(context.background(fulfilling.expire(), "archives"))
+        servicer, guard = PrivacyServicer(privacy), TokenGuard(settings.privacy_token_hashes)
+        requests = Registration(
+            privacy_service_pb2_grpc.add_PrivacyServiceServicer_to_server,
+            servicer,
+            privacy_service_pb2.DESCRIPTOR.services_by_name["PrivacyService"].full_name,
+            guard,
+            FOR_SERVICES,
+        )
+        await stack.enter_async_context(serve(context, settings.grpc_address, registration, requests))
+        if settings.http_address is not None:
+            await stack.enter_async_context(serve_http(context, settings.http_address, HttpApp(servicer, guard)))
         yield
+
+
+async def _privacy(
+    settings: Settings, database: Database, digest: Digester, people: ProfilesClient, relay: OutboxRelay
+) -> tuple[Privacy, Fulfilling]:
+    """Privacy requests: what the doors ask, and the worker behind it."""
+    timing = Timing(
+        round(settings.privacy_retell_seconds * 1e6),
+        round(settings.privacy_second_look_seconds * 1e6),
+        round(settings.privacy_archive_days * DAY_US),
+    )
+    signing_key = await signing_key_of(database, settings.signing_key())
+    store = PostgresFulfilment(database, digest, signing_key, timing, relay.wake)
+    holdings = PostgresHoldings(database)
+    fulfilling = Fulfilling(store, PostgresOwnPart(database, digest), holdings, people, _now_us)
+    reporting = Reporting(store, _now_us)
+    return Privacy(PostgresRequests(database, digest), store, reporting, holdings, _now_us, fulfilling.wake), fulfilling
 
 
 async def _follow(context: ServiceContext, bus: message_bus.Bus, persons: Persons) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 from uuid import UUID
@@ -75,6 +75,16 @@ def items_of(request: service_pb2.EvaluateConsentRequest) -> tuple[list[Item], l
     return items, sampled
 
 
+def receive_times(request: service_pb2.EvaluateConsentRequest, now_us: int) -> Callable[[int], int]:
+    """When the event at a place was received. Read only when it is asked for, which is seldom."""
+
+    def received_us(place: int) -> int:
+        given = request.inputs[place]
+        return _micros(given.received_time) if given.HasField("received_time") else now_us
+
+    return received_us
+
+
 def _signals(given: service_pb2.ConsentInput) -> Signals:
     """The signals that an event carries, those of a length that is read and kept."""
     return tuple([(signal.kind, signal.raw) for signal in given.signals if len(signal.raw) <= MAX_SIGNAL])
@@ -88,16 +98,25 @@ def evaluated(outcomes: Iterable[Outcome]) -> service_pb2.EvaluateConsentRespons
     written: list[bytes] = []
     for outcome in outcomes:
         ids = outcome.decision_ids
-        before_ids, after_ids = _around_ids(outcome.granted_purposes, len(ids), outcome.linkable, outcome.dropped_columns, outcome.region)
+        before_ids, after_ids = _around_ids(
+            outcome.granted_purposes, len(ids), outcome.linkable, outcome.dropped_columns, outcome.region, outcome.suppressed
+        )
         written += before_ids, _BETWEEN_IDS.join(ids).encode(), after_ids
     return service_pb2.EvaluateConsentResponse.FromString(b"".join(written))
 
 
 @lru_cache(maxsize=1_024)
-def _around_ids(granted: tuple[str, ...], ids: int, linkable: bool, dropped: tuple[str, ...], region: str) -> tuple[bytes, bytes]:
+def _around_ids(
+    granted: tuple[str, ...], ids: int, linkable: bool, dropped: tuple[str, ...], region: str, suppressed: bool
+) -> tuple[bytes, bytes]:
     """What protobuf writes before and after so many decision ids, in an answer that holds one result."""
     result = service_pb2.EvaluatedConsent(
-        granted_purposes=granted, decision_ids=[_ANY_ID] * ids, linkable=linkable, dropped_columns=dropped, region=region
+        granted_purposes=granted,
+        decision_ids=[_ANY_ID] * ids,
+        linkable=linkable,
+        dropped_columns=dropped,
+        region=region,
+        suppressed=suppressed,
     )
     written = service_pb2.EvaluateConsentResponse(results=[result]).SerializeToString()
     all_ids = _BETWEEN_IDS.join([_ANY_ID] * ids).encode()
@@ -284,6 +303,7 @@ def _write(line: Line, message: purpose_pb2.Decision) -> None:
     message.policy_version = decision.policy_version
     message.signal = decision.signal
     message.chain_position, message.previous_hash, message.hash = line.link
+    message.salt, message.commitment = line.seal
 
 
 def _write_instant(micros: int, timestamp: Timestamp) -> None:

@@ -73,7 +73,7 @@ class Endpoints:
 
     @property
     def admin_token(self) -> str:
-        """What administers sources."""
+        """What administers sources and makes privacy requests."""
         return admin_token(Path(self.directory))
 
     def grpc(self, service: str) -> str:

@@ -225,6 +225,8 @@ class Suite:
         }
         if spec.database:
             settings["CDI_DATABASE_URL"] = self._database_url(name)
+        if name == "consent":
+            settings["CDI_PRIVACY_TOKEN_HASHES"] = sha256(admin_token(self.directory).encode()).hexdigest()
         if name == "collector":
             settings["CDI_ADMIN_TOKEN_HASHES"] = sha256(admin_token(self.directory).encode()).hexdigest()
             settings["CDI_SPOOL_DIRECTORY"] = str(self.directory / "spool" / replica)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar, cast
 
 import grpc
@@ -40,7 +40,9 @@ async def channel(target: str, *, token: str = "") -> AsyncIterator[grpc.aio.Cha
         target: ``host:port``, or any gRPC target; several addresses behind a name are used in turn.
         token: sent with every call as ``authorization: Bearer``; empty: none is.
     """
-    interceptors: Sequence[grpc.aio.ClientInterceptor] = [cast("grpc.aio.ClientInterceptor", _ClientInterceptor(token))]
+    interceptors: list[grpc.aio.ClientInterceptor] = [cast("grpc.aio.ClientInterceptor", _ClientInterceptor(token))]
+    if token:
+        interceptors.append(cast("grpc.aio.ClientInterceptor", _StreamToken(token)))
     made = grpc.aio.insecure_channel(target, options=_OPTIONS, interceptors=interceptors)
     try:
         yield made
@@ -101,6 +103,22 @@ async def upload(
         if failed:
             raise failed[0] from None
         raise
+
+
+class _StreamToken(grpc.aio.UnaryStreamClientInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
+    """The token of calls with several answers."""
+
+    def __init__(self, token: str) -> None:
+        self._added = (("authorization", f"Bearer {token}"),)
+
+    async def intercept_unary_stream(
+        self, continuation: Callable[..., Any], client_call_details: grpc.aio.ClientCallDetails, request: Any
+    ) -> Any:
+        details = client_call_details
+        metadata = grpc.aio.Metadata(*(details.metadata or ()), *self._added)
+        return await continuation(
+            grpc.aio.ClientCallDetails(details.method, details.timeout, metadata, details.credentials, details.wait_for_ready), request
+        )
 
 
 class _ClientInterceptor(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]  # generic in the stubs only

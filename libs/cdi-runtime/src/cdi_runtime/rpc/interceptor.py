@@ -35,7 +35,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  
     """Wraps each method once and keeps the wrapped handler.
 
     Args:
-        guards: what looks at the calls of a service first, by its full name.
+        guards: what looks at the calls of a service first, by its full name; that of one method, by ``service/method``, comes before.
     """
 
     def __init__(self, guards: Mapping[str, Guard]) -> None:
@@ -52,12 +52,13 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  
         method = details.method.lstrip("/")
         if handler is None or method.startswith(_FOREIGN):
             return handler
-        self._handlers[details.method] = wrapped = _wrap(handler, method, self._guards.get(method.partition("/")[0], _passes))
+        guard = self._guards.get(method) or self._guards.get(method.partition("/")[0], passes)
+        self._handlers[details.method] = wrapped = _wrap(handler, method, guard)
         return wrapped
 
 
-def _passes(_: Context) -> None:
-    """The guard of a service that has none."""
+def passes(_: Context) -> None:
+    """The guard of what has none."""
 
 
 def _wrap(handler: Handler, method: str, guard: Guard) -> Handler:

@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection
 
 from cdi_kernel.faults import Unavailable
 from cdi_runtime.rpc.channels import MAX_MESSAGE_BYTES
-from cdi_runtime.rpc.interceptor import Guard, ServerInterceptor
+from cdi_runtime.rpc.interceptor import Guard, ServerInterceptor, passes
 
 if TYPE_CHECKING:
     from cdi_runtime.service.context import ServiceContext
@@ -41,12 +41,14 @@ class Registration:
         servicer: its implementation; methods raise ``Fault``.
         full_name: ``DESCRIPTOR.services_by_name["X"].full_name``.
         guard: looks at every call before it is served; raises the ``Fault`` of one that may not pass.
+        unguarded: names of methods that it does not look at.
     """
 
     add_to_server: Callable[[Any, grpc.aio.Server], None]
     servicer: Any
     full_name: str
     guard: Guard | None = None
+    unguarded: frozenset[str] = frozenset()
 
 
 @contextlib.asynccontextmanager
@@ -67,6 +69,7 @@ async def serve(context: ServiceContext, address: str, *registrations: Registrat
         Unavailable: the address cannot be bound.
     """
     guards = {registration.full_name: registration.guard for registration in registrations if registration.guard is not None}
+    guards |= {f"{registration.full_name}/{method}": passes for registration in registrations for method in registration.unguarded}
     server = grpc.aio.server(interceptors=[ServerInterceptor(guards)], options=_OPTIONS)
     for registration in registrations:
         registration.add_to_server(registration.servicer, server)

@@ -29,7 +29,10 @@ class TokenGuard:
 
     def __call__(self, context: Context) -> None:
         """Raises ``Unauthenticated`` for a call without one of the tokens."""
-        given = next((str(value) for key, value in context.invocation_metadata() or () if key == "authorization"), "")
+        self.admit(next((str(value) for key, value in context.invocation_metadata() or () if key == "authorization"), ""))
+
+    def admit(self, given: str) -> None:
+        """Raises ``Unauthenticated`` for an ``authorization`` without one of the tokens."""
         token = given[len(_BEARER) :].strip() if given[: len(_BEARER)].lower() == _BEARER else ""
         digest = sha256(token.encode()).hexdigest().encode()
         # Every one is compared, so that the time tells nothing.

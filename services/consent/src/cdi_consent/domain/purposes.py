@@ -63,6 +63,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
         linkable: it may be written into the identity graph.
         dropped_columns: members of the event that need a purpose which is denied, as paths, sorted.
         region: whose exceptions were looked at; empty where there are none.
+        suppressed: it goes nowhere.
     """
 
     granted_purposes: tuple[str, ...]
@@ -70,10 +71,14 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     linkable: bool
     dropped_columns: tuple[str, ...] = ()
     region: str = ""
+    suppressed: bool = False
 
 
 WITHOUT_PURPOSES: Final = Outcome((), (), True)
 """The outcome in a workspace that has no purposes."""
+
+SUPPRESSED: Final = Outcome((), (), False, suppressed=True)
+"""The outcome for somebody who is suppressed, or of an event from before the person's erasure."""
 
 
 class Rule(NamedTuple):

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Final
 
+import asyncpg
 import msgspec
 import xxhash
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cdi_consent.convert import announcement
-from cdi_consent.domain.chain import Line, Link, linked
+from cdi_consent.domain.chain import SALT_BYTES, Line, Link, linked
 from cdi_consent.domain.decisions import UNDECIDED, Decided, Decision, Source, Standing, Subject, in_force
 from cdi_consent.ports import Chain, Position
+from cdi_consent.store.instants import moment
 from cdi_consent.store.lines import CHAINS, KEEP_SIGNALS, LINE, PUT_HEADS, RECORD, hexed, line_of, written
 from cdi_consent.store.verification import chains
 from cdi_kernel import envelope, topology
@@ -30,10 +32,13 @@ from cdi_runtime.store import Database, OutboxMessage, enqueue, raw
 MAX_ANNOUNCED: Final = 500
 """Decisions in one message on CONSENT: below 512 KiB unless ids and proofs are unusually long, below 8 MiB always."""
 
+SIGNALS_LOCK: Final = 0x0CD1_0011
+"""Held by who keeps a signal, shared, and by who removes signals that nobody needs any more: between looking for one and adding the line
+that needs it, it must not go. Taken behind the stripes of the subjects."""
+
 _STRIPES: Final = 256
 _SUBJECT_LOCKS: Final = 0x0CD1_0010
 _DECIDED: Final = msgspec.json.Decoder(list[dict[str, Standing]])
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NEWEST: Final[Position] = (MAX_INSTANT_US, "ffffffff-ffff-ffff-ffff-ffffffffffff")
 
 # Many values travel as one JSON text per column: the driver would take half a microsecond for each element of an array. The answer is one
@@ -48,6 +53,7 @@ CROSS JOIN LATERAL (
         AND c.subject_id = ANY (ARRAY(SELECT json_array_elements_text(g.ids::json))) OFFSET 0
 ) AS c
 GROUP BY g.workspace_id, g.subject_type
+UNION ALL SELECT '', '', NULL, ARRAY[(SELECT generation::text FROM tombstone_generation)]
 """
 
 _STANDINGS_WITHOUT: Final = """
@@ -86,6 +92,12 @@ _INHERITED: Final = f"{LINE} WHERE l.source = 3 AND l.workspace_id = $1 AND l.pr
 _BY_ID: Final = f"{LINE} WHERE l.workspace_id = $1 AND l.decision_id = ANY($2::uuid[]) ORDER BY l.decide_time, l.decision_id"
 
 
+async def lock_subjects(driver: asyncpg.Connection[asyncpg.Record], subjects: Collection[Subject]) -> None:
+    """Nobody else writes about these subjects until the end of the transaction."""
+    stripes = sorted({xxhash.xxh3_64_intdigest("\x1f".join(subject).encode()) % _STRIPES for subject in subjects})
+    await driver.execute("SELECT pg_advisory_xact_lock($1, stripe) FROM unnest($2::integer[]) AS stripe", _SUBJECT_LOCKS, stripes)
+
+
 class LedgerStore:
     """The ledger and what is in force. ``recorded`` is called after a commit that left something in the outbox."""
 
@@ -100,11 +112,8 @@ class LedgerStore:
 
     @contextlib.asynccontextmanager
     async def writing(self, subjects: Collection[Subject]) -> AsyncIterator[ConnectionLedger]:
-        stripes = sorted({xxhash.xxh3_64_intdigest("\x1f".join(subject).encode()) % _STRIPES for subject in subjects})
         async with self._database.transaction() as connection:
-            await raw(connection).execute(
-                "SELECT pg_advisory_xact_lock($1, stripe) FROM unnest($2::integer[]) AS stripe", _SUBJECT_LOCKS, stripes
-            )
+            await lock_subjects(raw(connection), subjects)
             ledger = ConnectionLedger(connection)
             yield ledger
         if ledger.announced:
@@ -113,7 +122,7 @@ class LedgerStore:
     async def page(self, subject: Subject, before: Position | None, limit: int) -> list[Line]:
         decide_us, decision_id = before or _NEWEST
         async with self._database.session() as connection:
-            return list(map(line_of, await raw(connection).fetch(_PAGE, *subject, _datetime(decide_us), decision_id, limit)))
+            return list(map(line_of, await raw(connection).fetch(_PAGE, *subject, moment(decide_us), decision_id, limit)))
 
     async def lines(self, workspace_id: str, decision_ids: Collection[str]) -> list[Line]:
         async with self._database.session() as connection:
@@ -134,6 +143,7 @@ class ConnectionLedger:
         self._connection = connection
         self._driver = raw(connection)
         self.announced = False
+        self.generation = 0
         self._asked: Collection[Subject] = ()
         self._found: dict[Subject, Decided] = {}
 
@@ -143,11 +153,13 @@ class ConnectionLedger:
             groups.setdefault((workspace_id, subject_type), []).append(subject_id)
         keys = [(*group, _json(ids)) for group, ids in groups.items()]
         rows = await self._driver.fetch(_STANDINGS, *_columns(keys, 3))
-        found: dict[Subject, Decided] = {
-            (workspace_id, subject_type, subject_id): decided
-            for workspace_id, subject_type, ids, standings in rows
-            for subject_id, decided in zip(ids, _DECIDED.decode(f"[{','.join(standings)}]"), strict=True)
-        }
+        found: dict[Subject, Decided] = {}
+        for workspace_id, subject_type, own_ids, standings in rows:
+            if own_ids is None:
+                self.generation = int(standings[0])
+            else:
+                for subject_id, decided in zip(own_ids, _DECIDED.decode(f"[{','.join(standings)}]"), strict=True):
+                    found[workspace_id, subject_type, subject_id] = decided
         self._asked, self._found = subjects, found
         return found
 
@@ -187,7 +199,8 @@ class ConnectionLedger:
             (workspace_id, subject_type, subject_id): Link(position, bytes.fromhex(previous), bytes.fromhex(digest))
             for workspace_id, subject_type, subject_id, position, previous, digest in msgspec.json.decode(row[1])
         }
-        lines = linked([decision for decision in by_id.values() if decision.decision_id not in known], heads)
+        new = [decision for decision in by_id.values() if decision.decision_id not in known]
+        lines = linked(new, heads, lambda: os.urandom(SALT_BYTES))
         if lines:
             await self._write(lines)
         return lines
@@ -195,8 +208,9 @@ class ConnectionLedger:
     async def _write(self, lines: Sequence[Line]) -> None:
         signals = {hashlib.sha256(line.decision.signal).digest(): line.decision.signal for line in lines if line.decision.signal}
         if signals:
+            await self._driver.execute("SELECT pg_advisory_xact_lock_shared($1)", SIGNALS_LOCK)
             await self._driver.execute(KEEP_SIGNALS, list(signals), list(signals.values()))
-        rows = [(*written(line.decision), *hexed(line.link)) for line in lines]
+        rows = [(*written(line.decision), *hexed(line.link), *map(bytes.hex, line.seal)) for line in lines]
         await self._driver.execute(RECORD, *map(_json, zip(*rows, strict=True)))
         heads = {line.decision.subject: line.link for line in lines}
         columns = zip(*[(*subject, *hexed(link)) for subject, link in heads.items()], strict=True)
@@ -237,7 +251,3 @@ def _announcements(lines: Sequence[Line]) -> Iterator[OutboxMessage]:
             message = announcement(own[start : start + MAX_ANNOUNCED])
             headers = {envelope.SCHEMA: message.DESCRIPTOR.full_name}
             yield OutboxMessage(topology.consent(workspace_id), message.SerializeToString(), headers)
-
-
-def _datetime(instant_us: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=instant_us)

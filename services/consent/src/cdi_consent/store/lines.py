@@ -7,13 +7,14 @@ from typing import Final
 
 import asyncpg
 
-from cdi_consent.domain.chain import Line, Link
+from cdi_consent.domain.chain import Line, Link, Seal
 from cdi_consent.domain.decisions import Decision, Source
 from cdi_kernel.clock import instant_of
 
 LINE: Final = """
 SELECT l.decision_id::text AS decision_id, l.workspace_id, l.subject_type, l.subject_id, l.purpose, l.granted, l.decide_time, l.record_time,
-    l.proof, l.source, l.purpose_version, l.policy_version, l.signal_digest, s.content, l.chain_position, l.previous_hash, l.hash
+    l.proof, l.source, l.purpose_version, l.policy_version, l.signal_digest, s.content, l.chain_position, l.previous_hash, l.hash,
+    l.salt, l.commitment
 FROM ledger AS l LEFT JOIN signals AS s ON s.digest = l.signal_digest
 """
 """What ``line_of`` reads."""
@@ -38,19 +39,20 @@ SELECT
 
 RECORD: Final = """
 INSERT INTO ledger (decision_id, workspace_id, subject_type, subject_id, purpose, granted, decide_time, record_time, proof,
-    source, purpose_version, policy_version, signal_digest, chain_position, previous_hash, hash)
+    source, purpose_version, policy_version, signal_digest, chain_position, previous_hash, hash, salt, commitment)
 SELECT decision_id::uuid, workspace_id, subject_type, subject_id, purpose, granted::boolean,
     to_timestamp(decide_us::bigint / 1000000) + decide_us::bigint % 1000000 * interval '1 microsecond',
     to_timestamp(record_us::bigint / 1000000) + record_us::bigint % 1000000 * interval '1 microsecond',
     proof, source::smallint, purpose_version::integer, policy_version::integer, decode(nullif(signal_digest, ''), 'hex'),
-    chain_position::bigint, decode(previous_hash, 'hex'), decode(hash, 'hex')
+    chain_position::bigint, decode(previous_hash, 'hex'), decode(hash, 'hex'), decode(salt, 'hex'), decode(commitment, 'hex')
 FROM ROWS FROM (
     json_array_elements_text($1), json_array_elements_text($2), json_array_elements_text($3), json_array_elements_text($4),
     json_array_elements_text($5), json_array_elements_text($6), json_array_elements_text($7), json_array_elements_text($8),
     json_array_elements_text($9), json_array_elements_text($10), json_array_elements_text($11), json_array_elements_text($12),
-    json_array_elements_text($13), json_array_elements_text($14), json_array_elements_text($15), json_array_elements_text($16)
+    json_array_elements_text($13), json_array_elements_text($14), json_array_elements_text($15), json_array_elements_text($16),
+    json_array_elements_text($17), json_array_elements_text($18)
 ) AS k (decision_id, workspace_id, subject_type, subject_id, purpose, granted, decide_us, record_us, proof,
-    source, purpose_version, policy_version, signal_digest, chain_position, previous_hash, hash)
+    source, purpose_version, policy_version, signal_digest, chain_position, previous_hash, hash, salt, commitment)
 """
 
 PUT_HEADS: Final = """
@@ -70,7 +72,7 @@ INSERT INTO signals (digest, content) SELECT * FROM unnest($1::bytea[], $2::byte
 
 
 def line_of(row: asyncpg.Record) -> Line:
-    """A row of ``LINE``. A signal that is gone is an empty one, which the line's hash does not say."""
+    """A row of ``LINE``. A signal that is gone is an empty one, which the line's commitment does not say."""
     decision = Decision(
         row["decision_id"],
         (row["workspace_id"], row["subject_type"], row["subject_id"]),
@@ -84,7 +86,8 @@ def line_of(row: asyncpg.Record) -> Line:
         row["policy_version"],
         row["content"] or b"",
     )
-    return Line(decision, Link(row["chain_position"], row["previous_hash"], row["hash"]))
+    link = Link(row["chain_position"], row["previous_hash"], row["hash"])
+    return Line(decision, link, Seal(row["salt"] or b"", row["commitment"]))
 
 
 def written(decision: Decision) -> tuple[object, ...]:

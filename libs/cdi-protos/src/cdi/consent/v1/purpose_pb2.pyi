@@ -284,6 +284,8 @@ class Decision(_message.Message):
     CHAIN_POSITION_FIELD_NUMBER: _builtins.int
     PREVIOUS_HASH_FIELD_NUMBER: _builtins.int
     HASH_FIELD_NUMBER: _builtins.int
+    SALT_FIELD_NUMBER: _builtins.int
+    COMMITMENT_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     """Id in the ledger, set by consent (UUIDv7)."""
     workspace_id: _builtins.str
@@ -314,6 +316,12 @@ class Decision(_message.Message):
     """SHA-256 of the line before it in the chain; empty for the first."""
     hash: _builtins.bytes
     """SHA-256 over the line and `previous_hash`, as the service's README says."""
+    salt: _builtins.bytes
+    """16 random bytes that `commitment` is made with; empty once the person was erased."""
+    commitment: _builtins.bytes
+    """SHA-256 over the salt, `subject_id`, `proof` and `signal`, as the service's README says: what stands for them in `hash`. When the person
+    was erased, the three are gone (`subject_id` is then "erased:" and a keyed digest) and this stays, so that the chain goes on holding.
+    """
     @_builtins.property
     def decide_time(self) -> _timestamp_pb2.Timestamp:
         """When the person decided."""
@@ -341,10 +349,12 @@ class Decision(_message.Message):
         chain_position: _builtins.int = ...,
         previous_hash: _builtins.bytes = ...,
         hash: _builtins.bytes = ...,
+        salt: _builtins.bytes = ...,
+        commitment: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decide_time", b"decide_time", "record_time", b"record_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain_position", b"chain_position", "decide_time", b"decide_time", "decision_id", b"decision_id", "granted", b"granted", "hash", b"hash", "policy_version", b"policy_version", "previous_hash", b"previous_hash", "proof", b"proof", "purpose", b"purpose", "purpose_version", b"purpose_version", "record_time", b"record_time", "signal", b"signal", "source", b"source", "subject_id", b"subject_id", "subject_type", b"subject_type", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain_position", b"chain_position", "commitment", b"commitment", "decide_time", b"decide_time", "decision_id", b"decision_id", "granted", b"granted", "hash", b"hash", "policy_version", b"policy_version", "previous_hash", b"previous_hash", "proof", b"proof", "purpose", b"purpose", "purpose_version", b"purpose_version", "record_time", b"record_time", "salt", b"salt", "signal", b"signal", "source", b"source", "subject_id", b"subject_id", "subject_type", b"subject_type", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,5 +1,6 @@
 """Policies, more of a purpose, and the chain of the ledger: lines that are there already are chained in the order of their recording."""
 
+import os
 from collections.abc import Iterator, Sequence
 from itertools import groupby, islice
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from alembic import op
 from sqlalchemy import text
 
-from cdi_consent.domain.chain import linked
+from cdi_consent.domain.chain import SALT_BYTES, linked
 from cdi_consent.domain.decisions import Decision
 from cdi_kernel.clock import instant_of
 
@@ -52,7 +53,9 @@ BEFORE = (
         ADD COLUMN signal_digest bytea,
         ADD COLUMN chain_position bigint,
         ADD COLUMN previous_hash bytea,
-        ADD COLUMN hash bytea
+        ADD COLUMN hash bytea,
+        ADD COLUMN salt bytea,
+        ADD COLUMN commitment bytea
     """,
     # The last link of each chain: finds a cut end, and saves looking for it at every line.
     """
@@ -76,7 +79,8 @@ AFTER = (
     """,
     """
     ALTER TABLE ledger
-        ALTER COLUMN chain_position SET NOT NULL, ALTER COLUMN previous_hash SET NOT NULL, ALTER COLUMN hash SET NOT NULL
+        ALTER COLUMN chain_position SET NOT NULL, ALTER COLUMN previous_hash SET NOT NULL, ALTER COLUMN hash SET NOT NULL,
+        ALTER COLUMN commitment SET NOT NULL
     """,
     # Lines that came from another id of the same profile, by the denial that they go back to.
     "CREATE INDEX ledger_inherited ON ledger (proof) WHERE source = 3",
@@ -91,9 +95,11 @@ SELECT decision_id::text, workspace_id, subject_type, subject_id, purpose, grant
 FROM ledger ORDER BY workspace_id, subject_type, subject_id, record_time, decide_time, decision_id
 """
 CHAIN = """
-UPDATE ledger AS l SET chain_position = k.chain_position, previous_hash = k.previous_hash, hash = k.hash
-FROM unnest(CAST(:ids AS uuid[]), CAST(:positions AS bigint[]), CAST(:previous AS bytea[]), CAST(:hashes AS bytea[]))
-    AS k (decision_id, chain_position, previous_hash, hash)
+UPDATE ledger AS l SET chain_position = k.chain_position, previous_hash = k.previous_hash, hash = k.hash,
+    salt = k.salt, commitment = k.commitment
+FROM unnest(CAST(:ids AS uuid[]), CAST(:positions AS bigint[]), CAST(:previous AS bytea[]), CAST(:hashes AS bytea[]),
+    CAST(:salts AS bytea[]), CAST(:commitments AS bytea[]))
+    AS k (decision_id, chain_position, previous_hash, hash, salt, commitment)
 WHERE l.decision_id = k.decision_id
 """
 _PAGE = 5_000
@@ -113,7 +119,7 @@ def _chain() -> None:
     bind.execute(text(READ))
     # The cursor sees the ledger as it was before, also while it is changed.
     subjects = groupby(_decisions(bind), key=lambda decision: decision.subject)
-    lines = (line for _, own in subjects for line in linked(own, {}))
+    lines = (line for _, own in subjects for line in linked(own, {}, lambda: os.urandom(SALT_BYTES)))
     while page := list(islice(lines, _PAGE)):
         links = [line.link for line in page]
         bind.execute(
@@ -123,6 +129,8 @@ def _chain() -> None:
                 "positions": [link.position for link in links],
                 "previous": [link.previous for link in links],
                 "hashes": [link.digest for link in links],
+                "salts": [line.seal.salt for line in page],
+                "commitments": [line.seal.commitment for line in page],
             },
         )
     bind.execute(text("CLOSE lines"))

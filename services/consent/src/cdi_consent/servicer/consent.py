@@ -1,4 +1,4 @@
-"""gRPC in: convert, ask the application, convert."""
+"""``ConsentService``."""
 
 from __future__ import annotations
 
@@ -60,7 +60,8 @@ class ConsentServicer(consent_service_pb2_grpc.ConsentServiceServicer):
     async def EvaluateConsent(self, request: service_pb2.EvaluateConsentRequest, context: Context) -> service_pb2.EvaluateConsentResponse:
         started_ns = time.time_ns()
         items, sampled = convert.items_of(request)
-        response = convert.evaluated(await self._consent.evaluate(items))
+        received_us = convert.receive_times(request, started_ns // 1_000)
+        response = convert.evaluated(await self._consent.evaluate(items, received_us))
         instruments.BATCH_EVENTS.record(len(items), stage="consent")
         _trace(sampled, started_ns)
         return response

@@ -1,0 +1,1 @@
+"""HTTP in: privacy requests for whoever has no gRPC client, in the JSON form of the same messages."""
