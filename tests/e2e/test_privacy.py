@@ -71,7 +71,7 @@ async def test_an_erased_person_stays_erased(suite: Suite) -> None:
         await replay(suite)
         await nothing_planted(suite)
         after = await suppressed(peers)
-        # Both batches of hers came again, their copies as duplicates; the warehouse met what had been enriched and rejected before the order.
+        # Both batches of hers came again, the copies as duplicates; the warehouse met what was enriched and rejected before the order.
         assert after["enrichment"] - before["enrichment"] == len([*hers(0), *hers(1)])
         assert after["warehouse:main"] - before["warehouse:main"] == len(hers(0)) - 1
         assert after["rejected"] - before["rejected"] == 1
