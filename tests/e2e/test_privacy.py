@@ -71,8 +71,8 @@ async def test_an_erased_person_stays_erased(suite: Suite) -> None:
         await replay(suite)
         await nothing_planted(suite)
         after = await suppressed(peers)
-        # Both batches of hers came again, and once more as copies; the warehouse met what had been enriched and rejected before the order.
-        assert after["enrichment"] - before["enrichment"] == 2 * len([*hers(0), *hers(1)])
+        # Both batches of hers came again, the copies as duplicates; the warehouse met what was enriched and rejected before the order.
+        assert after["enrichment"] - before["enrichment"] == len([*hers(0), *hers(1)])
         assert after["warehouse:main"] - before["warehouse:main"] == len(hers(0)) - 1
         assert after["rejected"] - before["rejected"] == 1
 
@@ -97,7 +97,7 @@ async def arrange(peers: Peers, url: str) -> None:
 
 @asynccontextmanager
 async def hook() -> AsyncIterator[tuple[str, list[str]]]:
-    """An endpoint that refuses events and takes delete calls; the ids that it was told to delete, sorted."""
+    """An endpoint that takes delete calls and the events of others, but not hers; the ids that it was told to delete, sorted."""
     deleted: list[str] = []
 
     async def receive(request: web.Request) -> web.Response:
@@ -105,7 +105,7 @@ async def hook() -> AsyncIterator[tuple[str, list[str]]]:
         if request.path == "/delete":
             deleted[:] = sorted({*deleted, *(each["id"] for each in body["subjects"])})
             return web.Response()
-        return web.Response(status=int(request.path.strip("/")))
+        return web.Response(status=int(request.path.strip("/")) if TOKEN in json.dumps(body) else 200)
 
     application = web.Application(client_max_size=16 * 1024 * 1024)
     application.router.add_post("/{tail:.*}", receive)
