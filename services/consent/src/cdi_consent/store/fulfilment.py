@@ -41,11 +41,11 @@ ON CONFLICT (request_id, service) DO UPDATE SET
     needed = excluded.needed, told = excluded.told, tellings = excluded.tellings, retell_time = excluded.retell_time
 """
 _RELATED: Final = """
-SELECT DISTINCT d.workspace_id, d.digest, $2::uuid::text AS request_id FROM privacy_digests AS own
+SELECT DISTINCT d.workspace_id, d.digest, own.request_id::text AS request_id FROM privacy_digests AS own
 JOIN privacy_digests AS other ON other.workspace_id = own.workspace_id AND other.digest = own.digest
 JOIN privacy_requests AS r ON r.request_id = other.request_id AND r.verb = ANY($1::smallint[])
 JOIN privacy_digests AS d ON d.request_id = r.request_id
-WHERE own.request_id = $2
+WHERE own.request_id = ANY($2::uuid[])
 """
 _MOVE: Final = """
 UPDATE privacy_requests AS r SET attempt = k.attempt, looks_left = k.looks_left, due_time = k.due_time
@@ -109,7 +109,7 @@ class PostgresFulfilment:
             await _put_parts(driver, parts)
             await keep_digests(driver, ordered, self.digest)
             burials = [burial for request in ordered for burial in request.burials(self.digest)]
-            await bury(driver, burials + [one for request in ordered for one in await _also_unsuppressed(driver, request)])
+            await bury(driver, burials + await _also_unsuppressed(driver, ordered))
             await enqueue(connection, [_order(request, 1, request.verb.services) for request in ordered])
         self.enqueued()
 
@@ -216,12 +216,11 @@ async def _move(driver: Driver, requests: Sequence[tuple[Request, int]]) -> None
         await driver.execute(_MOVE, *zip(*rows, strict=True))
 
 
-async def _also_unsuppressed(driver: Driver, request: Request) -> list[Burial]:
-    """The other ids that were suppressed together with those of an unsuppression: identity may know nothing of them any more."""
-    if request.verb is not Verb.UNSUPPRESS:
-        return []
-    rows = await driver.fetch(_RELATED, _SUPPRESSING, request.request_id)
-    return [Burial(row["workspace_id"], row["digest"], None, False, request.create_us) for row in rows]
+async def _also_unsuppressed(driver: Driver, requests: Sequence[Request]) -> list[Burial]:
+    """The other ids that were suppressed together with those of unsuppressions: identity may know nothing of them any more."""
+    own = {request.request_id: request for request in requests if request.verb is Verb.UNSUPPRESS}
+    rows = await driver.fetch(_RELATED, _SUPPRESSING, list(own)) if own else []
+    return [Burial(row["workspace_id"], row["digest"], None, False, own[row["request_id"]].create_us) for row in rows]
 
 
 def _order(request: Request, attempt: int, services: Iterable[str]) -> OutboxMessage:
