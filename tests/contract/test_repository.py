@@ -68,6 +68,7 @@ def test_every_command_is_documented() -> None:
         "audit",
         "query",
         "profile",
+        "privacy",
         "audience",
         "dead-letters",
         "doctor",

@@ -8,22 +8,20 @@ from hypothesis import strategies as st
 
 from cdi_consent.domain.privacy import (
     End,
-    File,
     Part,
     Report,
-    Request,
     Status,
     Tell,
     Verb,
     Wait,
     better,
-    made,
     next_move,
     outcome,
     retell_after_us,
     steps_of,
     told,
 )
+from cdi_consent.domain.privacy_request import File, Request, made
 from cdi_consent.domain.tombstones import Digester
 
 ADA = ("acme", "user_id", "ada")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cdi.consent.v1 import consent_service_pb2 as service_pb2
 from cdi.consent.v1 import purpose_pb2
-from cdi_consent import convert
+from cdi_consent import convert, convert_pages
 from cdi_consent.domain.chain import START, Line, Seal
 from cdi_consent.domain.decisions import MAX_PROOF, USER_ID, Decision, can_be_subject, decision_id, instant
 from cdi_consent.domain.documents import checked
@@ -188,25 +188,25 @@ def test_results_are_what_protobuf_makes_of_the_outcomes(drawn: list[Outcome]) -
 
 @given(st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=64))
 def test_a_name_survives_its_token(name: str) -> None:
-    assert convert.name_of_token(convert.name_token(name)) == name
+    assert convert_pages.name_of_token(convert_pages.name_token(name)) == name
 
 
 def test_a_position_survives_its_token() -> None:
     identity = decision_id("record", ADA, "ads", True, NOW_US, "form")
     line = Line(Decision(identity, ADA, "ads", True, NOW_US, NOW_US, "form"), START, Seal(b"", b""))
-    assert convert.position_of_token(convert.position_token(line)) == (NOW_US, identity)
-    assert convert.position_of_token("") is None
+    assert convert_pages.position_of_token(convert_pages.position_token(line)) == (NOW_US, identity)
+    assert convert_pages.position_of_token("") is None
 
 
 @given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=40))
 def test_a_foreign_token_is_refused(token: str) -> None:
     with pytest.raises(InvalidArgument):
-        convert.position_of_token(token)
+        convert_pages.position_of_token(token)
 
 
 @pytest.mark.parametrize(("asked", "given_"), [(0, 100), (1, 1), (1_000, 1_000), (5_000, 1_000)])
 def test_page_sizes(asked: int, given_: int) -> None:
-    assert convert.page_size(asked) == given_
+    assert convert_pages.page_size(asked) == given_
 
 
 def test_a_purpose_survives_its_message() -> None:

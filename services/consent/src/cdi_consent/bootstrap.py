@@ -12,7 +12,8 @@ from cdi_consent import consumer
 from cdi_consent.application import Consent, PurposeBook
 from cdi_consent.asking import Asking
 from cdi_consent.clients import ProfilesClient
-from cdi_consent.domain.privacy import DAY_US, Timing
+from cdi_consent.domain.privacy import DAY_US
+from cdi_consent.domain.privacy_request import Timing
 from cdi_consent.domain.tombstones import Digester
 from cdi_consent.fulfilling import Fulfilling
 from cdi_consent.http.app import HttpApp

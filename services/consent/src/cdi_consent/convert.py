@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -19,7 +17,6 @@ from cdi_consent.domain.evaluation import Item, Signals
 from cdi_consent.domain.policy import DefaultPolicy, RegionalDefaults
 from cdi_consent.domain.purposes import Outcome, Purpose
 from cdi_consent.domain.recording import Draft
-from cdi_consent.ports import Position
 from cdi_kernel.faults import InvalidArgument
 
 MAX_INPUTS: Final = 5_000
@@ -28,8 +25,6 @@ MAX_INPUTS: Final = 5_000
 MAX_SUBJECTS: Final = 10_000
 """Ids of all people of one ``CheckPurposeRequest``."""
 
-DEFAULT_PAGE: Final = 100
-MAX_PAGE: Final = 1_000
 
 _ANY_ID: Final = str(UUID(int=0))
 _BETWEEN_IDS: Final = service_pb2.EvaluatedConsent(decision_ids=[_ANY_ID]).SerializeToString().decode().removesuffix(_ANY_ID)
@@ -137,7 +132,7 @@ def people_of(request: service_pb2.CheckPurposeRequest) -> list[list[Subject]]:
     checked_text(request.purpose, "purpose")
     checked_size(len(request.people), "people")
     if sum(len(person.subjects) for person in request.people) > MAX_SUBJECTS:
-        raise _invalid("people.subjects", f"must be at most {MAX_SUBJECTS} in all")
+        raise invalid("people.subjects", f"must be at most {MAX_SUBJECTS} in all")
     return [
         [(workspace_id, one.type, one.id) for one in person.subjects if one.type in SUBJECT_TYPES and can_be_subject(one.id)]
         for person in request.people
@@ -215,23 +210,16 @@ def regional_messages(defaults: RegionalDefaults) -> list[purpose_pb2.RegionalDe
     return [purpose_pb2.RegionalDefault(region=region, default_policy=number) for region, number in numbers]
 
 
-def page_size(asked: int) -> int:
-    """Items of a page. Raises ``InvalidArgument`` below 0."""
-    if asked < 0:
-        raise _invalid("page_size", "must not be negative")
-    return min(asked, MAX_PAGE) or DEFAULT_PAGE
-
-
 def checked_size(size: int, field: str) -> None:
     """Raises ``InvalidArgument`` when a request holds more than ``MAX_INPUTS``."""
     if size > MAX_INPUTS:
-        raise _invalid(field, f"must be at most {MAX_INPUTS}")
+        raise invalid(field, f"must be at most {MAX_INPUTS}")
 
 
 def checked_text(text: str, field: str) -> str:
     """A text that Postgres can compare. Raises ``InvalidArgument`` if it is empty or holds NUL."""
     if not text or "\0" in text:
-        raise _invalid(field, "must not be empty or hold NUL")
+        raise invalid(field, "must not be empty or hold NUL")
     return text
 
 
@@ -243,44 +231,14 @@ def subject_of(request: service_pb2.ListDecisionsRequest) -> Subject:
 def checked_subject(workspace_id: str, subject_type: str, subject_id: str, prefix: str) -> Subject:
     """A subject whose type and id can be one. Raises ``InvalidArgument``, naming the field behind ``prefix``."""
     if subject_type not in SUBJECT_TYPES:
-        raise _invalid(f"{prefix}type", f"must be one of {', '.join(SUBJECT_TYPES)}")
+        raise invalid(f"{prefix}type", f"must be one of {', '.join(SUBJECT_TYPES)}")
     if not can_be_subject(subject_id):
-        raise _invalid(f"{prefix}id", "is empty, too long or holds NUL")
+        raise invalid(f"{prefix}id", "is empty, too long or holds NUL")
     return checked_text(workspace_id, "workspace_id"), subject_type, subject_id
 
 
-def name_token(name: str) -> str:
-    """The page token that continues after a name."""
-    return base64.urlsafe_b64encode(name.encode()).decode()
-
-
-def name_of_token(token: str) -> str:
-    """The name in a page token; empty for the first page. Raises ``InvalidArgument``."""
-    try:
-        name = base64.b64decode(token, altchars=b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError, ValueError):
-        raise _invalid("page_token", "is not from an earlier answer") from None
-    return checked_text(name, "page_token") if token else ""
-
-
-def position_token(line: Line) -> str:
-    """The page token that continues after a line of the ledger."""
-    decision = line.decision
-    return name_token(f"{decision.decide_us}/{decision.decision_id}")
-
-
-def position_of_token(token: str) -> Position | None:
-    """The place in a page token; ``None`` for the first page. Raises ``InvalidArgument``."""
-    if not token:
-        return None
-    decide_us, _, decision_id = name_of_token(token).partition("/")
-    try:
-        return instant(0, int(decide_us) * 1_000), str(UUID(decision_id))
-    except ValueError:
-        raise _invalid("page_token", "is not from an earlier answer") from None
-
-
-def _invalid(field: str, text: str) -> InvalidArgument:
+def invalid(field: str, text: str) -> InvalidArgument:
+    """A field of a request that breaks a rule."""
     return InvalidArgument(f"{field} {text}", metadata={"field": field}, field_violations=[(field, text)])
 
 

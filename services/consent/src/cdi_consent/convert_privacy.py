@@ -12,9 +12,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from cdi.consent.v1 import consent_service_pb2, privacy_pb2
 from cdi.consent.v1 import privacy_service_pb2 as pb
 from cdi.error.v1 import error_pb2
-from cdi_consent.convert import checked_text, name_of_token, name_token
+from cdi_consent.convert import checked_text, invalid
+from cdi_consent.convert_pages import name_of_token, name_token
 from cdi_consent.domain.decisions import Subject, can_be_subject, instant
-from cdi_consent.domain.privacy import DEADLINE_DAYS, REPORTED, File, Report, Request, Status, Step, Verb
+from cdi_consent.domain.privacy import DEADLINE_DAYS, REPORTED, Report, Status, Step, Verb
+from cdi_consent.domain.privacy_request import File, Request
 from cdi_consent.domain.tombstones import Digest
 from cdi_kernel.clock import MAX_INSTANT_US
 from cdi_kernel.faults import InvalidArgument, NotFound
@@ -39,29 +41,29 @@ _MAX_TEXT: Final = 1_000
 def verb_of(number: int) -> Verb:
     """Raises ``InvalidArgument`` for what is no verb."""
     if number not in Verb._value2member_map_:
-        raise _invalid("verb", "must be a verb")
+        raise invalid("verb", "must be a verb")
     return Verb(number)
 
 
 def regulation_of(text: str) -> str:
     """Raises ``InvalidArgument``."""
     if (text or "gdpr") not in DEADLINE_DAYS:
-        raise _invalid("regulation", f"must be one of {', '.join(DEADLINE_DAYS)}")
+        raise invalid("regulation", f"must be one of {', '.join(DEADLINE_DAYS)}")
     return text or "gdpr"
 
 
 def people_of(workspace_id: str, people: Sequence[pb.PrivacyPerson]) -> list[tuple[Subject, ...] | InvalidArgument]:
     """The ids of each person, or why they name nobody. Raises ``InvalidArgument`` for none or too many."""
     if not people or sum(max(1, len(person.subjects)) for person in people) > MAX_IDS:
-        raise _invalid("people", f"must be some, with at most {MAX_IDS} ids in all")
+        raise invalid("people", f"must be some, with at most {MAX_IDS} ids in all")
     return [_person(workspace_id, person) for person in people]
 
 
 def _person(workspace_id: str, person: pb.PrivacyPerson) -> tuple[Subject, ...] | InvalidArgument:
     if not person.subjects:
-        return _invalid("subjects", "must name an id")
+        return invalid("subjects", "must name an id")
     if not all(_TYPE.fullmatch(one.type) and can_be_subject(one.id) for one in person.subjects):
-        return _invalid("subjects", "hold an id that is empty, too long or holds NUL, or a type that is none")
+        return invalid("subjects", "hold an id that is empty, too long or holds NUL, or a type that is none")
     return tuple((workspace_id, one.type, one.id) for one in person.subjects)
 
 
@@ -81,22 +83,22 @@ def not_found() -> NotFound:
 def status_filter(number: int) -> Status | None:
     """Which requests are listed; ``None`` for all. Raises ``InvalidArgument``."""
     if number and number not in Status._value2member_map_:
-        raise _invalid("status", "must be a status")
+        raise invalid("status", "must be a status")
     return Status(number) if number else None
 
 
 def reports_of(request: pb.ReportStepsRequest, now_us: int) -> list[Report]:
     """What a service's stores did. Raises ``InvalidArgument``."""
     if len(request.steps) > MAX_STEPS:
-        raise _invalid("steps", f"must be at most {MAX_STEPS}")
+        raise invalid("steps", f"must be at most {MAX_STEPS}")
     if request.attempt < 1:
-        raise _invalid("attempt", "must be the order's")
+        raise invalid("attempt", "must be the order's")
     return [_report(request, step, now_us) for step in request.steps]
 
 
 def _report(request: pb.ReportStepsRequest, step: privacy_pb2.PrivacyStep, now_us: int) -> Report:
     if step.status not in map(int, REPORTED):
-        raise _invalid("steps.status", "must be FINISHED, NOT_SUPPORTED or FAILED")
+        raise invalid("steps.status", "must be FINISHED, NOT_SUPPORTED or FAILED")
     store = checked_text(step.store, "steps.store")[:_MAX_TEXT]
     detail = step.detail[:_MAX_TEXT].replace("\0", "")
     return Report(request.service, store, request.attempt, Status(step.status), min(step.count, _MAX_COUNT), detail, now_us)
@@ -105,9 +107,9 @@ def _report(request: pb.ReportStepsRequest, step: privacy_pb2.PrivacyStep, now_u
 def checked_holding(message: pb.SendHoldingsRequest) -> str:
     """The holding's name, which becomes a file's. Raises ``InvalidArgument``."""
     if not _HOLDING.fullmatch(message.holding):
-        raise _invalid("holding", "must be a name of letters, digits, '_', '-' and '.'")
+        raise invalid("holding", "must be a name of letters, digits, '_', '-' and '.'")
     if len(message.rows) > MAX_ROWS or (len(message.rows) > 1 and sum(map(len, message.rows)) > MAX_ROWS_BYTES):
-        raise _invalid("rows", f"must be at most {MAX_ROWS} or {MAX_ROWS_BYTES} bytes")
+        raise invalid("rows", f"must be at most {MAX_ROWS} or {MAX_ROWS_BYTES} bytes")
     return message.holding
 
 
@@ -163,7 +165,7 @@ def page_position(token: str) -> tuple[int, str]:
     try:
         return instant(0, int(create_us) * 1_000), str(UUID(request_id))
     except ValueError:
-        raise _invalid("page_token", "is not from an earlier answer") from None
+        raise invalid("page_token", "is not from an earlier answer") from None
 
 
 def timestamp(micros: int) -> Timestamp:
@@ -189,7 +191,3 @@ def _step(step: Step) -> privacy_pb2.PrivacyStep:
     if step.report_us:
         message.report_time.CopyFrom(timestamp(step.report_us))
     return message
-
-
-def _invalid(field: str, text: str) -> InvalidArgument:
-    return InvalidArgument(f"{field} {text}", metadata={"field": field}, field_violations=[(field, text)])

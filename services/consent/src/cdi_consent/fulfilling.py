@@ -11,7 +11,8 @@ import contextlib
 from collections.abc import Sequence
 from typing import Final
 
-from cdi_consent.domain.privacy import Request, retell_after_us
+from cdi_consent.domain.privacy import retell_after_us
+from cdi_consent.domain.privacy_request import Request
 from cdi_consent.ports import Clock, FulfilmentStore, HoldingStore, OwnStore, People
 from cdi_kernel.faults import Fault, Transient
 from cdi_runtime.telemetry import logger

@@ -10,8 +10,9 @@ from cdi_consent.domain.archive import Piece
 from cdi_consent.domain.chain import Line, Link
 from cdi_consent.domain.decisions import Decided, Decision, Standing, Subject
 from cdi_consent.domain.policy import ConsentPolicy
-from cdi_consent.domain.privacy import File, Report, Request, Status, Verb
+from cdi_consent.domain.privacy import Report, Status, Verb
 from cdi_consent.domain.privacy_report import Signed
+from cdi_consent.domain.privacy_request import File, Request
 from cdi_consent.domain.purposes import Purpose
 from cdi_consent.domain.tombstones import Digest, Tombstone
 

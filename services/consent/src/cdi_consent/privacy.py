@@ -11,8 +11,9 @@ import orjson
 from cdi.error.v1 import error_pb2
 from cdi_consent.domain.archive import Archive, Piece, csv_head, csv_rows
 from cdi_consent.domain.decisions import Subject
-from cdi_consent.domain.privacy import File, Report, Request, Status, Verb, made
+from cdi_consent.domain.privacy import Report, Status, Verb
 from cdi_consent.domain.privacy_report import Signed
+from cdi_consent.domain.privacy_request import File, Request, made
 from cdi_consent.ports import Clock, FulfilmentStore, HoldingStore, RequestStore
 from cdi_consent.reporting import Reporting
 from cdi_kernel.faults import FailedPrecondition, Fault, InvalidArgument, NotFound

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from google.protobuf import json_format
 from google.protobuf.message import Message
-from rich.table import Table
+from rich.table import Column, Table
 
 from cdi.consent.v1 import consent_service_pb2, privacy_pb2
 from cdi.consent.v1 import privacy_service_pb2 as pb
@@ -155,7 +155,7 @@ def list_requests(
     if as_json:
         print(json.dumps([_shown(one) for one in found], indent=2))
         return
-    table = Table("request", "asks for", "status", "made", "until", "done")
+    table = Table(Column("request", no_wrap=True), "asks for", "status", "made", "until", "done")
     for one in found:
         done = one.finish_time.ToJsonString() if one.HasField("finish_time") else ""
         table.add_row(one.request_id, _verb(one.verb), _status(one.status), one.create_time.ToJsonString(), _day(one), done)

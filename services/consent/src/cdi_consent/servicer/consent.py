@@ -10,7 +10,7 @@ import grpc
 
 from cdi.consent.v1 import consent_service_pb2 as service_pb2
 from cdi.consent.v1 import consent_service_pb2_grpc
-from cdi_consent import convert, convert_states
+from cdi_consent import convert, convert_pages, convert_states
 from cdi_consent.application import Consent
 from cdi_consent.asking import Asking
 from cdi_consent.domain.decisions import Decision
@@ -33,11 +33,11 @@ class ConsentServicer(consent_service_pb2_grpc.ConsentServiceServicer):
         return service_pb2.ApplyPurposeResponse(purpose=convert.purpose_message(purpose), changed=changed)
 
     async def ListPurposes(self, request: service_pb2.ListPurposesRequest, context: Context) -> service_pb2.ListPurposesResponse:
-        size, after = convert.page_size(request.page_size), convert.name_of_token(request.page_token)
+        size, after = convert_pages.page_size(request.page_size), convert_pages.name_of_token(request.page_token)
         workspace_id = convert.checked_text(request.workspace_id, "workspace_id")
         found = await self._consent.list_purposes(workspace_id, after, size + 1)
         shown = [convert.purpose_message(purpose) for purpose in found[:size]]
-        token = convert.name_token(found[size - 1].name) if len(found) > size else ""
+        token = convert_pages.name_token(found[size - 1].name) if len(found) > size else ""
         return service_pb2.ListPurposesResponse(purposes=shown, next_page_token=token)
 
     async def ApplyConsentPolicy(
@@ -89,10 +89,10 @@ class ConsentServicer(consent_service_pb2_grpc.ConsentServiceServicer):
         return convert_states.verified_message(await self._asking.verify(*convert_states.chain_of(request)))
 
     async def ListDecisions(self, request: service_pb2.ListDecisionsRequest, context: Context) -> service_pb2.ListDecisionsResponse:
-        size, before = convert.page_size(request.page_size), convert.position_of_token(request.page_token)
+        size, before = convert_pages.page_size(request.page_size), convert_pages.position_of_token(request.page_token)
         found = await self._consent.list_decisions(convert.subject_of(request), before, size + 1)
         shown = [convert.decision_message(decision) for decision in found[:size]]
-        token = convert.position_token(found[size - 1]) if len(found) > size else ""
+        token = convert_pages.position_token(found[size - 1]) if len(found) > size else ""
         return service_pb2.ListDecisionsResponse(decisions=shown, next_page_token=token)
 
 

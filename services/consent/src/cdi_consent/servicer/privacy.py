@@ -11,7 +11,8 @@ import orjson
 from cdi.consent.v1 import privacy_service_pb2 as pb
 from cdi.consent.v1 import privacy_service_pb2_grpc
 from cdi_consent import convert_privacy as convert
-from cdi_consent.convert import checked_text, page_size
+from cdi_consent.convert import checked_text
+from cdi_consent.convert_pages import page_size
 from cdi_consent.privacy import Privacy
 from cdi_kernel.faults import Fault, InvalidArgument
 from cdi_runtime.rpc import status_of

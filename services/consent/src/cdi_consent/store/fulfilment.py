@@ -11,28 +11,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cdi_consent.convert_privacy import order_message
-from cdi_consent.domain.privacy import (
-    CONSENT,
-    End,
-    File,
-    Part,
-    Report,
-    Request,
-    Status,
-    Tell,
-    Timing,
-    Verb,
-    better,
-    next_move,
-    retell_after_us,
-    told,
-)
+from cdi_consent.domain.privacy import CONSENT, End, Part, Status, Tell, Verb, next_move, retell_after_us, told
 from cdi_consent.domain.privacy_report import Ended, report_of, signed
+from cdi_consent.domain.privacy_request import File, Request, Timing
 from cdi_consent.domain.tombstones import Burial, Digester
 from cdi_consent.ports import Reported
 from cdi_consent.store.instants import moment
+from cdi_consent.store.reports import take
 from cdi_consent.store.requests import REQUEST, Driver, files_of, ids_text, keep_digests, request_of
-from cdi_consent.store.requests import report_of as read_report
 from cdi_consent.store.tombstones import bury
 from cdi_kernel import envelope, topology
 from cdi_runtime.store import Database, OutboxMessage, enqueue, raw
@@ -55,42 +41,11 @@ ON CONFLICT (request_id, service) DO UPDATE SET
     needed = excluded.needed, told = excluded.told, tellings = excluded.tellings, retell_time = excluded.retell_time
 """
 _RELATED: Final = """
-SELECT DISTINCT d.workspace_id, d.digest, $2::uuid::text AS request_id FROM privacy_digests AS own
+SELECT DISTINCT d.workspace_id, d.digest, own.request_id::text AS request_id FROM privacy_digests AS own
 JOIN privacy_digests AS other ON other.workspace_id = own.workspace_id AND other.digest = own.digest
 JOIN privacy_requests AS r ON r.request_id = other.request_id AND r.verb = ANY($1::smallint[])
 JOIN privacy_digests AS d ON d.request_id = r.request_id
-WHERE own.request_id = $2
-"""
-# In one order, so that replicas that take reports of the same requests wait for each other and never deadlock.
-_ASKED: Final = """
-SELECT r.request_id::text AS request_id, p.service, r.attempt, r.due_time FROM privacy_requests AS r
-JOIN privacy_parts AS p ON p.request_id = r.request_id
-JOIN (SELECT DISTINCT * FROM unnest($1::uuid[], $2::text[])) AS k (request_id, service)
-    ON k.request_id = p.request_id AND k.service = p.service
-ORDER BY r.request_id FOR UPDATE OF r
-"""
-_REPORTED: Final = """
-SELECT request_id::text AS request_id, service, store, attempt, status, count, detail, report_time FROM privacy_reports
-WHERE (request_id, service, attempt) IN (SELECT * FROM unnest($1::uuid[], $2::text[], $3::integer[]))
-"""
-_PUT_REPORTS: Final = """
-INSERT INTO privacy_reports (request_id, service, store, attempt, status, count, detail, report_time)
-SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::integer[], $5::smallint[], $6::bigint[], $7::text[], $8::timestamptz[])
-ON CONFLICT (request_id, service, store, attempt) DO UPDATE
-    SET status = excluded.status, count = excluded.count, detail = excluded.detail, report_time = excluded.report_time
-"""
-_MARK_REPORTED: Final = """
-UPDATE privacy_parts AS p SET reported = greatest(p.reported, k.attempt)
-FROM (
-    SELECT request_id, service, max(attempt) AS attempt
-    FROM unnest($1::uuid[], $2::text[], $3::integer[]) AS k (request_id, service, attempt) GROUP BY request_id, service
-) AS k
-WHERE p.request_id = k.request_id AND p.service = k.service
-"""
-_WAKE: Final = """
-UPDATE privacy_requests AS r SET due_time = $2
-WHERE r.request_id = ANY($1::uuid[]) AND r.due_time IS NOT NULL
-    AND NOT EXISTS (SELECT 1 FROM privacy_parts AS p WHERE p.request_id = r.request_id AND p.reported < p.needed)
+WHERE own.request_id = ANY($2::uuid[])
 """
 _MOVE: Final = """
 UPDATE privacy_requests AS r SET attempt = k.attempt, looks_left = k.looks_left, due_time = k.due_time
@@ -154,7 +109,7 @@ class PostgresFulfilment:
             await _put_parts(driver, parts)
             await keep_digests(driver, ordered, self.digest)
             burials = [burial for request in ordered for burial in request.burials(self.digest)]
-            await bury(driver, burials + [one for request in ordered for one in await _also_unsuppressed(driver, request)])
+            await bury(driver, burials + await _also_unsuppressed(driver, ordered))
             await enqueue(connection, [_order(request, 1, request.verb.services) for request in ordered])
         self.enqueued()
 
@@ -172,19 +127,7 @@ class PostgresFulfilment:
     async def report(self, reported: Sequence[Reported], now_us: int) -> list[bool | None]:
         """See ``FulfilmentStore``."""
         async with self.database.transaction() as connection:
-            driver = raw(connection)
-            asked = [(one.request_id, one.service) for one in reported]
-            rows = {(row["request_id"], row["service"]): row for row in await driver.fetch(_ASKED, *zip(*asked, strict=True))}
-            answers = [
-                None if (row := rows.get(key)) is None else one.attempt <= row["attempt"] for key, one in zip(asked, reported, strict=True)
-            ]
-            open_ones = [
-                one for key, one, taken in zip(asked, reported, answers, strict=True) if taken and rows[key]["due_time"] is not None
-            ]
-            if open_ones:
-                attempts = [(one.request_id, one.service, one.attempt) for one in open_ones]
-                await record(driver, attempts, [(one.request_id, report) for one in open_ones for report in one.reports], now_us)
-        return answers
+            return await take(raw(connection), reported, now_us)
 
     async def advance(self, now_us: int, limit: int) -> int:
         """See ``FulfilmentStore``."""
@@ -260,29 +203,6 @@ class PostgresFulfilment:
         )
 
 
-async def record(driver: Driver, attempts: Iterable[tuple[str, str, int]], reports: Sequence[tuple[str, Report]], now_us: int) -> None:
-    """Takes reports, in the caller's transaction, which has locked the requests.
-
-    Args:
-        driver: its connection.
-        attempts: who has reported: request, service, attempt.
-        reports: of these, by request.
-        now_us: now.
-    """
-    columns = tuple(zip(*attempts, strict=True))
-    kept = {(row["request_id"], row["service"], row["store"], row["attempt"]): row for row in await driver.fetch(_REPORTED, *columns)}
-    rows: dict[tuple[str, str, str, int], Report] = {}
-    for request_id, report in reports:
-        key = request_id, report.service, report.store, report.attempt
-        known = rows.get(key) or (read_report(kept[key]) if key in kept else report)
-        rows[key] = better(known, report)
-    if rows:
-        values = [(*key, one.status, one.counted, one.detail, moment(one.report_us)) for key, one in rows.items()]
-        await driver.execute(_PUT_REPORTS, *zip(*values, strict=True))
-    await driver.execute(_MARK_REPORTED, *columns)
-    await driver.execute(_WAKE, columns[0], moment(now_us))
-
-
 async def _put_parts(driver: Driver, parts: Sequence[tuple[str, Part]]) -> None:
     if parts:
         rows = [(request_id, *part[:5], moment(part.retell_us)) for request_id, part in parts]
@@ -296,12 +216,11 @@ async def _move(driver: Driver, requests: Sequence[tuple[Request, int]]) -> None
         await driver.execute(_MOVE, *zip(*rows, strict=True))
 
 
-async def _also_unsuppressed(driver: Driver, request: Request) -> list[Burial]:
-    """The other ids that were suppressed together with those of an unsuppression: identity may know nothing of them any more."""
-    if request.verb is not Verb.UNSUPPRESS:
-        return []
-    rows = await driver.fetch(_RELATED, _SUPPRESSING, request.request_id)
-    return [Burial(row["workspace_id"], row["digest"], None, False, request.create_us) for row in rows]
+async def _also_unsuppressed(driver: Driver, requests: Sequence[Request]) -> list[Burial]:
+    """The other ids that were suppressed together with those of unsuppressions: identity may know nothing of them any more."""
+    own = {request.request_id: request for request in requests if request.verb is Verb.UNSUPPRESS}
+    rows = await driver.fetch(_RELATED, _SUPPRESSING, list(own)) if own else []
+    return [Burial(row["workspace_id"], row["digest"], None, False, own[row["request_id"]].create_us) for row in rows]
 
 
 def _order(request: Request, attempt: int, services: Iterable[str]) -> OutboxMessage:

@@ -19,7 +19,7 @@ PAGE: Final = 16
 _ADD: Final = "INSERT INTO privacy_holdings (holdings_id, part, request_id, service, holding, rows) VALUES ($1, $2, $3, $4, $5, $6)"
 _PIECES: Final = """
 SELECT h.service, h.holding, h.part, h.rows FROM privacy_parts AS p JOIN privacy_holdings AS h USING (holdings_id)
-WHERE p.request_id = $1 AND (h.service, h.holding, h.part) > ($2, $3, $4) AND ($5 = '' OR (h.service, h.holding) = ($2, $3))
+WHERE p.request_id = $1 AND (h.service, h.holding, h.part) > ($2, $3, $4) AND (NOT $5 OR (h.service, h.holding) = ($2, $3))
 ORDER BY h.service, h.holding, h.part LIMIT $6
 """
 _EXPIRE: Final = """
@@ -72,7 +72,7 @@ class PostgresHoldings:
         """See ``HoldingStore``."""
         service, holding, part = ("", "", -1) if after is None else after[:3]
         async with self._database.session() as connection:
-            rows = await raw(connection).fetch(_PIECES, request_id, service, holding, part, "x" if within else "", PAGE)
+            rows = await raw(connection).fetch(_PIECES, request_id, service, holding, part, within, PAGE)
         return [Piece(*row) for row in rows]
 
     async def expire(self, now_us: int) -> None:

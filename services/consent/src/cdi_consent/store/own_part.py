@@ -18,12 +18,13 @@ from google.protobuf.json_format import MessageToDict
 from cdi_consent.convert import decision_message
 from cdi_consent.domain.chain import ERASED, Line
 from cdi_consent.domain.decisions import SUBJECT_TYPES, Subject
-from cdi_consent.domain.privacy import CONSENT, Report, Request, Status, Verb
+from cdi_consent.domain.privacy import CONSENT, Report, Status, Verb
+from cdi_consent.domain.privacy_request import Request
 from cdi_consent.domain.tombstones import Digester
-from cdi_consent.store.fulfilment import record
 from cdi_consent.store.holdings import add_holding, put_holdings
 from cdi_consent.store.ledger import SIGNALS_LOCK, lock_subjects
 from cdi_consent.store.lines import LINE, line_of
+from cdi_consent.store.reports import record
 from cdi_consent.store.requests import REQUEST, Driver, request_of
 from cdi_kernel.ids import uuid7
 from cdi_runtime.store import Database, raw

@@ -10,8 +10,9 @@ import asyncpg
 import msgspec
 
 from cdi_consent.domain.decisions import Subject
-from cdi_consent.domain.privacy import File, Part, Report, Request, Status, Verb
+from cdi_consent.domain.privacy import Part, Report, Status, Verb
 from cdi_consent.domain.privacy_report import Signed
+from cdi_consent.domain.privacy_request import File, Request
 from cdi_consent.domain.tombstones import Digester
 from cdi_consent.store.instants import moment
 from cdi_consent.store.tombstones import bury
