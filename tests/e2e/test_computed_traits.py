@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import aiohttp
+import pytest
 
 from cdi.identity.v1 import identity_service_pb2, rules_pb2
 from cdi.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
@@ -12,6 +13,9 @@ from cdi_cli.suite import Suite
 from cdi_runtime.rpc import channel
 from cdi_testing import eventually
 from tests.e2e.steps import WORKSPACE, WRITE_KEY, loaded, rows
+
+pytestmark = pytest.mark.timeout(300)
+"""A suite starts within it, on a loaded machine too."""
 
 KEY = {"Authorization": aiohttp.encode_basic_auth(WRITE_KEY, "")}
 DOCUMENT = """\

@@ -19,6 +19,9 @@ from cdi_runtime.rpc import channel
 from cdi_testing import eventually
 from tests.e2e.steps import WORKSPACE, WRITE_KEY, count, rows
 
+pytestmark = pytest.mark.timeout(300)
+"""A suite starts within it, on a loaded machine too."""
+
 Event = dict[str, object]
 
 TABLES = ("tracks", "pages", "identifies")
