@@ -57,7 +57,7 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
         yield running
 
 
-@pytest.mark.xfail(reason="in some runs a byte of the person is left in the DuckDB file, or a replayed event is counted once more", strict=False)
+@pytest.mark.xfail(reason="in some runs the DuckDB file still holds an id, or a replayed event counts once more", strict=False)
 async def test_an_erased_person_stays_erased(suite: Suite) -> None:
     async with connect_peers(suite.endpoints) as peers, hook() as (url, deleted):
         await arrange(peers, url)
