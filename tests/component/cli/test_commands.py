@@ -148,6 +148,7 @@ def test_one_event_is_followed_to_every_sink(cdi: Cdi) -> None:
 
     person = json.loads(cdi("profile", "main", "user_id:ada"))
     assert [link["identifier"] for link in person["links"]] == [{"type": "user_id", "value": "ada"}]
+    assert [(each["kind"], each["triggering_event_id"]) for each in person["decisions"]] == [("DECISION_KIND_CREATED", "m-1")]
     assert {event["message_id"]: event["properties"] for event in person["events"]} == {"m-1": {"plan": "free"}, "m-2": {}}
     assert json.loads(cdi("profile", "main", person["profile"]["profile_id"])) == person
     assert "nobody is known as user_id:bob" in cdi.run("profile", "main", "user_id:bob").stderr
