@@ -11,6 +11,8 @@ from cdi_cli.embedded import NatsServer, PostgresServer, ServiceProcess
 from cdi_runtime.bus import Bus, connect
 from cdi_testing.plugin import StartService, new_database_name
 
+from .profile_calls import Watch, Watching
+
 Client = Callable[[ServiceProcess], IdentityServiceStub]
 
 
@@ -95,3 +97,16 @@ async def client() -> AsyncIterator[Client]:
 async def bus(fresh_nats: NatsServer) -> AsyncIterator[Bus]:
     async with connect(fresh_nats.url, "test") as made:
         yield made
+
+
+@pytest.fixture
+async def watching() -> AsyncIterator[Watching]:
+    made: list[Watch] = []
+
+    def watch(process: ServiceProcess, who: str) -> Watch:
+        made.append(Watch(process, who))
+        return made[-1]
+
+    yield watch
+    for each in made:
+        await each.close()

@@ -14,6 +14,7 @@ from cdi.consent.v1.privacy_service_pb2_grpc import PrivacyServiceStub
 from cdi.enrichment.v1.enrichment_service_pb2_grpc import EnrichmentServiceStub
 from cdi.identity.v1.audiences_service_pb2_grpc import AudiencesServiceStub
 from cdi.identity.v1.computed_traits_service_pb2_grpc import ComputedTraitsServiceStub
+from cdi.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
 from cdi.identity.v1.profiles_service_pb2_grpc import ProfilesServiceStub
 from cdi.router.v1.router_service_pb2_grpc import RouterServiceStub
 from cdi.warehouse.v1.clean_room_service_pb2_grpc import CleanRoomServiceStub
@@ -28,6 +29,7 @@ if TYPE_CHECKING:  # mypy-protobuf declares them, the generated modules do not h
     from cdi.enrichment.v1.enrichment_service_pb2_grpc import EnrichmentServiceAsyncStub
     from cdi.identity.v1.audiences_service_pb2_grpc import AudiencesServiceAsyncStub
     from cdi.identity.v1.computed_traits_service_pb2_grpc import ComputedTraitsServiceAsyncStub
+    from cdi.identity.v1.identity_service_pb2_grpc import IdentityServiceAsyncStub
     from cdi.identity.v1.profiles_service_pb2_grpc import ProfilesServiceAsyncStub
     from cdi.router.v1.router_service_pb2_grpc import RouterServiceAsyncStub
     from cdi.warehouse.v1.clean_room_service_pb2_grpc import CleanRoomServiceAsyncStub
@@ -71,6 +73,10 @@ class Peers:
     async def computed_traits(self) -> ComputedTraitsServiceAsyncStub:
         """Computed traits, of identity."""
         return ComputedTraitsServiceStub(await self._channel("identity"))
+
+    async def identity(self) -> IdentityServiceAsyncStub:
+        """The identity graph and its rules."""
+        return IdentityServiceStub(await self._channel("identity"))
 
     async def profiles(self) -> ProfilesServiceAsyncStub:
         """Profiles, of identity."""
