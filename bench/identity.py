@@ -1,8 +1,9 @@
 """The identity service and its Postgres on this machine, with a light client beside them.
 
-The graph grows from 10 thousand to 2 million profiles: the first ones through the service, most of the others as the rows that it would write
-(``bench.identity_filling``). At every size, in turns: known people and new people, through the service, in batches of 500. Then single profiles at 1,000 a second, and a million pairs of identifiers through the service beside the batch jobs that
-find the same clusters. Rates are medians of the rounds. The room is what Postgres takes at one million.
+The graph grows from 10 thousand to 2 million profiles: the first ones through the service, most others as the rows that it would write
+(``bench.identity_filling``). At every size, in turns: known people and new people, through the service, in batches of 500. Then single
+profiles at 1,000 a second, and a million pairs of identifiers through the service beside the batch jobs that find the same clusters. Rates
+are medians of the rounds. The room is what Postgres takes at one million.
 """
 
 from __future__ import annotations
@@ -123,10 +124,11 @@ class Growth:
         """Up to a number of profiles: those of the smallest size by the service."""
         if not self.people:
             await self._arrive(min(size, SIZES[0]), LOAD_BATCH, prepared=False)
+            await identity_filling.verify(self._running.url, range(0, self.people, 97))
         if self.people < size:
-            await identity_filling.fill(self._running.url, self.people, size - self.people)
-            self.people = size
-        await identity_filling.verify(self._running.url, (0, size - 1))
+            first, self.people = self.people, size
+            await identity_filling.fill(self._running.url, first, size - first)
+            await identity_filling.verify(self._running.url, range(first, size, (size - first) // 100 + 1))
 
     async def _measure(self, size: int) -> Size:
         found = Size(size)

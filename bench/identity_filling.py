@@ -1,8 +1,8 @@
 """Fills the graph of ``bench.identity`` with people: the rows that the service would write for their first events, made by Postgres itself.
 
-Making two million people through the service takes longer than all that is measured. ``verify`` holds these rows against those that the
-service has written. They come in the order and in portions as large as the service's, into tables with all their indexes, so that heap and indexes
-grow as the service lets them grow.
+Making two million people through the service takes longer than all that is measured. ``verify`` holds these rows and those that the service
+has written, against what the service's domain says. They come in the service's order and in portions as large as its batches, into tables
+with all their indexes, so that heap and indexes grow as the service lets them grow.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ WITH people AS MATERIALIZED (
 )
 INSERT INTO identifiers (workspace_id, type, value, profile_id, decision_id)
 SELECT '{WORKSPACE}', i.type, i.value, profile_id, decision_id FROM people, LATERAL (VALUES
-    (1, 'anonymous_id', concat_ws('-', substr(digits, 1, 8), substr(digits, 9, 4), '4' || substr(digits, 14, 3), 'a' || substr(digits, 18, 3),
-        substr(digits, 21))),
+    (1, 'anonymous_id', concat_ws(
+        '-', substr(digits, 1, 8), substr(digits, 9, 4), '4' || substr(digits, 14, 3), 'a' || substr(digits, 18, 3), substr(digits, 21)
+    )),
     (2, 'user_id', 'u' || lpad(number::text, 10, '0')),
     (3, CASE person % 2 WHEN 1 THEN 'email' END, 'person.' || number || '@example.com')
 ) AS i (position, type, value) WHERE i.type IS NOT NULL ORDER BY decision_id, i.position
@@ -75,7 +76,7 @@ async def fill(url: str, first: int, count: int) -> None:
         await connection.close()
 
 
-async def verify(url: str, people: tuple[int, ...]) -> None:
+async def verify(url: str, people: range) -> None:
     """Compares what is stored of people with what the service stores for their first events.
 
     Raises:
