@@ -16,6 +16,18 @@ from .profile_calls import Watch, Watching
 Client = Callable[[ServiceProcess], IdentityServiceStub]
 
 
+async def empty(connection: asyncpg.Connection) -> None:
+    """Empties the graph as an erasure does: replicas that remember people hear of it."""
+    await connection.execute(
+        """
+        INSERT INTO workspaces (workspace_id, splits) SELECT DISTINCT workspace_id, 1 FROM profiles
+        ON CONFLICT (workspace_id) DO UPDATE SET splits = workspaces.splits + 1
+        """
+    )
+    await connection.execute("UPDATE workspaces SET rules_version = 0")
+    await connection.execute("TRUNCATE profiles, identifiers, merges, decisions, separations, rules")
+
+
 @pytest.fixture
 def identity(start_service: StartService) -> ServiceProcess:
     """One replica."""
@@ -38,7 +50,7 @@ def module_identity(
 async def shared_identity(module_identity: ServiceProcess, module_database_url: str) -> ServiceProcess:
     """The module's replica with an empty graph; its stream keeps what earlier tests merged."""
     connection = await asyncpg.connect(module_database_url)
-    await connection.execute("TRUNCATE profiles, identifiers, merges, decisions, separations, rules, workspaces")
+    await empty(connection)
     await connection.close()
     return module_identity
 

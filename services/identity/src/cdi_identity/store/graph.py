@@ -61,11 +61,11 @@ class PostgresGraph:
         self._database = database
         self._readers = readers
 
-    async def look_up(self, identifiers: Sequence[Identifier], workspace_ids: Sequence[str]) -> Lookup:
+    async def look_up(self, identifiers: Sequence[Identifier], workspace_ids: Sequence[str], since: Mapping[str, int]) -> Lookup:
         """See ``GraphStore``."""
         # One statement is one snapshot by itself: BEGIN and COMMIT would be two more round trips.
         async with self._database.session() as connection:
-            return await look_up(connection, identifiers, workspace_ids)
+            return await look_up(connection, identifiers, workspace_ids, since)
 
     @asynccontextmanager
     async def changing(self, workspace_ids: Iterable[str]) -> AsyncIterator[GraphWriter]:
