@@ -222,11 +222,11 @@ class ConnectionLedger:
 
 
 def keys_of(subjects: Iterable[Subject]) -> Sequence[Sequence[object]]:
-    """What ``STANDINGS`` takes."""
+    """What ``STANDINGS`` takes. Nothing is in force in a workspace whose name Postgres cannot hold."""
     groups: dict[tuple[str, str], list[str]] = {}
     for workspace_id, subject_type, subject_id in subjects:
         groups.setdefault((workspace_id, subject_type), []).append(subject_id)
-    return _columns([(*group, _json(ids)) for group, ids in groups.items()], 3)
+    return _columns([(*group, _json(ids)) for group, ids in groups.items() if "\0" not in group[0]], 3)
 
 
 def standings_of(row: asyncpg.Record) -> dict[Subject, Decided]:
