@@ -334,17 +334,24 @@ async def test_what_is_remembered_goes_with_the_changes_that_are_no_longer_told(
     one, two = map(client, (replicas.one, replicas.two))
     await apply(one)
     await eventually(lambda: knows_purposes(two), within=3)
-    await record(one, decision(True, 0))
-    assert granted(await evaluate(two, event())) == [{"advertising", "analytics"}]
     connection = await asyncpg.connect(module_database_url)
     try:
-        async with connection.transaction():
-            # Nobody could tell the second replica of this one, which is neither written by a service nor noted.
-            await connection.execute("SET LOCAL session_replication_role = replica")
-            await connection.execute("DELETE FROM current_decisions WHERE workspace_id = $1", Scene.workspace)
-            await connection.execute("UPDATE change_horizon SET xid = pg_current_xact_id()")
-        assert granted(await evaluate(two, event())) == [{"analytics"}]
-        await connection.execute("DELETE FROM changed_subjects")
+        for statements in (
+            # A change that is removed before the second replica has looked again, as if it had slept.
+            (
+                "DELETE FROM current_decisions WHERE subject_id = 'ada'",
+                "DELETE FROM changed_subjects",
+                "UPDATE change_horizon SET xid = (pg_current_xact_id()::text::bigint + 1)::text::xid8",
+            ),
+            # The whole table, of which only the horizon tells.
+            ("TRUNCATE current_decisions",),
+        ):
+            await record(one, decision(True, 0, proof=message_id()))
+            assert granted(await evaluate(two, event())) == [{"advertising", "analytics"}]
+            async with connection.transaction():
+                for statement in statements:
+                    await connection.execute(statement)
+            assert granted(await evaluate(two, event())) == [{"analytics"}]
     finally:
         await connection.close()
 

@@ -34,11 +34,11 @@ STATEMENTS = (
     CREATE TRIGGER note_deleted AFTER DELETE ON current_decisions
     REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION note_changes()
     """,
-    # Nothing from before is told any more: everybody forgets everything.
+    # Nothing up to this transaction is told any more: everybody forgets everything.
     """
     CREATE FUNCTION note_everything() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
-        UPDATE change_horizon SET xid = pg_current_xact_id();
+        UPDATE change_horizon SET xid = (pg_current_xact_id()::text::bigint + 1)::text::xid8;
         RETURN NULL;
     END
     $$
