@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Final
 
@@ -44,7 +44,7 @@ _NEWEST: Final[Position] = (MAX_INSTANT_US, "ffffffff-ffff-ffff-ffff-fffffffffff
 # Many values travel as one JSON text per column: the driver would take half a microsecond for each element of an array. The answer is one
 # row per workspace and type: a row costs the driver more than two elements of arrays. OFFSET 0 keeps the planner from reading the whole
 # table for a hash join: the index is searched for the sorted ids, whatever the statistics say.
-_STANDINGS: Final = """
+STANDINGS: Final = """
 SELECT g.workspace_id, g.subject_type, array_agg(c.subject_id), array_agg(c.standings)
 FROM unnest($1::text[], $2::text[], $3::text[]) AS g (workspace_id, subject_type, ids)
 CROSS JOIN LATERAL (
@@ -53,7 +53,6 @@ CROSS JOIN LATERAL (
         AND c.subject_id = ANY (ARRAY(SELECT json_array_elements_text(g.ids::json))) OFFSET 0
 ) AS c
 GROUP BY g.workspace_id, g.subject_type
-UNION ALL SELECT '', '', NULL, ARRAY[(SELECT generation::text FROM tombstone_generation)]
 """
 
 _STANDINGS_WITHOUT: Final = """
@@ -143,23 +142,13 @@ class ConnectionLedger:
         self._connection = connection
         self._driver = raw(connection)
         self.announced = False
-        self.generation = 0
         self._asked: Collection[Subject] = ()
         self._found: dict[Subject, Decided] = {}
 
     async def standings(self, subjects: Collection[Subject]) -> dict[Subject, Decided]:
-        groups: dict[tuple[str, str], list[str]] = {}
-        for workspace_id, subject_type, subject_id in subjects:
-            groups.setdefault((workspace_id, subject_type), []).append(subject_id)
-        keys = [(*group, _json(ids)) for group, ids in groups.items()]
-        rows = await self._driver.fetch(_STANDINGS, *_columns(keys, 3))
         found: dict[Subject, Decided] = {}
-        for workspace_id, subject_type, own_ids, standings in rows:
-            if own_ids is None:
-                self.generation = int(standings[0])
-            else:
-                for subject_id, decided in zip(own_ids, _DECIDED.decode(f"[{','.join(standings)}]"), strict=True):
-                    found[workspace_id, subject_type, subject_id] = decided
+        for row in await self._driver.fetch(STANDINGS, *keys_of(subjects)):
+            found |= standings_of(row)
         self._asked, self._found = subjects, found
         return found
 
@@ -230,6 +219,21 @@ class ConnectionLedger:
         if changed:
             columns = (*zip(*changed, strict=True), [after[subject] for subject in changed])
             await self._driver.execute(_PUT_IN_FORCE, *map(_json, columns))
+
+
+def keys_of(subjects: Iterable[Subject]) -> Sequence[Sequence[object]]:
+    """What ``STANDINGS`` takes. Nothing is in force in a workspace whose name Postgres cannot hold."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for workspace_id, subject_type, subject_id in subjects:
+        groups.setdefault((workspace_id, subject_type), []).append(subject_id)
+    return _columns([(*group, _json(ids)) for group, ids in groups.items() if "\0" not in group[0]], 3)
+
+
+def standings_of(row: asyncpg.Record) -> dict[Subject, Decided]:
+    """A row of ``STANDINGS``."""
+    workspace_id, subject_type, ids, standings = row
+    decided = _DECIDED.decode(f"[{','.join(standings)}]")
+    return {(workspace_id, subject_type, subject_id): own for subject_id, own in zip(ids, decided, strict=True)}
 
 
 def _columns(rows: Sequence[Sequence[object]], width: int) -> list[Sequence[object]]:
