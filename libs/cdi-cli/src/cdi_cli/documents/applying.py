@@ -144,6 +144,7 @@ async def _purpose(peers: Peers, document: PurposeDocument) -> Applied:
         destinations=spec.destinations,
         columns=spec.columns,
         regional_defaults=_regional(spec.regional_defaults),
+        warehouses=[purpose_pb2.WarehouseRule(warehouse=rule.name, rows=rule.rows, columns=rule.columns) for rule in spec.warehouses],
     )
     answer = await ask((await peers.consent()).ApplyPurpose, consent_service_pb2.ApplyPurposeRequest(purpose=purpose))
     return Applied(answer.purpose.version, answer.changed)

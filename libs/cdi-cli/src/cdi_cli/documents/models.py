@@ -132,6 +132,14 @@ class TrackingPlanSpec(_Strict):
     violations: Policy = "block"
 
 
+class WarehouseRuleSpec(_Strict):
+    """What a warehouse may have only where the purpose is granted."""
+
+    name: Name
+    rows: bool = False
+    columns: list[str] = []
+
+
 class PurposeSpec(_Strict):
     """What data may be used for."""
 
@@ -143,6 +151,7 @@ class PurposeSpec(_Strict):
     legal_basis: LegalBasis | None = None
     destinations: list[str] = []
     columns: list[str] = []
+    warehouses: list[WarehouseRuleSpec] = []
 
 
 class ConsentPolicySpec(_Strict):
