@@ -74,23 +74,25 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
             privacy = Privacy(access, SystemClock(), settings.rewrite_after_seconds)
             await stack.enter_async_context(context.background(_obey(context, access, bus, privacy, client), "privacy"))
         await stack.enter_async_context(context.background(_load(settings, context, access, rules, bus), "loading"))
-        warehouses, rooms = _warehouses(settings, access), _clean_rooms(settings, access)
+        guard = TokenGuard(settings.admin_token_hashes)
+        warehouses, rooms = _warehouses(settings, access, guard), _clean_rooms(settings, access, guard)
         await stack.enter_async_context(serve(context, settings.grpc_address, warehouses, rooms))
         if settings.partner_address:
             await stack.enter_async_context(serve(context, settings.partner_address, rooms, announced="partners"))
         yield
 
 
-def _warehouses(settings: Settings, access: Access) -> Registration:
+def _warehouses(settings: Settings, access: Access, guard: TokenGuard) -> Registration:
     name = warehouse_service_pb2.DESCRIPTOR.services_by_name["WarehouseService"].full_name
     servicer = WarehouseServicer(Serving(access, settings.query_seconds))
-    return Registration(warehouse_service_pb2_grpc.add_WarehouseServiceServicer_to_server, servicer, name)
+    return Registration(warehouse_service_pb2_grpc.add_WarehouseServiceServicer_to_server, servicer, name, guard)
 
 
-def _clean_rooms(settings: Settings, access: Access) -> Registration:
+def _clean_rooms(settings: Settings, access: Access, guard: TokenGuard) -> Registration:
+    """Partners have tokens of their own, so the servicer looks at each call itself."""
     name = clean_room_service_pb2.DESCRIPTOR.services_by_name["CleanRoomService"].full_name
     rooms = CleanRooms(access, OpenDpNoise(), SystemClock(), settings.query_seconds)
-    servicer = CleanRoomServicer(rooms, TokenGuard(settings.admin_token_hashes))
+    servicer = CleanRoomServicer(rooms, guard)
     return Registration(clean_room_service_pb2_grpc.add_CleanRoomServiceServicer_to_server, servicer, name)
 
 
