@@ -9,6 +9,7 @@ import grpc
 from cdi.consent.v1 import consent_service_pb2 as pb
 from cdi.consent.v1 import purpose_pb2
 from cdi.consent.v1.consent_service_pb2_grpc import ConsentServiceStub
+from cdi_kernel.faults import Fault, Unavailable
 from cdi_runtime.rpc import call
 from cdi_warehouse_loader.domain.withholding import NeedsOf, needs_of
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:  # mypy-protobuf declares it, the generated module does not ha
 
 DEADLINE_SECONDS: Final = 5.0
 PAGE: Final = 1_000
+PEER: Final = "consent"
 
 
 class ConsentPurposes:
@@ -31,7 +33,11 @@ class ConsentPurposes:
         token = ""
         while True:
             request = pb.ListPurposesRequest(workspace_id=workspace_id, page_size=PAGE, page_token=token)
-            page = await call(self._stub.ListPurposes, request, timeout=DEADLINE_SECONDS, peer="consent")
+            try:
+                page = await call(self._stub.ListPurposes, request, timeout=DEADLINE_SECONDS, peer=PEER)
+            except Fault as fault:
+                # Whatever is wrong there is wrong with no event: all of them wait.
+                raise Unavailable(PEER, f"consent does not tell its purposes: {fault.reason_name}") from fault
             purposes += page.purposes
             token = page.next_page_token
             if not token:
