@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from cdi.consent.v1 import consent_service_pb2, consent_service_pb2_grpc, privacy_pb2, privacy_service_pb2_grpc
+from cdi.consent.v1 import consent_service_pb2, consent_service_pb2_grpc, privacy_pb2, privacy_service_pb2_grpc, purpose_pb2
 from cdi.consent.v1 import privacy_service_pb2 as pb
 from cdi.consent.v1.consent_service_pb2 import Subject
 from cdi_kernel import topology
@@ -59,6 +59,10 @@ class Consents(consent_service_pb2_grpc.ConsentServiceServicer):
         self.until: dict[str, datetime] = {}
         """User id → events received until then are suppressed."""
         self.linkable = False
+        self.purposes: list[purpose_pb2.Purpose] = []
+        self.asked = 0
+        """How often for purposes; while ``away``, without an answer."""
+        self.away = False
 
     async def EvaluateConsent(self, request: Any, context: Any) -> consent_service_pb2.EvaluateConsentResponse:
         response = consent_service_pb2.EvaluateConsentResponse()
@@ -68,7 +72,11 @@ class Consents(consent_service_pb2_grpc.ConsentServiceServicer):
         return response
 
     async def ListPurposes(self, request: Any, context: Any) -> consent_service_pb2.ListPurposesResponse:
-        return consent_service_pb2.ListPurposesResponse()
+        self.asked += 1
+        if self.away:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+        found = [purpose for purpose in self.purposes if purpose.workspace_id == request.workspace_id]
+        return consent_service_pb2.ListPurposesResponse(purposes=found)
 
 
 @asynccontextmanager

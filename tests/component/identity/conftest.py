@@ -1,6 +1,7 @@
 """Identity services, and clients that speak to one or to several replicas of them."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from hashlib import sha256
 
 import asyncpg
 import grpc
@@ -12,6 +13,9 @@ from cdi_runtime.bus import Bus, connect
 from cdi_testing.plugin import StartService, new_database_name
 
 from .profile_calls import Watch, Watching
+
+WAREHOUSE_TOKEN = "identitys-token"
+"""What the loader lets identity ask with."""
 
 Client = Callable[[ServiceProcess], IdentityServiceStub]
 
@@ -63,6 +67,7 @@ def loader(module_nats: NatsServer, tmp_path_factory: pytest.TempPathFactory) ->
         "CDI_NATS_URL": module_nats.url,
         "CDI_DUCKDB_PATH": str(directory / "warehouse.duckdb"),
         "CDI_LOAD_LINGER_SECONDS": "0.02",
+        "CDI_ADMIN_TOKEN_HASHES": sha256(WAREHOUSE_TOKEN.encode()).hexdigest(),
     }
     with ServiceProcess("warehouse-loader", environment, directory) as process:
         yield process
@@ -77,6 +82,7 @@ def identity_with_history(
         "CDI_NATS_URL": module_nats.url,
         "CDI_DATABASE_URL": module_database_url,
         "CDI_WAREHOUSE_ADDRESS": loader.grpc,
+        "CDI_WAREHOUSE_TOKEN": WAREHOUSE_TOKEN,
     }
     process = ServiceProcess("identity", environment, tmp_path_factory.mktemp("identity"))
     process.migrate()

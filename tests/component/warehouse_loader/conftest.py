@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from cdi_runtime.bus import Bus, connect
 from cdi_testing import builders, eventually
 
 StartLoader = Callable[..., ServiceProcess]
+ADMIN_TOKEN = "loader-admin"
 
 
 @pytest.fixture
@@ -31,6 +33,7 @@ def start_loader(fresh_nats: NatsServer, tmp_path: Path) -> Iterator[StartLoader
             "CDI_NATS_URL": fresh_nats.url,
             "CDI_DUCKDB_PATH": str(tmp_path / "warehouse.duckdb"),
             "CDI_LOAD_LINGER_SECONDS": "0.02",
+            "CDI_ADMIN_TOKEN_HASHES": sha256(ADMIN_TOKEN.encode()).hexdigest(),
             **settings,
         }
         process = ServiceProcess("warehouse-loader", environment, tmp_path, name=name)
@@ -185,7 +188,7 @@ async def ask() -> AsyncIterator[Connect]:
     async with contextlib.AsyncExitStack() as stack:
 
         async def connect_to(process: ServiceProcess) -> Client:
-            made = await stack.enter_async_context(rpc.channel(process.grpc))
+            made = await stack.enter_async_context(rpc.channel(process.grpc, token=ADMIN_TOKEN))
             client = Client(pb_grpc.WarehouseServiceStub(made))
             await eventually(lambda: _answers(client), within=20.0)
             return client

@@ -16,7 +16,7 @@ from cdi_consent.domain.chain import START, Line, Seal
 from cdi_consent.domain.decisions import MAX_PROOF, MAX_SIGNAL, USER_ID, Decision, can_be_subject, decision_id, instant
 from cdi_consent.domain.documents import checked
 from cdi_consent.domain.policy import ConsentPolicy, DefaultPolicy, regional
-from cdi_consent.domain.purposes import Outcome, Purpose, snapshot
+from cdi_consent.domain.purposes import Outcome, Purpose, WarehouseRule, snapshot
 from cdi_consent.domain.recording import MAX_AHEAD_US, Draft, accepted
 from cdi_kernel.clock import MAX_INSTANT_US, MIN_INSTANT_US
 from cdi_kernel.faults import Fault, InvalidArgument
@@ -43,6 +43,10 @@ def draft(subject: tuple[str, str, str] = ADA, purpose: str = "ads", decide_us: 
         (Purpose("acme", "ads", destinations=("",)), "purpose.destinations[0]"),
         (Purpose("acme", "ads", columns=("traits.email", "user_id")), "purpose.columns[1]"),
         (Purpose("acme", "ads", columns=("traits",)), "purpose.columns[0]"),
+        (Purpose("acme", "ads", warehouses=(WarehouseRule("Main", rows=True),)), "purpose.warehouses[0]"),
+        (Purpose("acme", "ads", warehouses=(WarehouseRule("main", rows=True),) * 2), "purpose.warehouses[0]"),
+        (Purpose("acme", "ads", warehouses=(WarehouseRule("main"),)), "purpose.warehouses[0]"),
+        (Purpose("acme", "ads", warehouses=(WarehouseRule("main", columns=("email",)),)), "purpose.warehouses[0].columns[0]"),
         (Purpose("acme", "ads", regional_defaults=(("europe", DefaultPolicy.ALLOW),)), "purpose.regional_defaults[0]"),
         (Purpose("acme", "ads", regional_defaults=(("US", DefaultPolicy.ALLOW),) * 2), "purpose.regional_defaults[0]"),
         (Purpose("acme", "ads", regional_defaults=(("US", DefaultPolicy.UNSPECIFIED),)), "purpose.regional_defaults"),

@@ -52,7 +52,7 @@ class Peers:
 
     async def sources(self) -> SourcesServiceAsyncStub:
         """Sources, of the collector."""
-        return SourcesServiceStub(await self._channel("collector", self._endpoints.admin_token))
+        return SourcesServiceStub(await self._channel("collector"))
 
     async def enrichment(self) -> EnrichmentServiceAsyncStub:
         """Tracking plans and outcomes."""
@@ -60,11 +60,11 @@ class Peers:
 
     async def consent(self) -> ConsentServiceAsyncStub:
         """Purposes and the ledger."""
-        return ConsentServiceStub(await self._channel("consent", self._endpoints.admin_token))
+        return ConsentServiceStub(await self._channel("consent"))
 
     async def privacy(self) -> PrivacyServiceAsyncStub:
         """Privacy requests, of consent."""
-        return PrivacyServiceStub(await self._channel("consent", self._endpoints.admin_token))
+        return PrivacyServiceStub(await self._channel("consent"))
 
     async def audiences(self) -> AudiencesServiceAsyncStub:
         """Exports of people."""
@@ -92,9 +92,11 @@ class Peers:
 
     async def clean_rooms(self, token: str = "") -> CleanRoomServiceAsyncStub:
         """Clean rooms, as the partner of a token; without one as who administers the suite."""
-        return CleanRoomServiceStub(await self._channel("warehouse-loader", token or self._endpoints.admin_token))
+        return CleanRoomServiceStub(await self._channel("warehouse-loader", token))
 
     async def _channel(self, service: str, token: str = "") -> grpc.aio.Channel:
+        """The channel to a service, as who administers the suite unless another token is given."""
+        token = token or self._endpoints.admin_token
         key = (service, token)
         if key not in self._channels:
             self._channels[key] = await self._stack.enter_async_context(channel(self._endpoints.grpc(service), token=token))

@@ -16,7 +16,7 @@ from cdi_consent.domain.chain import Line
 from cdi_consent.domain.decisions import ANONYMOUS_ID, MAX_SIGNAL, SUBJECT_TYPES, USER_ID, Subject, can_be_subject, instant, proof_of
 from cdi_consent.domain.evaluation import Item, Preferences, Signals
 from cdi_consent.domain.policy import DefaultPolicy, RegionalDefaults
-from cdi_consent.domain.purposes import Outcome, Purpose
+from cdi_consent.domain.purposes import Outcome, Purpose, WarehouseRule
 from cdi_consent.domain.recording import Draft
 from cdi_kernel.faults import InvalidArgument
 from cdi_kernel.shallow import shallow
@@ -219,6 +219,7 @@ def purpose_of(message: purpose_pb2.Purpose) -> Purpose:
         destinations=tuple(message.destinations),
         columns=tuple(message.columns),
         regional_defaults=regional_of(message.regional_defaults),
+        warehouses=tuple(WarehouseRule(rule.warehouse, rule.rows, tuple(rule.columns)) for rule in message.warehouses),
     )
 
 
@@ -236,6 +237,7 @@ def purpose_message(purpose: Purpose) -> purpose_pb2.Purpose:
         destinations=purpose.destinations,
         columns=purpose.columns,
         regional_defaults=regional_messages(purpose.regional_defaults),
+        warehouses=[purpose_pb2.WarehouseRule(**rule._asdict()) for rule in purpose.warehouses],
     )
 
 

@@ -84,7 +84,8 @@ async def _warehouse(settings: Settings, stack: AsyncExitStack) -> tuple[EventHi
     """The warehouse, as far as there is one."""
     if not settings.warehouse_address:
         return NoWarehouse(), NoArchive()
-    query = WarehouseQuery(await stack.enter_async_context(rpc.channel(settings.warehouse_address)))
+    token = settings.warehouse_token.get_secret_value()
+    query = WarehouseQuery(await stack.enter_async_context(rpc.channel(settings.warehouse_address, token=token)))
     return WarehouseHistory(query), WarehouseArchive(query)
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from cdi.consent.v1 import consent_service_pb2, purpose_pb2
 from cdi_cli.documents.document import Applied, Document
-from cdi_cli.documents.fields import Metadata, Strict, WorkspaceMetadata
+from cdi_cli.documents.fields import Metadata, Name, Strict, WorkspaceMetadata
 from cdi_cli.peers import Peers, ask
 
 DefaultPolicy = Literal["require", "allow", "segment"]
@@ -23,6 +23,14 @@ _DEFAULTS: Final = {
 }
 
 
+class WarehouseRuleSpec(Strict):
+    """What a warehouse may have only where the purpose is granted."""
+
+    name: Name
+    rows: bool = False
+    columns: list[str] = Field(default=[])
+
+
 class PurposeSpec(Strict):
     """What data may be used for."""
 
@@ -34,6 +42,7 @@ class PurposeSpec(Strict):
     legal_basis: LegalBasis | None = None
     destinations: list[str] = Field(default=[])
     columns: list[str] = Field(default=[])
+    warehouses: list[WarehouseRuleSpec] = Field(default=[])
 
 
 class ConsentPolicySpec(Strict):
@@ -63,6 +72,9 @@ class PurposeDocument(Document):
             destinations=self.spec.destinations,
             columns=self.spec.columns,
             regional_defaults=_regional(self.spec.regional_defaults),
+            warehouses=[
+                purpose_pb2.WarehouseRule(warehouse=rule.name, rows=rule.rows, columns=rule.columns) for rule in self.spec.warehouses
+            ],
         )
         answer = await ask((await peers.consent()).ApplyPurpose, consent_service_pb2.ApplyPurposeRequest(purpose=purpose))
         return Applied(answer.purpose.version, answer.changed)
