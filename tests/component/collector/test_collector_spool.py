@@ -46,9 +46,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def collector(module_nats: NatsServer, module_database_url: str, directory: Path) -> Iterator[ServiceProcess]:
     """With one source, ``acme/web``. Every test leaves it running, NATS running, and the spool empty."""
-    made = process("roomy", module_nats, module_database_url, directory)
-    made.migrate()
-    with made:
+    with process("roomy", module_nats, module_database_url, directory) as made:
         apply_source(made, workspace_id="acme", source_id="web", write_keys=[WRITE_KEY])
         yield made
 

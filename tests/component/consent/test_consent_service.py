@@ -371,7 +371,7 @@ async def test_the_outbox_delivers_each_decision_once_and_in_order_across_kill_9
 
 async def test_postgres_away_is_unavailable_and_passes(start_service: StartService, client: Client, tmp_path: Path) -> None:
     with PostgresServer(tmp_path, durable=False) as own:
-        consent = start_service("consent", {"CDI_DATABASE_URL": own.create_database("consent")})
+        consent = start_service("consent", {"CDI_DATABASE_URL": own.create_database("consent")}, migrate=True)
         stub = client(consent)
         await apply(stub)
         await record(stub, decision(True))

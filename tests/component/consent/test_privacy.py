@@ -19,10 +19,10 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from cdi.consent.v1 import consent_service_pb2, privacy_pb2, purpose_pb2
 from cdi.consent.v1 import privacy_service_pb2 as pb
 from cdi.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
-from cdi_cli.embedded import NatsServer, PostgresServer, ServiceProcess
+from cdi_cli.embedded import NatsServer, ServiceProcess
 from cdi_runtime.bus import connect
 from cdi_testing import eventually
-from cdi_testing.plugin import new_database_name
+from cdi_testing.plugin import MigratedDatabases
 from tests.component.consent.offices import OTHERS, SETTINGS, TOKEN, Graph, Id, Office, Services, office, running, step
 
 ERASE, DELETE, SUPPRESS, UNSUPPRESS, ACCESS = 1, 2, 5, 6, 7
@@ -56,17 +56,13 @@ class Stand:
 
 @pytest.fixture(scope="module")
 def processes(
-    module_nats: NatsServer, postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory
+    module_nats: NatsServer, migrated_database: MigratedDatabases, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[ServiceProcess, ServiceProcess]]:
     directory = tmp_path_factory.mktemp("privacy")
     common = {"CDI_NATS_URL": module_nats.url, "CDI_TRACE_SAMPLE_RATIO": "0"}
-    identity = ServiceProcess("identity", common | {"CDI_DATABASE_URL": postgres_server.create_database(new_database_name())}, directory)
-    identity.migrate()
-    with identity:
-        own = {"CDI_DATABASE_URL": postgres_server.create_database(new_database_name()), "CDI_IDENTITY_TARGET": identity.grpc}
-        consent = ServiceProcess("consent", common | own | SETTINGS | {"CDI_HTTP_ADDRESS": "127.0.0.1:0"}, directory)
-        consent.migrate()
-        with consent:
+    with ServiceProcess("identity", common | {"CDI_DATABASE_URL": migrated_database("identity")}, directory) as identity:
+        own = {"CDI_DATABASE_URL": migrated_database("consent"), "CDI_IDENTITY_TARGET": identity.grpc}
+        with ServiceProcess("consent", common | own | SETTINGS | {"CDI_HTTP_ADDRESS": "127.0.0.1:0"}, directory) as consent:
             yield consent, identity
 
 

@@ -152,7 +152,7 @@ async def test_without_postgres_it_is_unavailable_and_then_recovers(
     start_service: StartService, client: Client, tmp_path: Path, fresh_nats: NatsServer
 ) -> None:
     with PostgresServer(tmp_path / "postgres", durable=False) as postgres:
-        identity = start_service("identity", {"CDI_DATABASE_URL": postgres.create_database("identity")})
+        identity = start_service("identity", {"CDI_DATABASE_URL": postgres.create_database("identity")}, migrate=True)
         stub = client(identity)
         [before] = await resolve(stub, seen("user_id:u"))
         await eventually(lambda: ready(identity))

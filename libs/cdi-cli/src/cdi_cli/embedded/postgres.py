@@ -103,11 +103,12 @@ class PostgresServer:
         self.stop()
         self.start()
 
-    def create_database(self, name: str) -> str:
+    def create_database(self, name: str, *, template: str = "template1") -> str:
         """Create a database unless it exists, and return its URL.
 
         Args:
             name: lower-case letters, digits and underscores.
+            template: the database that it becomes a copy of; nobody may be connected to that one.
 
         Raises:
             ValueError: the name is of another shape.
@@ -116,7 +117,7 @@ class PostgresServer:
         if not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", name):
             raise ValueError(f"not a database name: {name!r}")
         if self.execute(f"SELECT 1 FROM pg_database WHERE datname = '{name}'") != "1":
-            self.execute(f"CREATE DATABASE {name}")
+            self.execute(f'CREATE DATABASE {name} TEMPLATE "{template}"')
         return self.url(name)
 
     def drop_database(self, name: str) -> None:
