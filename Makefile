@@ -14,6 +14,7 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 BENCH ?= whole-way
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -45,7 +46,7 @@ up: setup
 	$(BIN)/cdi up
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
 
 check: setup
 	$(BIN)/ruff check .

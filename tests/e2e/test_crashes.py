@@ -66,7 +66,6 @@ async def proven(suite: Suite, shop: Peers, endpoint: Endpoint, prefix: str) -> 
     assert sum(map(len, order.values())) == EVENTS
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("service", SERVICES)
 async def test_kill_9_under_load(
     service: str, shop: Peers, endpoint: Endpoint, prefix: str, sdk: Callable[[], Client], suite: Suite
@@ -81,7 +80,6 @@ async def test_kill_9_under_load(
     await proven(suite, shop, endpoint, prefix)
 
 
-@pytest.mark.timeout(180)
 async def test_sigterm_of_every_service_under_load_drains(
     shop: Peers, endpoint: Endpoint, prefix: str, sdk: Callable[[], Client], suite: Suite
 ) -> None:
@@ -99,7 +97,6 @@ async def test_sigterm_of_every_service_under_load_drains(
     assert repeated == 0, "a drained router finishes what it has sent"
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("way", ["kill", "stop"])
 async def test_nats_restarted_under_load(
     way: str, shop: Peers, endpoint: Endpoint, prefix: str, sdk: Callable[[], Client], suite: Suite
@@ -114,7 +111,6 @@ async def test_nats_restarted_under_load(
     await proven(suite, shop, endpoint, prefix)
 
 
-@pytest.mark.timeout(180)
 async def test_the_collector_and_nats_are_killed_in_turn_under_load(
     shop: Peers, endpoint: Endpoint, prefix: str, sdk: Callable[[], Client], suite: Suite
 ) -> None:

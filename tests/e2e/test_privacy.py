@@ -29,9 +29,6 @@ from cdi_kernel.topology import StreamName
 from cdi_runtime.bus import Bus, Outgoing, connect
 from cdi_testing import eventually
 
-pytestmark = pytest.mark.timeout(300)
-"""A suite starts within it, on a loaded machine too."""
-
 WORKSPACE = "privacy"
 WRITE_KEY = "privacy-key"
 PLAN = '{"properties": {"properties": {"required": ["order_id"]}}}'

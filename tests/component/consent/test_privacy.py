@@ -77,7 +77,7 @@ async def stand(processes: tuple[ServiceProcess, ServiceProcess], told: Services
     consent, identity = processes
     async with office(consent.grpc) as desk, grpc.aio.insecure_channel(identity.grpc) as to_identity:
         purpose = purpose_pb2.Purpose(workspace_id=desk.workspace, name="ads")
-        await eventually(desk.is_there, within=20)
+        await eventually(desk.is_there)
         await desk.consent.ApplyPurpose(consent_service_pb2.ApplyPurposeRequest(purpose=purpose))
         yield Stand(consent, desk, Graph(IdentityServiceStub(to_identity)), told)
 
@@ -128,7 +128,7 @@ async def test_an_erasure_reaches_all_ids_and_leaves_nothing_but_proof(stand: St
     before_us = time.time_ns() // 1_000
     [request_id] = await desk.ask(ERASE, [stand.phone])
     assert await desk.suppressed(stand.phone) == [True]
-    await eventually(lambda: desk.is_finished(request_id), within=20)
+    await eventually(lambda: desk.is_finished(request_id))
     assert await desk.suppressed(stand.ada, stand.phone, ("user_id", "bob")) == [True, True, False]
     first, second = stand.services.of(stand.workspace)
     assert {(one.type, one.id) for one in first.subjects} == {stand.ada, stand.phone, stand.mail}
@@ -161,13 +161,13 @@ async def _without_trace(consent: ServiceProcess, word: str) -> bool:
 async def test_a_signal_goes_with_its_last_line(stand: Stand) -> None:
     await decide(stand.office, stand.ada)
     [request_id] = await stand.office.ask(DELETE, [stand.ada])
-    await eventually(lambda: stand.office.is_finished(request_id), within=20)
+    await eventually(lambda: stand.office.is_finished(request_id))
     await eventually(lambda: _without_trace(stand.consent, f"signal-{stand.workspace}"))
     assert f"form-{stand.workspace}" not in await everything(stand.consent)
     # The same id comes again, decides again, and is erased again.
     await decide(stand.office, stand.ada)
     [again] = await stand.office.ask(DELETE, [stand.ada])
-    await eventually(lambda: stand.office.is_finished(again), within=20)
+    await eventually(lambda: stand.office.is_finished(again))
     verified = await stand.office.consent.VerifyLedger(consent_service_pb2.VerifyLedgerRequest(workspace_id=stand.workspace))
     assert (verified.lines, verified.subjects, len(verified.breaks)) == (2, 2, 0)
 
@@ -177,7 +177,7 @@ async def test_events_from_before_an_erasure_are_suppressed_whenever_they_come_a
     await stand.graph.seen(stand.workspace, stand.ada, stand.phone)
     before_us = time.time_ns() // 1_000
     [request_id] = await desk.ask(DELETE, [stand.ada])
-    await eventually(lambda: desk.is_finished(request_id), within=20)
+    await eventually(lambda: desk.is_finished(request_id))
     assert await desk.suppressed(stand.ada, stand.phone, received_us=before_us) == [True, True]
     assert await desk.suppressed(stand.ada, stand.phone) == [False, False]
     assert await desk.suppressed(stand.ada, received_us=time.time_ns() // 1_000) == [False]
@@ -187,7 +187,7 @@ async def test_suppressed_events_record_nothing_and_unsuppression_reaches_the_sa
     desk = stand.office
     await stand.graph.seen(stand.workspace, stand.ada, stand.phone)
     [request_id] = await desk.ask(SUPPRESS, [stand.ada])
-    await eventually(lambda: desk.is_finished(request_id), within=20)
+    await eventually(lambda: desk.is_finished(request_id))
     assert await desk.suppressed(stand.ada, stand.phone) == [True, True]
     preferences = [consent_service_pb2.CategoryPreference(category="ads", granted=True)]
     given = consent_service_pb2.ConsentInput(
@@ -199,7 +199,7 @@ async def test_suppressed_events_record_nothing_and_unsuppression_reaches_the_sa
     assert not (await desk.consent.ListDecisions(asked)).decisions
     assert [list(order.services) for order in stand.services.of(stand.workspace)] == [[]]
     [lifted] = await desk.ask(UNSUPPRESS, [stand.phone])
-    await eventually(lambda: desk.is_finished(lifted), within=20)
+    await eventually(lambda: desk.is_finished(lifted))
     assert await desk.suppressed(stand.ada, stand.phone) == [False, False]
 
 
@@ -207,14 +207,14 @@ async def test_while_identity_is_away_a_request_waits_and_says_so(stand: Stand, 
     desk = stand.office
     await stand.graph.seen(stand.workspace, stand.ada, stand.phone)
     [request_id] = await desk.ask(ERASE, [stand.ada])
-    await eventually(lambda: desk.is_finished(request_id), within=20)
+    await eventually(lambda: desk.is_finished(request_id))
     processes[1].kill()
     [waiting] = await desk.ask(UNSUPPRESS, [stand.ada])
     assert await desk.suppressed(stand.ada, stand.phone) == [False, True]
-    await eventually(lambda: _lookups(desk, waiting), within=20)
+    await eventually(lambda: _lookups(desk, waiting))
     processes[1].start()
     # Also the ids come back of which identity, had it erased the profile, would know nothing any more.
-    await eventually(lambda: desk.is_finished(waiting), within=30)
+    await eventually(lambda: desk.is_finished(waiting))
     assert await desk.suppressed(stand.ada, stand.phone) == [False, False]
 
 
@@ -234,7 +234,7 @@ async def test_what_a_store_cannot_do_and_what_it_refuses(stand: Stand) -> None:
 
     stand.services.does[stand.workspace] = {"router": router}
     [request_id] = await desk.ask(DELETE, [stand.ada])
-    await eventually(lambda: _has_status(desk, request_id, "FAILED"), within=20)
+    await eventually(lambda: _has_status(desk, request_id, "FAILED"))
     request = await desk.get(request_id)
     assert [one.id for one in request.subjects] == [stand.ada[1]]
     report = await desk.privacy.GetPrivacyReport(pb.GetPrivacyReportRequest(workspace_id=stand.workspace, request_id=request_id))
@@ -242,7 +242,7 @@ async def test_what_a_store_cannot_do_and_what_it_refuses(stand: Stand) -> None:
     refusing[0] = False
     retried = await desk.privacy.RetryPrivacyRequest(pb.RetryPrivacyRequestRequest(workspace_id=stand.workspace, request_id=request_id))
     assert retried.request.status == privacy_pb2.PRIVACY_STATUS_RUNNING
-    await eventually(lambda: _has_status(desk, request_id, "PARTIAL_SUCCESS"), within=20)
+    await eventually(lambda: _has_status(desk, request_id, "PARTIAL_SUCCESS"))
     assert list(stand.services.of(stand.workspace)[-1].services) == ["router"]
     assert not (await desk.get(request_id)).subjects
     with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -263,7 +263,7 @@ async def test_a_service_that_does_not_answer_is_told_again(stand: Stand) -> Non
 
     stand.services.does[stand.workspace] = {"identity": late}
     [request_id] = await stand.office.ask(DELETE, [stand.ada])
-    await eventually(lambda: stand.office.is_finished(request_id), within=30)
+    await eventually(lambda: stand.office.is_finished(request_id))
     assert told == [1, 2, 3, 4]
     assert [list(order.services) for order in stand.services.of(stand.workspace)[1:3]] == [["identity"], ["identity"]]
     steps = {one.service: one for one in (await stand.office.get(request_id)).steps if one.store == "rows"}
@@ -277,7 +277,7 @@ async def test_the_report_is_signed_and_names_nobody(stand: Stand) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await desk.privacy.GetPrivacyReport(pb.GetPrivacyReportRequest(workspace_id=stand.workspace, request_id=request_id))
     assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
-    await eventually(lambda: desk.is_finished(request_id), within=20)
+    await eventually(lambda: desk.is_finished(request_id))
     report = await desk.privacy.GetPrivacyReport(pb.GetPrivacyReportRequest(workspace_id=stand.workspace, request_id=request_id))
     key = load_pem_public_key(report.public_key.encode())
     assert isinstance(key, Ed25519PublicKey)
@@ -290,9 +290,9 @@ async def test_the_report_is_signed_and_names_nobody(stand: Stand) -> None:
     assert not any(word in report.report.decode() for word in (stand.ada[1], stand.mail[1], profile_id))
     # The key is kept: a restart signs with the same.
     stand.consent.restart()
-    await eventually(desk.is_there, within=20)
+    await eventually(desk.is_there)
     [other] = await desk.ask(SUPPRESS, [stand.ada])
-    await eventually(lambda: desk.is_finished(other), within=20)
+    await eventually(lambda: desk.is_finished(other))
     later = await desk.privacy.GetPrivacyReport(pb.GetPrivacyReportRequest(workspace_id=stand.workspace, request_id=other))
     assert later.public_key == report.public_key
 
@@ -303,7 +303,7 @@ async def test_access_gives_one_archive_of_everything(stand: Stand) -> None:
     rows = [json.dumps({"n": number, "text": 'a,"b"\n', "deep": {"x": [1]}}).encode() for number in range(1_500)]
     stand.services.holdings[stand.workspace] = {"identity": [b'{"plan": "pro"}', b'{\n "vip": true}'], "warehouse-loader": rows}
     [request_id] = await desk.ask(ACCESS, [stand.ada])
-    await eventually(lambda: desk.is_finished(request_id), within=30)
+    await eventually(lambda: desk.is_finished(request_id))
     with zipfile.ZipFile(io.BytesIO(await desk.download(request_id))) as archive:
         assert archive.testzip() is None
         manifest = json.loads(archive.read("manifest.json"))
@@ -323,8 +323,8 @@ async def test_access_gives_one_archive_of_everything(stand: Stand) -> None:
     finally:
         await connection.close()
     stand.consent.restart()
-    await eventually(desk.is_there, within=20)
-    await eventually(lambda: _is_gone(desk, request_id), within=20)
+    await eventually(desk.is_there)
+    await eventually(lambda: _is_gone(desk, request_id))
     assert stand.ada[1] not in "".join(line for line in (await everything(stand.consent)).splitlines() if request_id in line)
 
 

@@ -96,7 +96,7 @@ class Run:
         now = await self._all_counts()
         return {key: events for key, total in now.items() if (events := total - self._before.get(key, 0))}
 
-    async def handled(self, events: int, within: float = 40.0) -> None:
+    async def handled(self, events: int) -> None:
         """Waits until so many events are done, and not one more."""
 
         async def done() -> bool:
@@ -107,7 +107,7 @@ class Run:
             assert accepted <= events
             return accepted == events
 
-        await eventually(done, within=within)
+        await eventually(done)
 
     async def _all_counts(self) -> dict[tuple[str, str], int]:
         response = await self.plans.CountOutcomes(CountOutcomesRequest())

@@ -93,7 +93,7 @@ async def test_withdrawn_consent_stops_what_is_queued(start_router: Any, consent
     hook.answers["ads"] = back_when_the_withdrawal_is_known
 
     expected = {("delivered", ""): 20 + 8 * 3, ("filtered", "consent_denied"): 1 + 2 * 3}
-    await eventually(lambda: _holds(router.counts("ads"), expected), within=15)
+    await eventually(lambda: _holds(router.counts("ads"), expected))
     assert not any(message_id.startswith(("0:", "1:")) for message_id in hook.taken("ads")[20:])
     told = (await router.explain(parked[0], sequences["0:100"]))["ads"]
     assert (told.reason, "advertising" in told.description) == ("consent_denied", True)
@@ -115,7 +115,7 @@ async def test_a_withdrawal_stops_a_round_that_is_under_way(start_router: Any, c
     await eventually(lambda: len(arrived) >= 4)
     await consent.decide(router.workspace, [0], granted=False)
     withdrawn = asyncio.get_running_loop().time()
-    await eventually(lambda: _all_ended(router.counts("ads"), 30), within=20)
+    await eventually(lambda: _all_ended(router.counts("ads"), 30))
     assert len(hook.taken("ads")) < 30
     assert max(arrived) - withdrawn < 2.0
     counts = await router.counts("ads")
@@ -151,7 +151,7 @@ async def test_without_an_answer_of_consent_since_the_start_everything_waits(
     await router.publish(journey(3, 1))
     assert await router.counts("free") == {}
     await asyncio.to_thread(consent.process.start)
-    await eventually(lambda: _holds(router.counts("free"), {("delivered", ""): 3}), within=20)
+    await eventually(lambda: _holds(router.counts("free"), {("delivered", ""): 3}))
 
 
 async def test_events_without_consent_never_ask(router: Any, journey: Any, hook: Any) -> None:
@@ -176,7 +176,7 @@ async def test_consent_away_holds_and_nothing_is_lost(
     assert hook.taken("ads") == hook.taken("plain") == []
     await asyncio.to_thread(consent.process.start)
     for name in ("ads", "plain"):
-        await eventually(lambda name=name: len(hook.taken(name)) == 50, within=20)
+        await eventually(lambda name=name: len(hook.taken(name)) == 50)
         assert in_order(hook.taken(name))
 
 
@@ -206,7 +206,7 @@ async def test_kill_in_the_middle_loses_nothing_and_keeps_the_order(start_router
     for start in range(600, 1_200, 100):
         await router.publish(events[start : start + 100])
     await asyncio.to_thread(router.process.start)
-    await eventually(lambda: len(hook.taken("crm")) == 1_200, within=30)
+    await eventually(lambda: len(hook.taken("crm")) == 1_200)
     assert in_order(hook.taken("crm"))
     await eventually(lambda: _holds(router.counts("crm"), {("delivered", ""): 1_200}))
 
@@ -230,7 +230,7 @@ async def test_two_replicas_share_and_take_over(
     await asyncio.to_thread(second.process.kill)
     for start in range(400, 800, 50):
         await first.publish(events[start : start + 50])
-    await eventually(lambda: len(hook.taken("crm")) == 800, within=30)
+    await eventually(lambda: len(hook.taken("crm")) == 800)
     assert in_order(hook.taken("crm"))
     await eventually(lambda: _holds(first.counts("crm"), {("delivered", ""): 800}))
 

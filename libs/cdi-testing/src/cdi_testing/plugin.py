@@ -119,16 +119,12 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgr
         yield server
 
 
-@pytest.fixture(scope="module")
-def module_database_url(postgres_server: PostgresServer) -> Iterator[str]:
-    """URL of an empty database that only this module uses."""
-    yield from _database(postgres_server)
-
-
 @pytest.fixture
 def database_url(postgres_server: PostgresServer) -> Iterator[str]:
     """URL of an empty database that only this test uses."""
-    yield from _database(postgres_server)
+    name = new_database_name()
+    yield postgres_server.create_database(name)
+    postgres_server.drop_database(name)
 
 
 @pytest.fixture(scope="session")
@@ -159,9 +155,3 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if report.failed and isinstance(starter, StartService):
         report.sections += [(f"log of {process.name}", process.process.log_tail()) for process in starter.started]
     return report
-
-
-def _database(server: PostgresServer) -> Iterator[str]:
-    name = new_database_name()
-    yield server.create_database(name)
-    server.drop_database(name)

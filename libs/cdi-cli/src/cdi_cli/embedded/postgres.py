@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final, Self
 
-from cdi_cli.embedded.process import ChildProcess, ProcessFailed, free_port
+from cdi_cli.embedded.process import START_SECONDS, ChildProcess, ProcessFailed, free_port
 
 USER: Final = "cdi"
 NOBODY: Final = 65534
@@ -66,7 +66,7 @@ class PostgresServer:
         """Connection URL of a database, with user and password."""
         return f"postgresql://{USER}:{self._password_file.read_text()}@127.0.0.1:{self._port}/{database}"
 
-    def start(self, within: float = 30.0) -> Self:
+    def start(self, within: float = START_SECONDS) -> Self:
         """Create the cluster if there is none, start it and return when it accepts connections.
 
         Raises:
