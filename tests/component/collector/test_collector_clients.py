@@ -4,7 +4,6 @@ import asyncio
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -42,7 +41,6 @@ async def test_the_python_client_sends_again(collector: ServiceProcess, module_n
     assert client.returncode == 0
     assert [line for line in output.decode().splitlines() if "stored" in line] == _EXPECTED
     events = await eventually(stored.collected)
-    assert Counter(event.message_id for event in events).keys() == {event.message_id for event in events}
     assert len({event.message_id for event in events}) == 110
 
 
