@@ -1,17 +1,20 @@
 """Pytest plugin of CDI: loaded by the root pytest configuration, gives every suite real servers and services.
 
 Streams have fixed names, so a suite that needs a bus of its own takes ``fresh_nats`` or ``module_nats``: a server starts in
-milliseconds. Postgres takes a second to create, so there is one per run and a fresh database per test or module. A migration is a
-process of its own that takes as long as a start, so each service migrates one database per run, and the others are copies of it.
+milliseconds. Postgres takes a second to create, so there is one per run and a fresh database per test or module. A migration
+takes longer than a copy, so each service migrates one database per run, and the others are copies of it.
 """
 
+import asyncio
 from collections.abc import Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 
 import pytest
 
 from cdi_cli.embedded import NatsServer, PostgresServer, ServiceProcess
+from cdi_runtime.store.migrations import upgrade
 
 _DATABASE_NUMBERS = count(1)
 
@@ -19,9 +22,8 @@ _DATABASE_NUMBERS = count(1)
 class MigratedDatabases:
     """New databases at the head of a service's migrations."""
 
-    def __init__(self, postgres: PostgresServer, directory: Path) -> None:
+    def __init__(self, postgres: PostgresServer) -> None:
         self._postgres = postgres
-        self._directory = directory
         self._templates: dict[str, str] = {}
 
     def __call__(self, service: str) -> str:
@@ -31,11 +33,14 @@ class MigratedDatabases:
             service: name as in the repository, such as ``"identity"``.
 
         Raises:
-            ProcessFailed: the migration failed.
+            StoreUnavailable: the database does not answer.
         """
         if service not in self._templates:
             template = f"migrated_{service}"
-            ServiceProcess(service, {"CDI_DATABASE_URL": self._postgres.create_database(template)}, self._directory).migrate()
+            migration = upgrade(self._postgres.create_database(template), f"cdi_{service}.migrations")
+            # A thread, because the test that asks may have a running loop.
+            with ThreadPoolExecutor(1) as thread:
+                thread.submit(asyncio.run, migration).result()
             self._templates[service] = template
         return self._postgres.create_database(new_database_name(), template=self._templates[service])
 
@@ -128,9 +133,9 @@ def database_url(postgres_server: PostgresServer) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def migrated_database(postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> MigratedDatabases:
+def migrated_database(postgres_server: PostgresServer) -> MigratedDatabases:
     """Factory of databases that a service may start on; see ``MigratedDatabases``."""
-    return MigratedDatabases(postgres_server, tmp_path_factory.mktemp("migrations"))
+    return MigratedDatabases(postgres_server)
 
 
 @pytest.fixture
