@@ -105,7 +105,7 @@ def cdi(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cdi]:
         yield command
         children = psutil.Process(up.pid).children(recursive=True)
         up.send_signal(signal.SIGTERM)
-        assert up.wait(60) == 0, log.read_text()
+        assert up.wait(150) == 0, log.read_text()
         assert not [child for child in children if child.is_running()]
         assert Endpoints.read(directory) is None
         assert log.read_text().rstrip().endswith("draining\nstopped")

@@ -34,7 +34,7 @@ async def test_the_python_client_sends_again(collector: ServiceProcess, module_n
     client = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
     try:
         assert client.stdout is not None
-        assert (await asyncio.wait_for(client.stdout.readline(), 30)).startswith(b"not now: ")
+        assert (await asyncio.wait_for(client.stdout.readline(), 60)).startswith(b"not now: ")
     finally:
         module_nats.start()
     output, _ = await asyncio.wait_for(client.communicate(), 60)

@@ -16,6 +16,7 @@ from sqlalchemy import text
 
 from cdi_runtime.store import Database, verify
 from cdi_testing import eventually
+from cdi_testing.eventually import WITHIN_SECONDS
 
 SERVICE = Path(__file__).with_name("example_service.py")
 
@@ -28,11 +29,11 @@ class Running:
 
     async def announcement(self) -> dict[str, Any]:
         assert self.process.stdout is not None
-        line: dict[str, Any] = json.loads(await asyncio.wait_for(self.process.stdout.readline(), 15))
+        line: dict[str, Any] = json.loads(await asyncio.wait_for(self.process.stdout.readline(), WITHIN_SECONDS))
         return line
 
     async def ended(self) -> tuple[int, str]:
-        _, errors = await asyncio.wait_for(self.process.communicate(), 15)
+        _, errors = await asyncio.wait_for(self.process.communicate(), WITHIN_SECONDS)
         assert self.process.returncode is not None
         return self.process.returncode, errors.decode()
 
