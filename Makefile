@@ -1,7 +1,7 @@
 # Everything starts here. Needs Python >= 3.11, make and the package index; all else is set up by the targets.
 #
 #   make demo     the six services on embedded servers, real input, audit and queries
-#   make test     every test                  make check    linters, types, architecture, protocol
+#   make test     every test, in two processes   make check    linters, types, architecture, protocol
 #   make up       the suite in the foreground make bench    BENCH=<name>, default whole-way
 #   make protos   regenerate code             make baseline accept the protocol as the new compatibility baseline
 #   make fuzz     the decoders of input and of consent signals against made-up input; FUZZ_SECONDS=<for each>, default 20
@@ -14,6 +14,7 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 BENCH ?= whole-way
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -45,7 +46,7 @@ up: setup
 	$(BIN)/cdi up
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
 
 check: setup
 	$(BIN)/ruff check .

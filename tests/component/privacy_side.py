@@ -45,10 +45,10 @@ class PrivacySide(privacy_service_pb2_grpc.PrivacyServiceServicer):
         self.holdings[of] = {name: rows for name, rows in sent.items() if name}
         return pb.SendHoldingsResponse()
 
-    async def reported(self, order: privacy_pb2.PrivacyOrder, service: str, *, within: float = 20.0) -> Steps:
+    async def reported(self, order: privacy_pb2.PrivacyOrder, service: str) -> Steps:
         """The steps that a service reports of an order."""
         key = order.request_id, service, order.attempt
-        await eventually(lambda: key in self.reports, within=within)
+        await eventually(lambda: key in self.reports)
         return self.reports[key]
 
 

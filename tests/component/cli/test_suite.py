@@ -112,4 +112,4 @@ def test_services_die_with_a_killed_suite(tmp_path: Path) -> None:
     owner.send_signal(signal.SIGKILL)
     owner.wait()
     owner.stdout.close()
-    eventually_sync(lambda: not any(psutil.pid_exists(pid) for pid in pids), within=10)
+    eventually_sync(lambda: not any(psutil.pid_exists(pid) for pid in pids))

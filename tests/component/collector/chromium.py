@@ -98,7 +98,7 @@ def browser(directory: Path) -> Iterator[Browser]:
             yield Browser(driver)
             assert driver.stdin
             driver.stdin.close()
-            assert driver.wait(20) == 0
+            assert driver.wait(60) == 0
         finally:
             driver.kill()
 

@@ -20,6 +20,7 @@ from cdi.event.v1.rejected_event_pb2 import RejectedBatch, RejectedEvent
 from cdi_cli.embedded import NatsServer, ServiceProcess
 from cdi_kernel.topology import StreamName
 from cdi_runtime.bus import Bus, Message, connect
+from cdi_testing.plugin import MigratedDatabases
 
 WRITE_KEY = "test-key"
 ADMIN_TOKEN = "test-admin"
@@ -89,6 +90,12 @@ class Stored:
 
 
 @pytest.fixture(scope="module")
+def module_database_url(migrated_database: MigratedDatabases) -> str:
+    """URL of a migrated database that only this module uses."""
+    return migrated_database("collector")
+
+
+@pytest.fixture(scope="module")
 def collector(module_nats: NatsServer, module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
     """With one source, ``acme/web``; its timeouts are short. A test that ends it starts it again."""
     environment = {
@@ -101,9 +108,7 @@ def collector(module_nats: NatsServer, module_database_url: str, tmp_path_factor
         **ADMITTING,
         "HOOK_SECRET": HOOK_SECRET,
     }
-    process = ServiceProcess("collector", environment, tmp_path_factory.mktemp("collector"))
-    process.migrate()
-    with process:
+    with ServiceProcess("collector", environment, tmp_path_factory.mktemp("collector")) as process:
         apply_source(process, workspace_id="acme", source_id="web", write_keys=[WRITE_KEY])
         yield process
 

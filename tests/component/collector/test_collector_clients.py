@@ -4,7 +4,6 @@ import asyncio
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -35,14 +34,13 @@ async def test_the_python_client_sends_again(collector: ServiceProcess, module_n
     client = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
     try:
         assert client.stdout is not None
-        assert (await asyncio.wait_for(client.stdout.readline(), 30)).startswith(b"not now: ")
+        assert (await asyncio.wait_for(client.stdout.readline(), 60)).startswith(b"not now: ")
     finally:
         module_nats.start()
     output, _ = await asyncio.wait_for(client.communicate(), 60)
     assert client.returncode == 0
     assert [line for line in output.decode().splitlines() if "stored" in line] == _EXPECTED
     events = await eventually(stored.collected)
-    assert Counter(event.message_id for event in events).keys() == {event.message_id for event in events}
     assert len({event.message_id for event in events}) == 110
 
 
@@ -90,7 +88,7 @@ async def test_a_client_that_reads_no_answers_is_slowed_down(collector: ServiceP
     async with grpc.aio.insecure_channel(collector.grpc, options=options) as channel:
         before = process.memory_info().rss
         call = CollectorServiceStub(channel).StreamEvents(requests())
-        await eventually(lambda: stands_still(lambda: written), within=30)
+        await eventually(lambda: stands_still(lambda: written))
         # 75 MB wait at the client; here are the window, and what gRPC holds of both directions.
         assert written < BATCHES / 2
         assert process.memory_info().rss - before < 30e6

@@ -112,10 +112,10 @@ async def test_a_nats_that_hangs_is_like_one_that_is_away(fresh_nats: NatsServer
             await writers.more()
             fresh_nats.process.send(signal.SIGSTOP)
             try:
-                await eventually(lambda: not spool.empty, within=20)
+                await eventually(lambda: not spool.empty)
                 await writers.more()
                 assert outlet.ready() is None
             finally:
                 fresh_nats.process.send(signal.SIGCONT)
-            await eventually(lambda: spool.empty and bus.ready() is None, within=20)
+            await eventually(lambda: spool.empty and bus.ready() is None)
         assert await numbers(bus) == {collected(writer): list(range(count)) for writer, count in enumerate(writers.written)}

@@ -10,6 +10,7 @@ from cdi.consent.v1.consent_service_pb2_grpc import ConsentServiceStub
 from cdi_cli.embedded import NatsServer, ServiceProcess
 from cdi_cli.traces.receiver import SpanReceiver
 from cdi_runtime.bus import Bus, connect
+from cdi_testing.plugin import MigratedDatabases
 
 Client = Callable[[ServiceProcess], ConsentServiceStub]
 
@@ -25,19 +26,18 @@ class Replicas:
 
 
 @pytest.fixture(scope="module")
-def replicas(module_nats: NatsServer, module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicas]:
+def replicas(module_nats: NatsServer, migrated_database: MigratedDatabases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicas]:
     directory = tmp_path_factory.mktemp("consent")
     spans = SpanReceiver(directory / "spans")
     spans.start()
     environment = {
         "CDI_NATS_URL": module_nats.url,
-        "CDI_DATABASE_URL": module_database_url,
+        "CDI_DATABASE_URL": migrated_database("consent"),
         "CDI_TRACE_SAMPLE_RATIO": "0",
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{spans.address}",
         "OTEL_BSP_SCHEDULE_DELAY": "100",
     }
     one, two = (ServiceProcess("consent", environment, directory, name=f"consent-{number}") for number in (1, 2))
-    one.migrate()
     with one, two:
         yield Replicas(one, two, module_nats, spans)
     spans.stop()

@@ -176,7 +176,7 @@ async def test_lines_from_before_the_chain_are_chained(start_service: StartServi
         )
     finally:
         await connection.close()
-    desk = Desk(client(start_service("consent", {"CDI_DATABASE_URL": database_url})))
+    desk = Desk(client(start_service("consent", {"CDI_DATABASE_URL": database_url}, migrate=True)))
     desk.workspace = "w"
     held = await desk.verify()
     assert (held.lines, held.subjects, len(held.breaks)) == (12_000, 7, 0)

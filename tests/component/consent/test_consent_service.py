@@ -304,7 +304,7 @@ async def test_the_ledger_cannot_be_changed(consent: ServiceProcess, client: Cli
 async def test_a_withdrawal_holds_at_once_on_the_other_replica(replicas: Any, client: Client) -> None:
     one, two = map(client, (replicas.one, replicas.two))
     await apply(one)
-    await eventually(lambda: knows_purposes(two), within=3)
+    await eventually(lambda: knows_purposes(two))
     for round_ in range(20):
         await record(one, decision(True, 2 * round_))
         assert granted(await evaluate(two, event())) == [{"advertising", "analytics"}]
@@ -374,7 +374,7 @@ async def test_a_decision_that_is_taken_out_of_the_table_is_gone_at_once(
 async def test_replicas_writing_about_the_same_people_neither_deadlock_nor_disagree(replicas: Any, client: Client, bus: Bus) -> None:
     stubs = list(map(client, (replicas.one, replicas.two)))
     await apply(stubs[0])
-    await eventually(lambda: knows_purposes(stubs[1]), within=3)
+    await eventually(lambda: knows_purposes(stubs[1]))
     draw = random.Random(7)
     people = [f"person-{number}" for number in range(30)]
     batches = [
@@ -400,7 +400,7 @@ async def test_replicas_writing_about_the_same_people_neither_deadlock_nor_disag
 async def test_the_same_news_on_two_replicas_is_one_line(replicas: Any, client: Client) -> None:
     stubs = list(map(client, (replicas.one, replicas.two)))
     await apply(stubs[0])
-    await eventually(lambda: knows_purposes(stubs[1]), within=3)
+    await eventually(lambda: knows_purposes(stubs[1]))
     for number in range(10):
         person = f"person-{number}"
         await asyncio.gather(*(evaluate(stubs[n % 2], event(person, n, {"advertising": True})) for n in range(6)))
@@ -417,7 +417,7 @@ async def test_the_outbox_delivers_each_decision_once_and_in_order_across_kill_9
     answered: list[str] = []
     for round_ in range(2):
         writing = asyncio.create_task(keep_recording(client(consent), round_, answered))
-        await eventually(lambda goal=40 * (round_ + 1): len(answered) >= goal, within=20)
+        await eventually(lambda goal=40 * (round_ + 1): len(answered) >= goal)
         consent.kill()
         await writing
         consent.start()
@@ -430,7 +430,7 @@ async def test_the_outbox_delivers_each_decision_once_and_in_order_across_kill_9
 
 async def test_postgres_away_is_unavailable_and_passes(start_service: StartService, client: Client, tmp_path: Path) -> None:
     with PostgresServer(tmp_path, durable=False) as own:
-        consent = start_service("consent", {"CDI_DATABASE_URL": own.create_database("consent")})
+        consent = start_service("consent", {"CDI_DATABASE_URL": own.create_database("consent")}, migrate=True)
         stub = client(consent)
         await apply(stub)
         await record(stub, decision(True))

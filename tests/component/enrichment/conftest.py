@@ -16,7 +16,7 @@ from cdi.event.v1.event_pb2 import Event, EventBatch
 from cdi.event.v1.outcome_pb2 import Outcome
 from cdi.event.v1.rejected_event_pb2 import RejectedBatch, RejectedEvent
 from cdi.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
-from cdi_cli.embedded import NatsServer, PostgresServer, ServiceProcess
+from cdi_cli.embedded import NatsServer, ServiceProcess
 from cdi_kernel import topology
 from cdi_kernel.envelope import EVENT_BATCH_SCHEMA, EVENTS, SCHEMA
 from cdi_kernel.faults import NotFound
@@ -24,7 +24,7 @@ from cdi_kernel.topology import StreamName
 from cdi_runtime.bus import Bus, Message, Outgoing, connect
 from cdi_testing import eventually
 from cdi_testing.builders import WORKSPACE
-from cdi_testing.plugin import new_database_name
+from cdi_testing.plugin import MigratedDatabases
 
 PARTITIONS = 4
 
@@ -96,7 +96,7 @@ class Run:
         now = await self._all_counts()
         return {key: events for key, total in now.items() if (events := total - self._before.get(key, 0))}
 
-    async def handled(self, events: int, within: float = 40.0) -> None:
+    async def handled(self, events: int) -> None:
         """Waits until so many events are done, and not one more."""
 
         async def done() -> bool:
@@ -107,7 +107,7 @@ class Run:
             assert accepted <= events
             return accepted == events
 
-        await eventually(done, within=within)
+        await eventually(done)
 
     async def _all_counts(self) -> dict[tuple[str, str], int]:
         response = await self.plans.CountOutcomes(CountOutcomesRequest())
@@ -116,16 +116,14 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def stage(module_nats: NatsServer, postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def stage(module_nats: NatsServer, migrated_database: MigratedDatabases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """Consent, identity and enrichment, running."""
     directory = tmp_path_factory.mktemp("enrichment")
 
     def started(service: str, **environment: str) -> ServiceProcess:
-        database = postgres_server.create_database(new_database_name())
+        database = migrated_database(service)
         settings = {"CDI_NATS_URL": module_nats.url, "CDI_DATABASE_URL": database, "CDI_TRACE_SAMPLE_RATIO": "0", **environment}
-        process = ServiceProcess(service, settings, directory)
-        process.migrate()
-        return process.start()
+        return ServiceProcess(service, settings, directory).start()
 
     with ExitStack() as stack:
         consent = stack.enter_context(started("consent"))

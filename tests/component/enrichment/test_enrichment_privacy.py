@@ -11,10 +11,10 @@ import pytest
 from cdi.consent.v1 import consent_service_pb2_grpc
 from cdi.enrichment.v1.enrichment_service_pb2 import ApplyTrackingPlanRequest
 from cdi.enrichment.v1.tracking_plan_pb2 import VIOLATION_POLICY_BLOCK, VIOLATION_POLICY_FORWARD, EventRule, TrackingPlan
-from cdi_cli.embedded import PostgresServer, ServiceProcess
+from cdi_cli.embedded import ServiceProcess
 from cdi_runtime.bus import connect
 from cdi_testing import builders
-from cdi_testing.plugin import StartService, new_database_name
+from cdi_testing.plugin import MigratedDatabases, StartService
 from tests.component.enrichment.conftest import PARTITIONS, Run, Stage
 from tests.component.privacy_side import Consents, PrivacySide, order, privacy_side, tell
 
@@ -35,11 +35,11 @@ class Alone:
 
 
 @pytest.fixture
-async def alone(start_service: StartService, postgres_server: PostgresServer, fresh_nats: Any) -> AsyncIterator[Alone]:
+async def alone(start_service: StartService, migrated_database: MigratedDatabases, fresh_nats: Any) -> AsyncIterator[Alone]:
     consents = Consents()
     register = consent_service_pb2_grpc.add_ConsentServiceServicer_to_server
     async with privacy_side((register, consents)) as (consent, address), connect(fresh_nats.url, "test") as bus:
-        database = postgres_server.create_database(new_database_name())
+        database = migrated_database("identity")
         identity = start_service("identity", {"CDI_DATABASE_URL": database})
         targets = {"CDI_CONSENT_TARGET": address, "CDI_IDENTITY_TARGET": identity.grpc, "CDI_PARTITIONS": str(PARTITIONS)}
         enrichment: ServiceProcess = start_service("enrichment", targets)

@@ -23,8 +23,6 @@ from cdi_testing.builders import SOURCE, alias, identify, page, track
 
 from .conftest import PARTITIONS, Run
 
-WITHIN = 20.0
-
 
 def ids(events: list[Event]) -> list[str]:
     return [event.message_id for event in events]
@@ -48,7 +46,7 @@ async def passed(run: Run, event: Event) -> Event:
     async def found() -> Event | None:
         return next((one for one in await run.enriched() if one.message_id == event.message_id), None)
 
-    result = await eventually(found, within=WITHIN)
+    result = await eventually(found)
     assert result is not None
     return result
 
@@ -179,12 +177,12 @@ async def test_while_a_dependency_is_away_events_wait_and_then_go_on_in_order(ru
     process.kill()
     for number in range(10):
         await run.collect(numbered(5, f"during-{number}"))
-    await eventually(lambda: dependency in not_ready(run.stage.enrichment), within=WITHIN)
+    await eventually(lambda: dependency in not_ready(run.stage.enrichment))
     assert len(await run.enriched()) == 3
     process.start()
     await run.handled(53)
     assert ids(await run.enriched()) == [f"before-{i}" for i in range(3)] + [f"during-{n}-{i}" for n in range(10) for i in range(5)]
-    await eventually(lambda: not not_ready(run.stage.enrichment), within=WITHIN)
+    await eventually(lambda: not not_ready(run.stage.enrichment))
 
 
 async def test_an_event_that_may_not_be_linked_gets_a_fallback_id_and_stays_out_of_the_graph(run: Run) -> None:
@@ -195,7 +193,7 @@ async def test_an_event_that_may_not_be_linked_gets_a_fallback_id_and_stays_out_
     async def refused() -> bool:
         return (await passed(run, track(user_id="no"))).identity.fallback
 
-    await eventually(refused, within=WITHIN)
+    await eventually(refused)
     first, second = await passed(run, track(user_id="no")), await passed(run, track(user_id="no"))
     linked = await passed(run, track(user_id="yes", context=granted))
     assert first.identity.profile_id == second.identity.profile_id
@@ -236,7 +234,7 @@ async def test_rules_of_identity_say_where_identifiers_are_and_what_events_leave
         except grpc.aio.AioRpcError:
             return False
 
-    assert await eventually(phone_known, within=WITHIN)
+    assert await eventually(phone_known)
     called = await passed(run, track(anonymous_id="call", properties={"phone": "+49"}))
     assert called.identity.profile_id == first.identity.profile_id
     assert json.loads(called.identity.traits) == {"plan": "pro"}

@@ -12,13 +12,12 @@ from cdi_enrichment.ports import START, Advance, Position
 from cdi_enrichment.store import ClaimStore, ProgressStore
 from cdi_enrichment.store.claims import RecentClaims
 from cdi_runtime.store import Database, StoreUnavailable
-from cdi_runtime.store.migrations import upgrade
+from cdi_testing.plugin import MigratedDatabases
 
 
 @pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    await upgrade(database_url, "cdi_enrichment.migrations")
-    async with Database.connect(database_url) as connected:
+async def database(migrated_database: MigratedDatabases) -> AsyncIterator[Database]:
+    async with Database.connect(migrated_database("enrichment")) as connected:
         yield connected
 
 

@@ -83,7 +83,7 @@ async def reading(bus: Bus, partitions: Iterable[int] = range(topology.DEFAULT_P
         listed = await bus.api(f"CONSUMER.NAMES.{StreamName.ENRICHED}")
         return {topology.durable(READER, partition) for partition in partitions} <= set(listed["consumers"] or ())
 
-    await eventually(reads, within=20)
+    await eventually(reads)
 
 
 async def counted(bus: Bus, events: Sequence[Event], partition: int = 0) -> None:

@@ -8,9 +8,9 @@ import grpc
 import pytest
 
 from cdi.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
-from cdi_cli.embedded import NatsServer, PostgresServer, ServiceProcess
+from cdi_cli.embedded import NatsServer, ServiceProcess
 from cdi_runtime.bus import Bus, connect
-from cdi_testing.plugin import StartService, new_database_name
+from cdi_testing.plugin import MigratedDatabases, StartService
 
 from .profile_calls import Watch, Watching
 
@@ -39,14 +39,18 @@ def identity(start_service: StartService) -> ServiceProcess:
 
 
 @pytest.fixture(scope="module")
+def module_database_url(migrated_database: MigratedDatabases) -> str:
+    """URL of a migrated database that only this module uses."""
+    return migrated_database("identity")
+
+
+@pytest.fixture(scope="module")
 def module_identity(
     module_nats: NatsServer, module_database_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServiceProcess]:
     """One replica for a module."""
     environment = {"CDI_NATS_URL": module_nats.url, "CDI_DATABASE_URL": module_database_url}
-    process = ServiceProcess("identity", environment, tmp_path_factory.mktemp("identity"))
-    process.migrate()
-    with process:
+    with ServiceProcess("identity", environment, tmp_path_factory.mktemp("identity")) as process:
         yield process
 
 
@@ -84,16 +88,14 @@ def identity_with_history(
         "CDI_WAREHOUSE_ADDRESS": loader.grpc,
         "CDI_WAREHOUSE_TOKEN": WAREHOUSE_TOKEN,
     }
-    process = ServiceProcess("identity", environment, tmp_path_factory.mktemp("identity"))
-    process.migrate()
-    with process:
+    with ServiceProcess("identity", environment, tmp_path_factory.mktemp("identity")) as process:
         yield process
 
 
 @pytest.fixture
-def replicas(start_service: StartService, postgres_server: PostgresServer) -> tuple[ServiceProcess, ServiceProcess]:
+def replicas(start_service: StartService, migrated_database: MigratedDatabases) -> tuple[ServiceProcess, ServiceProcess]:
     """Two replicas over one database."""
-    environment = {"CDI_DATABASE_URL": postgres_server.create_database(new_database_name())}
+    environment = {"CDI_DATABASE_URL": migrated_database("identity")}
     return start_service("identity", environment, name="identity-1"), start_service("identity", environment, name="identity-2")
 
 

@@ -17,11 +17,11 @@ from cdi.identity.v1 import audiences_service_pb2 as pb
 from cdi.identity.v1.audiences_service_pb2_grpc import AudiencesServiceStub
 from cdi.identity.v1.computed_traits_service_pb2_grpc import ComputedTraitsServiceStub
 from cdi.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
-from cdi_cli.embedded import NatsServer, PostgresServer, ServiceProcess
+from cdi_cli.embedded import NatsServer, ServiceProcess
 from cdi_runtime.bus import connect
 from cdi_testing import eventually
 from cdi_testing.builders import WORKSPACE
-from cdi_testing.plugin import StartService, new_database_name
+from cdi_testing.plugin import MigratedDatabases, StartService
 
 from . import computed_calls
 from .conftest import empty
@@ -47,17 +47,15 @@ class Callers:
 
 
 @pytest.fixture(scope="module")
-def pair(module_nats: NatsServer, postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+def pair(module_nats: NatsServer, migrated_database: MigratedDatabases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     directory = tmp_path_factory.mktemp("audiences")
-    urls = {name: postgres_server.create_database(new_database_name()) for name in ("consent", "identity")}
+    urls = {name: migrated_database(name) for name in ("consent", "identity")}
     settings = {name: {"CDI_NATS_URL": module_nats.url, "CDI_DATABASE_URL": url} for name, url in urls.items()}
-    consent = ServiceProcess("consent", settings["consent"], directory)
-    consent.migrate()
-    with consent:
-        identity = ServiceProcess("identity", settings["identity"] | {"CDI_CONSENT_TARGET": consent.grpc}, directory)
-        identity.migrate()
-        with identity:
-            yield Pair(identity, consent, urls["identity"])
+    with (
+        ServiceProcess("consent", settings["consent"], directory) as consent,
+        ServiceProcess("identity", settings["identity"] | {"CDI_CONSENT_TARGET": consent.grpc}, directory) as identity,
+    ):
+        yield Pair(identity, consent, urls["identity"])
 
 
 @pytest.fixture

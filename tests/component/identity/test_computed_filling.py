@@ -106,7 +106,7 @@ async def test_filling_beside_the_stream_leaves_no_gap_and_counts_nothing_twice(
             await asyncio.sleep(0.05)
 
     sending = asyncio.create_task(send())
-    await eventually(lambda: sent > 15, within=20)
+    await eventually(lambda: sent > 15)
     await apply(world.computed, trait("eves"), trait("eves_value", "SUM", "properties.total"))
     await sending
     await filled(world, "eves", "eves_value")
@@ -115,4 +115,4 @@ async def test_filling_beside_the_stream_leaves_no_gap_and_counts_nothing_twice(
         found = await values(world.computed, eve.profile_id)
         return {name: found.get(name) for name in ("eves", "eves_value")} == {"eves": 60, "eves_value": 6}
 
-    await eventually(exact, within=20)
+    await eventually(exact)

@@ -157,7 +157,7 @@ async def test_changes_are_told_as_traits_and_give_the_same_picture(world: World
     async def told_of_both() -> bool:
         return await picture(ada.profile_id) == {"orders": 2, "top": 9}
 
-    await eventually(told_of_both, within=10)
+    await eventually(told_of_both)
     # The merged person's greatest value is the one it had: it is told again, since that of the part was told later.
     last = [entry for change in await told(world.bus) for entry in change.traits if entry.name == "top"][-1]
     assert (last.profile_id, last.value) == (ada.profile_id, b"9")
@@ -167,7 +167,7 @@ async def test_changes_are_told_as_traits_and_give_the_same_picture(world: World
     async def told_that_it_is_gone() -> bool:
         return await picture(ada.profile_id) == {"orders": 2}
 
-    await eventually(told_that_it_is_gone, within=10)
+    await eventually(told_that_it_is_gone)
 
 
 async def test_where_a_value_goes_the_trait_of_its_name_is_told_again(world: World) -> None:
@@ -216,7 +216,7 @@ async def test_what_leaves_the_window_no_longer_counts(world: World) -> None:
     async def gone() -> bool:
         return await traits_of(world, "user_id:ada") == {}
 
-    await eventually(gone, within=15)
+    await eventually(gone)
     assert await values(world.computed, ada.profile_id) == {}
     await counted(world.bus, events)
     assert await values(world.computed, ada.profile_id) == {}
@@ -245,7 +245,7 @@ async def test_another_definition_begins_anew_and_a_deleted_one_is_gone(world: W
         await connection.close()
         return left == [0, 0, 0, 0]
 
-    await eventually(swept, within=20)
+    await eventually(swept)
     [again] = await apply(world.computed, trait("orders"))
     assert again.changed
 

@@ -8,7 +8,6 @@ import asyncpg
 import pytest
 
 from cdi.identity.v1.identity_service_pb2 import IdentityInput
-from cdi_cli.embedded import PostgresServer
 from cdi_identity import convert
 from cdi_identity.application import Answers, Identities
 from cdi_identity.domain.changes import Changes
@@ -21,9 +20,8 @@ from cdi_identity.ruling import RuleBook
 from cdi_identity.store.graph import PostgresGraph, indexed_only
 from cdi_kernel.faults import FailedPrecondition
 from cdi_runtime.store import Database, Readers
-from cdi_runtime.store.migrations import upgrade
 from cdi_testing.builders import WORKSPACE
-from cdi_testing.plugin import new_database_name
+from cdi_testing.plugin import MigratedDatabases
 
 from .identity_calls import seen
 from .naive_people import Naive, Name
@@ -60,10 +58,8 @@ class LoggedOperations(Operations):
 
 
 @pytest.fixture
-async def url(postgres_server: PostgresServer) -> str:
-    made = postgres_server.create_database(new_database_name())
-    await upgrade(made, "cdi_identity.migrations")
-    return made
+def url(migrated_database: MigratedDatabases) -> str:
+    return migrated_database("identity")
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import pytest
 from cdi.consent.v1.privacy_pb2 import PRIVACY_VERB_ACCESS
 from cdi.event.v1 import event_pb2
 from cdi.identity.v1.computed_traits_service_pb2_grpc import ComputedTraitsServiceStub
-from cdi_cli.embedded import PostgresServer, ServiceProcess
+from cdi_cli.embedded import ServiceProcess
 from cdi_runtime import rpc
 from cdi_runtime.bus import Bus
 from cdi_testing import builders, eventually
-from cdi_testing.plugin import StartService, new_database_name
+from cdi_testing.plugin import MigratedDatabases, StartService
 from tests.component.identity import computed_calls
 from tests.component.identity.conftest import Client
 from tests.component.identity.identity_calls import names, profile_of, resolve, seen, told
@@ -32,8 +32,8 @@ async def side() -> AsyncIterator[tuple[PrivacySide, str]]:
 
 
 @pytest.fixture
-def database(postgres_server: PostgresServer) -> str:
-    return postgres_server.create_database(new_database_name())
+def database(migrated_database: MigratedDatabases) -> str:
+    return migrated_database("identity")
 
 
 @pytest.fixture

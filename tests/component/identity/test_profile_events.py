@@ -47,7 +47,7 @@ class World:
             message_id=builders.message_id(),
             headers={envelope.EVENTS: str(len(events)), envelope.SOURCE_SEQUENCE: "0"},
         )
-        await eventually(lambda: self._loaded(ack.sequence), within=30)
+        await eventually(lambda: self._loaded(ack.sequence))
 
     async def _loaded(self, sequence: int) -> bool:
         sql = f"select count(*) from _cdi.progress where stream = 'ENRICHED' and sequence >= {sequence}"
@@ -159,7 +159,7 @@ async def test_a_warehouse_that_is_away_is_unavailable_and_the_rest_goes_on(
         assert [item.created for item in await resolve(world.identity, seen("user_id:u"))] == [False]
     finally:
         loader.start()
-    await eventually(lambda: _answers(world, request), within=30)
+    await eventually(lambda: _answers(world, request))
 
 
 async def _answers(world: World, request: ListProfileEventsRequest) -> bool:

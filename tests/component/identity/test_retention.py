@@ -36,7 +36,7 @@ async def test_decisions_that_only_left_identifiers_out_are_deleted_when_they_ar
     async def deleted() -> bool:
         return bool(await connection.fetchval("SELECT count(*) = 3 FROM decisions"))
 
-    await eventually(deleted, within=20)
+    await eventually(deleted)
     await connection.close()
     stub = client(identity)
     explained = await stub.ExplainProfile(ExplainProfileRequest(workspace_id=WORKSPACE, profile_id=young.profile_id))

@@ -18,11 +18,11 @@ from cdi.event.v1.event_pb2 import Event
 from cdi.router.v1 import router_service_pb2 as pb
 from cdi.router.v1.destination_pb2 import Destination, RetryPolicy, Webhook
 from cdi.router.v1.router_service_pb2_grpc import RouterServiceStub
-from cdi_cli.embedded import NatsServer, PostgresServer, ServiceProcess
+from cdi_cli.embedded import NatsServer, ServiceProcess
 from cdi_kernel import envelope, topology
 from cdi_runtime.bus import Bus, connect
 from cdi_testing import builders
-from cdi_testing.plugin import StartService, new_database_name
+from cdi_testing.plugin import MigratedDatabases, StartService
 
 PARTITIONS = 4
 QUICK = RetryPolicy(initial_seconds=0.2, max_seconds=0.5)
@@ -173,20 +173,18 @@ async def start_router(
 
 @pytest.fixture(scope="module")
 def module_consent(
-    module_nats: NatsServer, postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory
+    module_nats: NatsServer, migrated_database: MigratedDatabases, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServiceProcess]:
     """One consent service for the tests of a module; they keep apart by workspace."""
-    environment = {"CDI_NATS_URL": module_nats.url, "CDI_DATABASE_URL": postgres_server.create_database(new_database_name())}
-    process = ServiceProcess("consent", environment, tmp_path_factory.mktemp("consent"))
-    process.migrate()
-    with process:
+    environment = {"CDI_NATS_URL": module_nats.url, "CDI_DATABASE_URL": migrated_database("consent")}
+    with ServiceProcess("consent", environment, tmp_path_factory.mktemp("consent")) as process:
         yield process
 
 
 @pytest.fixture(scope="module")
 def module_router(
     module_nats: NatsServer,
-    postgres_server: PostgresServer,
+    migrated_database: MigratedDatabases,
     tmp_path_factory: pytest.TempPathFactory,
     module_consent: ServiceProcess,
 ) -> Iterator[ServiceProcess]:
@@ -194,14 +192,12 @@ def module_router(
     environment = {
         "CDI_CONSENT_TARGET": module_consent.grpc,
         "CDI_NATS_URL": module_nats.url,
-        "CDI_DATABASE_URL": postgres_server.create_database(new_database_name()),
+        "CDI_DATABASE_URL": migrated_database("router"),
         "CDI_PARTITIONS": str(PARTITIONS),
         "HOOK_SECRET": "s3cret",
         "HOOK_TOKEN": "Bearer t0ken",
     }
-    process = ServiceProcess("router", environment, tmp_path_factory.mktemp("router"))
-    process.migrate()
-    with process:
+    with ServiceProcess("router", environment, tmp_path_factory.mktemp("router")) as process:
         yield process
 
 

@@ -12,9 +12,13 @@ import pytest
 from cdi.consent.v1 import consent_service_pb2 as consent_pb
 from cdi.consent.v1.consent_service_pb2_grpc import ConsentServiceStub
 from cdi.consent.v1.purpose_pb2 import Decision, Purpose
-from cdi_cli.embedded import PostgresServer, ServiceProcess
+from cdi_cli.embedded import ServiceProcess
 from cdi_testing import builders, eventually
-from cdi_testing.plugin import StartService, new_database_name
+from cdi_testing.plugin import MigratedDatabases, StartService
+
+DENIED = ("filtered", "consent_denied")
+KNOWN_WITHIN_SECONDS = 4.0
+"""A request that comes later after a withdrawal than this holds nothing of that person: twice what is promised, for a busy machine."""
 
 
 class ConsentDesk:
@@ -82,10 +86,15 @@ async def test_withdrawn_consent_stops_what_is_queued(start_router: Any, consent
     held = agreed([event for event in journey(10, 5) if int(event.message_id.split(":")[1]) >= 2])
     await router.publish(held)
     await consent.decide(router.workspace, [0, 1], granted=False)
-    hook.always("ads", 200)
+    withdrawn = asyncio.get_running_loop().time()
 
-    expected = {("delivered", ""): 20 + 8 * 3, ("filtered", "consent_denied"): 1 + 2 * 3}
-    await eventually(lambda: _holds(router.counts("ads"), expected), within=15)
+    async def back_when_the_withdrawal_is_known(_: Sequence[str]) -> int:
+        return 200 if asyncio.get_running_loop().time() - withdrawn > KNOWN_WITHIN_SECONDS else 503
+
+    hook.answers["ads"] = back_when_the_withdrawal_is_known
+
+    expected = {("delivered", ""): 20 + 8 * 3, DENIED: 1 + 2 * 3}
+    await eventually(lambda: _holds(router.counts("ads"), expected))
     assert not any(message_id.startswith(("0:", "1:")) for message_id in hook.taken("ads")[20:])
     told = (await router.explain(parked[0], sequences["0:100"]))["ads"]
     assert (told.reason, "advertising" in told.description) == ("consent_denied", True)
@@ -107,9 +116,9 @@ async def test_a_withdrawal_stops_a_round_that_is_under_way(start_router: Any, c
     await eventually(lambda: len(arrived) >= 4)
     await consent.decide(router.workspace, [0], granted=False)
     withdrawn = asyncio.get_running_loop().time()
-    await eventually(lambda: _all_ended(router.counts("ads"), 30), within=20)
+    await eventually(lambda: _all_ended(router.counts("ads"), 30))
     assert len(hook.taken("ads")) < 30
-    assert max(arrived) - withdrawn < 2.0
+    assert max(arrived) - withdrawn < KNOWN_WITHIN_SECONDS
     counts = await router.counts("ads")
     assert counts["filtered", "consent_denied"] == 30 - len(hook.taken("ads"))
 
@@ -120,15 +129,20 @@ async def test_a_purpose_may_name_the_destination(start_router: Any, consent: Co
     await router.apply("other")
     await consent.need(router.workspace, "advertising", [f"ads-{router.workspace}"])
 
+    published = 0
+
     async def is_denied() -> bool:
+        nonlocal published
         await router.publish(journey(1, 1))
-        return ("filtered", "consent_denied") in await router.counts("ads")
+        published += 1
+        return DENIED in await router.counts("ads")
 
     await eventually(is_denied)
-    before = len(hook.requests["ads"])
+    await eventually(lambda: _all_ended(router.counts("ads"), published))
+    requests, denied = len(hook.requests["ads"]), (await router.counts("ads"))[DENIED]
     sequences = await router.publish(events := journey(5, 2))
-    await eventually(lambda: _denied(router.counts("ads"), 10))
-    assert len(hook.requests["ads"]) == before
+    await eventually(lambda: _all_ended(router.counts("ads"), published + 10))
+    assert (len(hook.requests["ads"]), (await router.counts("ads"))[DENIED]) == (requests, denied + 10)
     await eventually(lambda: len(set(hook.taken("other"))) == 10)
     told = (await router.explain(events[0], sequences[events[0].message_id]))["ads"]
     assert (told.reason, list(told.missing_purposes)) == ("consent_denied", ["advertising"])
@@ -143,14 +157,14 @@ async def test_without_an_answer_of_consent_since_the_start_everything_waits(
     await router.publish(journey(3, 1))
     assert await router.counts("free") == {}
     await asyncio.to_thread(consent.process.start)
-    await eventually(lambda: _holds(router.counts("free"), {("delivered", ""): 3}), within=20)
+    await eventually(lambda: _holds(router.counts("free"), {("delivered", ""): 3}))
 
 
 async def test_events_without_consent_never_ask(router: Any, journey: Any, hook: Any) -> None:
     # Nobody has told consent of a purpose: what the event itself denies needs no answer of now.
     await router.apply("ads", purposes=["advertising"])
     await router.publish(journey(5, 2))
-    await eventually(lambda: _holds(router.counts("ads"), {("filtered", "consent_denied"): 10}))
+    await eventually(lambda: _holds(router.counts("ads"), {DENIED: 10}))
     assert hook.taken("ads") == []
 
 
@@ -168,7 +182,7 @@ async def test_consent_away_holds_and_nothing_is_lost(
     assert hook.taken("ads") == hook.taken("plain") == []
     await asyncio.to_thread(consent.process.start)
     for name in ("ads", "plain"):
-        await eventually(lambda name=name: len(hook.taken(name)) == 50, within=20)
+        await eventually(lambda name=name: len(hook.taken(name)) == 50)
         assert in_order(hook.taken(name))
 
 
@@ -198,20 +212,20 @@ async def test_kill_in_the_middle_loses_nothing_and_keeps_the_order(start_router
     for start in range(600, 1_200, 100):
         await router.publish(events[start : start + 100])
     await asyncio.to_thread(router.process.start)
-    await eventually(lambda: len(hook.taken("crm")) == 1_200, within=30)
+    await eventually(lambda: len(hook.taken("crm")) == 1_200)
     assert in_order(hook.taken("crm"))
     await eventually(lambda: _holds(router.counts("crm"), {("delivered", ""): 1_200}))
 
 
 async def test_two_replicas_share_and_take_over(
-    start_router: Any, postgres_server: PostgresServer, journey: Any, in_order: Any, hook: Any
+    start_router: Any, migrated_database: MigratedDatabases, journey: Any, in_order: Any, hook: Any
 ) -> None:
     async def answer(_: Sequence[str]) -> int:
         await asyncio.sleep(0.02)
         return 200
 
     hook.answers["crm"] = answer
-    environment = {"CDI_DATABASE_URL": await asyncio.to_thread(postgres_server.create_database, new_database_name())}
+    environment = {"CDI_DATABASE_URL": await asyncio.to_thread(migrated_database, "router")}
     first = await start_router(environment, name="router-1")
     second = await start_router(environment, name="router-2")
     await first.apply("crm", webhook={"max_batch_events": 10})
@@ -222,17 +236,13 @@ async def test_two_replicas_share_and_take_over(
     await asyncio.to_thread(second.process.kill)
     for start in range(400, 800, 50):
         await first.publish(events[start : start + 50])
-    await eventually(lambda: len(hook.taken("crm")) == 800, within=30)
+    await eventually(lambda: len(hook.taken("crm")) == 800)
     assert in_order(hook.taken("crm"))
     await eventually(lambda: _holds(first.counts("crm"), {("delivered", ""): 800}))
 
 
 async def _all_ended(counts: Any, events: int) -> bool:
     return sum((await counts).values()) == events
-
-
-async def _denied(counts: Any, at_least: int) -> bool:
-    return (await counts).get(("filtered", "consent_denied"), 0) >= at_least
 
 
 async def _holds(counts: Any, expected: dict[tuple[str, str], int]) -> bool:

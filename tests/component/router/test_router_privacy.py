@@ -13,9 +13,8 @@ from aiohttp import web
 
 from cdi.consent.v1 import consent_service_pb2_grpc, privacy_pb2
 from cdi.router.v1.destination_pb2 import WebhookDeletion
-from cdi_cli.embedded import PostgresServer
 from cdi_testing import builders, eventually
-from cdi_testing.plugin import new_database_name
+from cdi_testing.plugin import MigratedDatabases
 from tests.component.privacy_side import Consents, PrivacySide, order, privacy_side, tell
 
 TOKEN = "planted-c41d"
@@ -49,12 +48,12 @@ class Stage:
 
 
 @pytest.fixture
-async def stage(start_router: Any, postgres_server: PostgresServer) -> AsyncIterator[Stage]:
+async def stage(start_router: Any, migrated_database: MigratedDatabases) -> AsyncIterator[Stage]:
     consents = Consents()
     async with AsyncExitStack() as stack:
         register = consent_service_pb2_grpc.add_ConsentServiceServicer_to_server
         consent, address = await stack.enter_async_context(privacy_side((register, consents)))
-        database = postgres_server.create_database(new_database_name())
+        database = migrated_database(SERVICE)
         router = await start_router({"CDI_CONSENT_TARGET": address, "CDI_DATABASE_URL": database})
         yield Stage(router, consent, consents, database)
 

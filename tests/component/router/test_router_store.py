@@ -12,7 +12,6 @@ from cdi_router.ports import DeliveryStore, Standing
 from cdi_router.store.deliveries import PostgresDeliveries
 from cdi_router.store.memory import MemoryDeliveries
 from cdi_runtime.store import Database
-from cdi_runtime.store.migrations import upgrade
 from cdi_testing import builders
 
 NOW = datetime(2026, 1, 15, 12, 0, tzinfo=UTC)
@@ -23,8 +22,7 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[DeliveryStore]:
     if request.param == "memory":
         yield MemoryDeliveries()
         return
-    url = request.getfixturevalue("database_url")
-    await upgrade(url, "cdi_router.migrations")
+    url = request.getfixturevalue("migrated_database")("router")
     async with Database.connect(url) as database:
         yield PostgresDeliveries(database)
 

@@ -55,7 +55,7 @@ async def test_a_connection_lost_in_the_pool_is_replaced(database: Database) -> 
         backend = pooled.get_server_pid()
     async with Database.connect(database.engine.url.render_as_string(hide_password=False)) as other, other.transaction() as connection:
         await connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": backend})
-    await eventually(pooled.is_closed, within=5)
+    await eventually(pooled.is_closed)
     assert await count(database) == 0
 
 

@@ -16,6 +16,7 @@ from sqlalchemy import text
 
 from cdi_runtime.store import Database, verify
 from cdi_testing import eventually
+from cdi_testing.eventually import WITHIN_SECONDS
 
 SERVICE = Path(__file__).with_name("example_service.py")
 
@@ -28,11 +29,11 @@ class Running:
 
     async def announcement(self) -> dict[str, Any]:
         assert self.process.stdout is not None
-        line: dict[str, Any] = json.loads(await asyncio.wait_for(self.process.stdout.readline(), 15))
+        line: dict[str, Any] = json.loads(await asyncio.wait_for(self.process.stdout.readline(), WITHIN_SECONDS))
         return line
 
     async def ended(self) -> tuple[int, str]:
-        _, errors = await asyncio.wait_for(self.process.communicate(), 15)
+        _, errors = await asyncio.wait_for(self.process.communicate(), WITHIN_SECONDS)
         assert self.process.returncode is not None
         return self.process.returncode, errors.decode()
 
@@ -80,7 +81,7 @@ async def test_it_announces_serves_drains_and_ends_well(start: Start, migrated_u
     line = await running.announcement()
     assert {"service", "instance", "ops", "grpc", "http"} == set(line)
     assert (await get(line["ops"], "/livez"))[0] == 200
-    await eventually(lambda: is_ready(line["ops"]), within=5)
+    await eventually(lambda: is_ready(line["ops"]))
     assert "cdi_process_resident_memory_bytes" in (await get(line["ops"], "/metrics"))[1]
     assert (await get(line["ops"], "/elsewhere"))[0] == 404
     running.process.send_signal(signal.SIGTERM)
@@ -100,14 +101,14 @@ async def is_ready(ops: str) -> bool:
 async def test_a_dependency_that_goes_away_shows_in_readiness(start: Start, migrated_url: str) -> None:
     running = await start(CDI_DATABASE_URL=migrated_url)
     line = await running.announcement()
-    await eventually(lambda: is_ready(line["ops"]), within=5)
+    await eventually(lambda: is_ready(line["ops"]))
     await drop(migrated_url)
 
     async def says_why() -> bool:
         status, body = await get(line["ops"], "/readyz")
         return status == 503 and set(json.loads(body)) == {"database"}
 
-    await eventually(says_why, within=5)
+    await eventually(says_why)
     assert (await get(line["ops"], "/livez"))[0] == 200
 
 
@@ -143,7 +144,7 @@ async def test_a_failed_task_drains_and_is_exit_code_1(start: Start, migrated_ur
 
 async def test_a_start_can_be_given_up(start: Start, migrated_url: str) -> None:
     running = await start(CDI_DATABASE_URL=migrated_url, CDI_BEHAVIOUR="slow-start", CDI_OPS_ADDRESS="127.0.0.1:0")
-    await eventually(lambda: has_signal_handler(running.process.pid), within=10)
+    await eventually(lambda: has_signal_handler(running.process.pid))
     running.process.send_signal(signal.SIGTERM)
     assert (await running.ended())[0] == 0
 
@@ -168,7 +169,7 @@ async def test_a_second_signal_ends_at_once(start: Start, migrated_url: str) -> 
     running = await start(CDI_DATABASE_URL=migrated_url, CDI_BEHAVIOUR="slow-drain")
     line = await running.announcement()
     running.process.send_signal(signal.SIGTERM)
-    await eventually(lambda: is_stopping(line["ops"]), within=5)
+    await eventually(lambda: is_stopping(line["ops"]))
     running.process.send_signal(signal.SIGTERM)
     assert (await running.ended())[0] == 128 + signal.SIGTERM
 

@@ -63,10 +63,10 @@ async def stored(bus: Bus) -> int:
 async def test_messages_leave_in_order_with_their_headers(database: Database, bus: Bus) -> None:
     await store(database, 0, 1200)
     async with running(OutboxRelay(database, bus, service="consent")) as relay:
-        await eventually(lambda: is_empty(database), within=10)
+        await eventually(lambda: is_empty(database))
         await store(database, 1200, 3)
         relay.wake()
-        await eventually(lambda: is_empty(database), within=5)
+        await eventually(lambda: is_empty(database))
         assert relay.check() is None
     assert await published(bus, 1203) == list(range(1203))
     last = await bus.message(STREAM, 1203)
@@ -84,7 +84,7 @@ async def test_what_was_rolled_back_is_never_published(database: Database, bus: 
         await fail()
     await store(database, 0, 1)
     async with running(OutboxRelay(database, bus, service="consent")):
-        await eventually(lambda: is_empty(database), within=5)
+        await eventually(lambda: is_empty(database))
     assert await stored(bus) == 1
 
 
@@ -96,7 +96,7 @@ async def test_two_relays_publish_each_message_once(database: Database, bus: Bus
     ):
         for page in range(10):
             await store(database, page * 20, 20)
-        await eventually(lambda: is_empty(database), within=10)
+        await eventually(lambda: is_empty(database))
     assert await published(bus, 200) == list(range(200))
     assert await stored(bus) == 200
 
@@ -105,24 +105,24 @@ async def test_the_other_relay_takes_over(database: Database, bus: Bus, migrated
     async with Database.connect(migrated_url) as other, running(OutboxRelay(other, bus, service="consent")):
         async with running(OutboxRelay(database, bus, service="consent")):
             await store(database, 0, 5)
-            await eventually(lambda: is_empty(database), within=5)
+            await eventually(lambda: is_empty(database))
         await store(database, 5, 5)
-        await eventually(lambda: is_empty(database), within=5)
+        await eventually(lambda: is_empty(database))
     assert await published(bus, 10) == list(range(10))
 
 
 async def test_nats_away_keeps_the_messages_and_their_order(database: Database, bus: Bus, fresh_nats: NatsServer) -> None:
     async with running(OutboxRelay(database, bus, service="consent")) as relay:
         await store(database, 0, 10)
-        await eventually(lambda: is_empty(database), within=5)
+        await eventually(lambda: is_empty(database))
         fresh_nats.stop()
         await store(database, 10, 10)
         relay.wake()
-        await eventually(lambda: relay.check() is not None, within=10)
+        await eventually(lambda: relay.check() is not None)
         assert await waiting(database) == 10
         fresh_nats.start()
-        await eventually(lambda: is_empty(database), within=20)
-        await eventually(lambda: relay.check() is None, within=5)
+        await eventually(lambda: is_empty(database))
+        await eventually(lambda: relay.check() is None)
     assert await published(bus, 20) == list(range(20))
 
 
@@ -132,10 +132,10 @@ async def test_a_page_published_again_after_a_crash_is_stored_once(database: Dat
     async with database.transaction() as connection:
         await connection.execute(text("LOCK TABLE outbox IN SHARE MODE"))
         async with running(OutboxRelay(database, bus, service="consent")):
-            await eventually(lambda: _stored_ten(bus), within=5)
+            await eventually(lambda: _stored_ten(bus))
     assert await waiting(database) == 10
     async with running(OutboxRelay(database, bus, service="consent")):
-        await eventually(lambda: is_empty(database), within=5)
+        await eventually(lambda: is_empty(database))
     assert await stored(bus) == 10
 
 
@@ -146,11 +146,11 @@ async def _stored_ten(bus: Bus) -> bool:
 async def test_a_lost_database_connection_is_survived(database: Database, bus: Bus) -> None:
     async with running(OutboxRelay(database, bus, service="consent")):
         await store(database, 0, 1)
-        await eventually(lambda: is_empty(database), within=5)
+        await eventually(lambda: is_empty(database))
         async with database.session() as connection:
             await connection.execute(
                 text("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND pid <> pg_backend_pid()")
             )
         await store(database, 1, 1)
-        await eventually(lambda: is_empty(database), within=10)
+        await eventually(lambda: is_empty(database))
     assert await published(bus, 2) == [0, 1]

@@ -111,9 +111,9 @@ async def test_health_follows_readiness(context: ServiceContext, peer: grpc.aio.
     async def overall(expected: int) -> bool:
         return (await health.Check(health_pb2.HealthCheckRequest())).status == expected
 
-    await eventually(lambda: overall(health_pb2.HealthCheckResponse.SERVING), within=5)
+    await eventually(lambda: overall(health_pb2.HealthCheckResponse.SERVING))
     context.readiness.add("database", lambda: "away")
-    await eventually(lambda: overall(health_pb2.HealthCheckResponse.NOT_SERVING), within=5)
+    await eventually(lambda: overall(health_pb2.HealthCheckResponse.NOT_SERVING))
     named = await health.Check(health_pb2.HealthCheckRequest(service=CONSENT))
     assert named.status == health_pb2.HealthCheckResponse.SERVING
 
@@ -142,7 +142,7 @@ async def test_a_traced_batch_spans_both_sides(peer: grpc.aio.Channel) -> None:
             await call(stub.EvaluateConsent, request, timeout=5)
         with pytest.raises(faults.Internal), batch_span("enrich batch", SpanKind.CONSUMER, [SAMPLED]):
             await call(stub.ListPurposes, consent_service_pb2.ListPurposesRequest(), timeout=5)
-        await eventually(lambda: providers.flush() is None and len(exporter.get_finished_spans()) == 6, within=5)
+        await eventually(lambda: providers.flush() is None and len(exporter.get_finished_spans()) == 6)
     finally:
         telemetry.shut_down()
     spans = exporter.get_finished_spans()

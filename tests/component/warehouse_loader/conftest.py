@@ -18,6 +18,7 @@ from cdi_kernel.faults import Unavailable
 from cdi_runtime import rpc
 from cdi_runtime.bus import Bus, connect
 from cdi_testing import builders, eventually
+from cdi_testing.eventually import WITHIN_SECONDS
 
 StartLoader = Callable[..., ServiceProcess]
 ADMIN_TOKEN = "loader-admin"
@@ -158,7 +159,7 @@ class Client:
         response = await rpc.call(self.stub.CountOutcomes, pb.CountOutcomesRequest(), timeout=10.0)
         return {(line.sink, line.reason or "loaded"): line.events for line in response.counts}
 
-    async def loaded(self, events: int, *, within: float = 20.0) -> None:
+    async def loaded(self, events: int, *, within: float = WITHIN_SECONDS) -> None:
         """Waits until so many events are loaded."""
 
         async def enough() -> bool:
@@ -169,7 +170,7 @@ class Client:
 
         await eventually(enough, within=within)
 
-    async def graph_loaded(self, messages: int, *, within: float = 20.0) -> None:
+    async def graph_loaded(self, messages: int, *, within: float = WITHIN_SECONDS) -> None:
         """Waits until so many messages of IDENTITY are loaded."""
         sql = "select coalesce(max(sequence), 0) from _cdi.progress where stream = 'IDENTITY'"
 
@@ -190,7 +191,7 @@ async def ask() -> AsyncIterator[Connect]:
         async def connect_to(process: ServiceProcess) -> Client:
             made = await stack.enter_async_context(rpc.channel(process.grpc, token=ADMIN_TOKEN))
             client = Client(pb_grpc.WarehouseServiceStub(made))
-            await eventually(lambda: _answers(client), within=20.0)
+            await eventually(lambda: _answers(client))
             return client
 
         yield connect_to

@@ -57,7 +57,7 @@ async def test_a_second_process_waits_for_the_file(start_loader: Any, enrichment
     first.kill()
     await enrichment.publish([builders.track()])
     client = await ask(second)
-    await client.loaded(1, within=30.0)
+    await client.loaded(1)
     await eventually(lambda: not _reasons(second))
 
 

@@ -151,7 +151,7 @@ async def test_nothing_of_her_is_left_in_the_file(
     await tell(bus, erasing, elsewhere)
     await consent.reported(erasing, SERVICE)
     await consent.reported(elsewhere, SERVICE)
-    await eventually(lambda: not _in_files(tmp_path), within=20.0)
+    await eventually(lambda: not _in_files(tmp_path))
     await enrichment.publish([builders.track("Bought", message_id="later", user_id="other")])
     await client.loaded(11)
     assert await client.rows("select id from bought order by id") == [["later"], ["ot0"]]

@@ -1,4 +1,8 @@
-"""Waiting for something to become true: the only way in which a test waits."""
+"""Waiting for something to become true: the only way in which a test waits.
+
+The deadline tells what hangs from what comes; how fast something is belongs into a benchmark. So it is long enough for a busy machine, and
+shorter than a minute: what a reader leaves lying, JetStream delivers again after 60 s, and a test must not take that for the reader's work.
+"""
 
 import asyncio
 import inspect
@@ -7,11 +11,12 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 POLL_SECONDS: Final = 0.02
+WITHIN_SECONDS: Final = 45.0
 
 T = TypeVar("T")
 
 
-async def eventually(predicate: Callable[[], T | Awaitable[T]], *, within: float = 10.0) -> T:
+async def eventually(predicate: Callable[[], T | Awaitable[T]], *, within: float = WITHIN_SECONDS) -> T:
     """Poll a predicate until it answers something true, and return that.
 
     Args:
@@ -37,7 +42,7 @@ async def eventually(predicate: Callable[[], T | Awaitable[T]], *, within: float
         await asyncio.sleep(POLL_SECONDS)
 
 
-def eventually_sync(predicate: Callable[[], T], *, within: float = 10.0) -> T:
+def eventually_sync(predicate: Callable[[], T], *, within: float = WITHIN_SECONDS) -> T:
     """``eventually`` for tests without an event loop."""
     deadline = time.monotonic() + within
     while True:

@@ -15,6 +15,9 @@ const PAGES = path.join(__dirname, "pages");
 const TYPES = { ".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8" };
 const LOCAL = "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost";
 
+// Milliseconds for what hangs, not for what is slow: on a busy machine a page takes seconds.
+const PATIENCE = 120000;
+
 // What the pages are told in place of {{name}}.
 let told = {};
 
@@ -56,7 +59,7 @@ const main = async () => {
     headless: "shell",
     // The browser ends with this process, however that ends.
     pipe: true,
-    protocolTimeout: 30000,
+    protocolTimeout: PATIENCE,
     args: ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", `--host-resolver-rules=${LOCAL}`],
     env: {
       ...process.env,
@@ -73,6 +76,7 @@ const main = async () => {
       // That of a test that failed.
       if (page && !page.isClosed()) await page.close();
       page = await (await browser.createBrowserContext()).newPage();
+      page.setDefaultTimeout(PATIENCE);
       seen = watched(page);
       await page.setExtraHTTPHeaders(command.headers);
       const origin = `http://${command.host}:${sitePort}`;
@@ -82,7 +86,7 @@ const main = async () => {
     },
     leave: async () => {
       // What is under way would be broken off.
-      await page.waitForNetworkIdle({ idleTime: 50 });
+      await page.waitForNetworkIdle({ idleTime: 200 });
       const answer = structuredClone(seen);
       await page.close({ runBeforeUnload: true });
       return answer;

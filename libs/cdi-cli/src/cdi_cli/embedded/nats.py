@@ -7,7 +7,7 @@ import sysconfig
 from pathlib import Path
 from typing import Final, Self
 
-from cdi_cli.embedded.process import ChildProcess, ProcessFailed
+from cdi_cli.embedded.process import START_SECONDS, ChildProcess, ProcessFailed
 
 MAX_PAYLOAD: Final = 8 * 1024 * 1024
 """Bytes of one message; a bus message holds 512 KiB, dead letters add the reason and the original."""
@@ -48,7 +48,7 @@ class NatsServer:
         """Base URL of the monitoring endpoints (``/jsz``, ``/varz``), known after the first start."""
         return f"http://127.0.0.1:{self._monitoring_port}"
 
-    def start(self, within: float = 10.0) -> Self:
+    def start(self, within: float = START_SECONDS) -> Self:
         """Start the server and return when it accepts connections.
 
         Raises:

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final, Self
 
-from cdi_cli.embedded.process import ChildProcess, ProcessFailed, free_port
+from cdi_cli.embedded.process import START_SECONDS, ChildProcess, ProcessFailed, free_port
 
 USER: Final = "cdi"
 NOBODY: Final = 65534
@@ -66,7 +66,7 @@ class PostgresServer:
         """Connection URL of a database, with user and password."""
         return f"postgresql://{USER}:{self._password_file.read_text()}@127.0.0.1:{self._port}/{database}"
 
-    def start(self, within: float = 30.0) -> Self:
+    def start(self, within: float = START_SECONDS) -> Self:
         """Create the cluster if there is none, start it and return when it accepts connections.
 
         Raises:
@@ -103,11 +103,12 @@ class PostgresServer:
         self.stop()
         self.start()
 
-    def create_database(self, name: str) -> str:
+    def create_database(self, name: str, *, template: str = "template1") -> str:
         """Create a database unless it exists, and return its URL.
 
         Args:
             name: lower-case letters, digits and underscores.
+            template: the database that it becomes a copy of; nobody may be connected to that one.
 
         Raises:
             ValueError: the name is of another shape.
@@ -116,7 +117,7 @@ class PostgresServer:
         if not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", name):
             raise ValueError(f"not a database name: {name!r}")
         if self.execute(f"SELECT 1 FROM pg_database WHERE datname = '{name}'") != "1":
-            self.execute(f"CREATE DATABASE {name}")
+            self.execute(f'CREATE DATABASE {name} TEMPLATE "{template}"')
         return self.url(name)
 
     def drop_database(self, name: str) -> None:

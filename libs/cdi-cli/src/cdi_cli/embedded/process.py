@@ -13,6 +13,9 @@ from typing import Final
 POLL_SECONDS: Final = 0.005
 """Interval at which readiness and exit are looked at."""
 
+START_SECONDS: Final = 90.0
+"""How long a migration or a start may take: on a busy laptop Python alone needs seconds."""
+
 LOG_TAIL_BYTES: Final = 4_000
 """How much of a log a failure shows."""
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from cdi_cli.embedded.process import ChildProcess, ProcessFailed
+from cdi_cli.embedded.process import START_SECONDS, ChildProcess, ProcessFailed
 
 DRAIN_SECONDS = 30.0
 """How long a stopped service may drain before it is killed; above the services' own default of 20 s."""
@@ -64,7 +64,7 @@ class ServiceProcess:
         """``host:port`` of /livez, /readyz and /metrics."""
         return self.addresses["ops"]
 
-    def migrate(self, within: float = 60.0) -> None:
+    def migrate(self, within: float = START_SECONDS) -> None:
         """Bring its database to the newest migration.
 
         Raises:
@@ -78,7 +78,7 @@ class ServiceProcess:
         if result.returncode != 0:
             raise ProcessFailed(f"{self.name} migrate exited with code {result.returncode}\n{result.stderr[-4000:]}")
 
-    def start(self, within: float = 30.0) -> Self:
+    def start(self, within: float = START_SECONDS) -> Self:
         """Start the service and return when it has announced its addresses.
 
         Raises:
@@ -94,7 +94,7 @@ class ServiceProcess:
         self._output_file.unlink(missing_ok=True)
         self.process.start()
 
-    def await_started(self, within: float = 30.0) -> Self:
+    def await_started(self, within: float = START_SECONDS) -> Self:
         """Wait for the announcement of a launched service.
 
         Raises:

@@ -20,9 +20,6 @@ from cdi_cli.suite.services import DRAIN_ORDER, SERVICES, SPECS, start_waves
 from cdi_cli.traces import SpanReceiver, SpanStore
 from cdi_kernel.topology import DEFAULT_PARTITIONS
 
-START_SECONDS: Final = 90.0
-"""How long a migration and a start may each take: on a busy laptop Python alone needs seconds."""
-
 READY_SECONDS: Final = 60.0
 """How long entering the suite waits until every service is ready."""
 
@@ -194,12 +191,12 @@ class Suite:
         wave = {name: ServiceProcess(name, self._environment(name, name), self.directory / "services") for name in names}
         with ThreadPoolExecutor(max_workers=len(wave)) as pool:
             owners = [process for name, process in wave.items() if SPECS[name].database]
-            list(pool.map(lambda process: process.migrate(START_SECONDS), owners))
+            list(pool.map(ServiceProcess.migrate, owners))
         for name, process in wave.items():
             self.services[name] = process
             process.launch()
         for process in wave.values():
-            process.await_started(START_SECONDS)
+            process.await_started()
 
     def _reserve(self, name: str) -> str:
         """The gRPC address of a service that starts later: a free port, which it will take."""
