@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 
 from cdi.consent.v1 import consent_service_pb2_grpc, privacy_pb2
+from cdi.event.v1 import outcome_pb2
 from cdi.router.v1.destination_pb2 import WebhookDeletion
 from cdi_cli.embedded import PostgresServer
 from cdi_testing import builders, eventually
@@ -100,11 +101,15 @@ async def test_nothing_is_delivered_to_suppressed_people(stage: Stage) -> None:
     await router.apply("crm")
     now = datetime.now(UTC).replace(microsecond=0)
     stage.consents.until[HER[0][1]] = now
-    await router.publish([hers(1, at=now - timedelta(days=1)), other(1), hers(2, at=now), hers(3, at=now + timedelta(seconds=1))])
+    events = [hers(1, at=now - timedelta(days=1)), other(1), hers(2, at=now), hers(3, at=now + timedelta(seconds=1))]
+    sequences = await router.publish(events)
     await eventually(lambda: len(router.hook.taken("crm")) == 2)
     assert set(router.hook.taken("crm")) == {"o1", "h3"}
     await eventually(lambda: _delivered(router, "crm", 2))
     assert await router.counts("crm") == {("delivered", ""): 2, ("suppressed", "suppressed"): 2}
+    assert [await _told(router, "crm", event, sequences) for event in events] == [
+        ("suppressed", "suppressed"), ("delivered", ""), ("suppressed", "suppressed"), ("delivered", ""),
+    ]  # fmt: skip
 
 
 async def test_what_waits_and_what_was_given_up_is_erased(stage: Stage) -> None:
@@ -113,7 +118,8 @@ async def test_what_waits_and_what_was_given_up_is_erased(stage: Stage) -> None:
     await router.apply("strict")
     router.hook.always("slow", 503)
     router.hook.always("strict", 400)
-    await router.publish([hers(1, properties={"note": TOKEN}), hers(2), other(1)])
+    events = [hers(1, properties={"note": TOKEN}), hers(2), other(1)]
+    sequences = await router.publish(events)
     await eventually(lambda: _parked(router, 3))
     await eventually(lambda: _dead(router, 3))
     asked = stage.order(verb=privacy_pb2.PRIVACY_VERB_ACCESS)
@@ -130,6 +136,9 @@ async def test_what_waits_and_what_was_given_up_is_erased(stage: Stage) -> None:
     steps = await stage.consent.reported(erasing, SERVICE)
     assert {name: step.count for name, step in steps.items()} == {"parked_deliveries": 2, "dead_deliveries": 2}
     assert await stage.planted() == {}
+    # Nothing of hers is left, and yet nobody says that it was delivered.
+    assert [await _told(router, "slow", event, sequences) for event in events] == [("suppressed", "suppressed")] * 2 + [("parked", "")]
+    assert {await _told(router, "strict", event, sequences) for event in events} == {("dead_lettered", "destination_refused")}
     counts = await router.counts("slow")
     assert counts == {("parked", ""): 1, ("suppressed", "suppressed"): 2}
     router.hook.always("slow", 200)
@@ -169,6 +178,12 @@ async def test_destinations_are_told_to_delete(stage: Stage, calls: Calls) -> No
     steps = await stage.consent.reported(refused, SERVICE)
     failed = [step for step in steps.values() if step.status == privacy_pb2.PRIVACY_STATUS_FAILED]
     assert [step.detail for step in failed] == ["status 403"]
+
+
+async def _told(router: Any, name: str, event: Any, sequences: dict[str, int]) -> tuple[str, str]:
+    """Outcome and reason of an event, as explained."""
+    told = (await router.explain(event, sequences[event.message_id]))[name]
+    return outcome_pb2.Outcome.Name(told.outcome).removeprefix("OUTCOME_").lower(), told.reason
 
 
 async def _parked(router: Any, events: int) -> bool:
