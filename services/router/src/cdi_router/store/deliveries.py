@@ -20,6 +20,7 @@ from cdi_kernel.ids import uuid7
 from cdi_router.domain.answer import Answer
 from cdi_router.domain.delivery import Barrier, Delivery, Key, Progress, Settlement, Withheld
 from cdi_router.domain.filter import CONSENT_DENIED, SUPPRESSED
+from cdi_router.domain.trials import Trials
 from cdi_router.ports import Queue, Standing
 from cdi_runtime.store import Database, raw
 
@@ -249,28 +250,28 @@ def _parked(deliveries: Sequence[Delivery]) -> tuple[list[Any], ...]:
 
 
 def _barriers(barriers: Sequence[Barrier]) -> tuple[list[Any], ...]:
+    tried = [barrier.trials for barrier in barriers]
     return (
         [barrier.person for barrier in barriers],
-        [barrier.due for barrier in barriers],
+        [trials.due for trials in tried],
         [barrier.alone for barrier in barriers],
-        [barrier.attempts for barrier in barriers],
-        [barrier.counted_attempts for barrier in barriers],
-        [barrier.first_attempt for barrier in barriers],
-        [barrier.answer.status if barrier.answer else None for barrier in barriers],
-        [barrier.answer.failure if barrier.answer else None for barrier in barriers],
+        [trials.attempts for trials in tried],
+        [trials.counted_attempts for trials in tried],
+        [trials.first_attempt for trials in tried],
+        [trials.answer.status if trials.answer else None for trials in tried],
+        [trials.answer.failure if trials.answer else None for trials in tried],
     )
 
 
 def _queue(person: bytes, rows: Sequence[asyncpg.Record]) -> Queue:
     head = rows[0]
     status = head["response_status"]
-    barrier = Barrier(
-        person=person,
+    trials = Trials(
         due=head["due_time"],
-        alone=head["alone"],
         attempts=head["attempts"],
         counted_attempts=head["counted_attempts"],
         first_attempt=head["first_attempt_time"],
         answer=None if status is None else Answer(status, failure=head["response_failure"]),
     )
+    barrier = Barrier(person, trials, head["alone"])
     return Queue(barrier, [Delivery(Event.FromString(row["event"]), person, (row["sequence"], row["position"])) for row in rows])
