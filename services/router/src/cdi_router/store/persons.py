@@ -97,7 +97,9 @@ class PostgresPersons:
         async with self._database.transaction() as transaction:
             connection = raw(transaction)
             await connection.execute(_LOCK, *where)
-            rows = await connection.fetch(_DELETE.format(table=table, reason=_REASON[table]), *where, [key[0] for key in keys], [key[1] for key in keys])
+            rows = await connection.fetch(
+                _DELETE.format(table=table, reason=_REASON[table]), *where, [key[0] for key in keys], [key[1] for key in keys]
+            )
             if table == PARKED and rows:
                 await connection.execute(_FALL, *where)
                 await connection.execute(_COUNT, *where, int(outcome_pb2.OUTCOME_SUPPRESSED), SUPPRESSED, len(rows))

@@ -21,7 +21,8 @@ ORDER BY d.delivery_id DESC LIMIT $4
 _FATE = """
 SELECT n.destination_id, g.sequence, g.first_sequence,
     d.reason AS dead_reason, d.response_status AS dead_status, d.attempts AS dead_attempts,
-    w.reason AS withheld_reason, w.purposes, w.decision_ids, w.withhold_time, p.message_id IS NOT NULL AS parked, b.attempts, b.due_time, b.response_status,
+    w.reason AS withheld_reason, w.purposes, w.decision_ids, w.withhold_time,
+    p.message_id IS NOT NULL AS parked, b.attempts, b.due_time, b.response_status,
     NOT EXISTS (SELECT FROM parked_deliveries AS e WHERE e.destination_id = n.destination_id AND e.partition = $2
         AND e.person = p.person AND (e.sequence, e.position) < (p.sequence, p.position)) AS earliest
 FROM destinations AS n
