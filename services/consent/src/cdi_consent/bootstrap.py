@@ -16,8 +16,7 @@ from cdi_consent.domain.privacy import DAY_US
 from cdi_consent.domain.privacy_request import Timing
 from cdi_consent.domain.tombstones import Digester
 from cdi_consent.fulfilling import Fulfilling
-from cdi_consent.http.app import HttpApp
-from cdi_consent.http.server import serve_http
+from cdi_consent.http.app import LIMITS, HttpApp
 from cdi_consent.persons import Persons
 from cdi_consent.privacy import Privacy
 from cdi_consent.reporting import Reporting
@@ -37,7 +36,7 @@ from cdi_consent.store import (
 from cdi_consent.tombstones import Tombstones
 from cdi_runtime import bus as message_bus
 from cdi_runtime.rpc import Registration, TokenGuard, channel, serve
-from cdi_runtime.service import ServiceContext
+from cdi_runtime.service import ServiceContext, serve_http
 from cdi_runtime.store import Database, OutboxRelay
 
 
@@ -82,7 +81,8 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
         )
         await stack.enter_async_context(serve(context, settings.grpc_address, registration, requests))
         if settings.http_address is not None:
-            await stack.enter_async_context(serve_http(context, settings.http_address, HttpApp(servicer, guard)))
+            serving = serve_http(settings.http_address, HttpApp(servicer, guard).answer, LIMITS)
+            context.announce("http", await stack.enter_async_context(serving))
         yield
 
 
