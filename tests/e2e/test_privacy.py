@@ -32,7 +32,7 @@ from tests.e2e.privacy_stores import (
     replay_to_destinations,
 )
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 """A suite starts within it, on a loaded machine too."""
 
 WRITE_KEY = "privacy-key"

@@ -21,6 +21,8 @@ _LOCK: Final = """
 SELECT o.request_id, o.attempt, EXISTS (SELECT FROM deletions AS d WHERE d.request_id = o.request_id AND d.status = $2) AS running
 FROM deletion_orders AS o WHERE o.request_id = ANY($1::text[]) ORDER BY o.request_id FOR UPDATE
 """
+# Whoever writes begins with the orders, in one order, so that none waits for another in a circle.
+_HOLD: Final = "SELECT FROM deletion_orders WHERE request_id = ANY($1::text[]) ORDER BY request_id FOR UPDATE"
 _FORGET: Final = "DELETE FROM deletion_orders WHERE request_id = ANY($1::text[])"
 _ADD: Final = """
 INSERT INTO deletion_orders (request_id, attempt, person, steps)
@@ -117,6 +119,7 @@ class PostgresDeletions:
         """See ``DeletionStore``."""
         async with self._database.transaction() as transaction:
             connection = raw(transaction)
+            await connection.execute(_HOLD, [one.person.request_id for one in deletions])
             await connection.execute(
                 _SETTLE,
                 [one.person.request_id for one in deletions],
@@ -142,6 +145,7 @@ class PostgresDeletions:
         ended = [(one.request_id, one.attempt, destination_id) for one in standings for destination_id in one.ended]
         async with self._database.transaction() as transaction:
             connection = raw(transaction)
+            await connection.execute(_HOLD, [one.request_id for one in standings])
             await connection.execute(_REPORTED, [one[0] for one in ended], [one[1] for one in ended], [one[2] for one in ended], RUNNING)
             await connection.execute(_DONE, [one.request_id for one in standings], [one.attempt for one in standings])
 
