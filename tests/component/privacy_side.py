@@ -16,6 +16,7 @@ from cdi_kernel import topology
 from cdi_runtime.bus import Bus
 from cdi_testing import builders, eventually
 
+RUNNING = privacy_pb2.PRIVACY_STATUS_RUNNING
 Steps = Mapping[str, privacy_pb2.PrivacyStep]
 
 
@@ -32,7 +33,10 @@ class PrivacySide(privacy_service_pb2_grpc.PrivacyServiceServicer):
         self.calls += 1
         if self.away:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
-        self.reports[request.request_id, request.service, request.attempt] = {step.store: step for step in request.steps}
+        key = request.request_id, request.service, request.attempt
+        kept = self.reports.get(key, {})
+        ended = {store for store, step in kept.items() if step.status != RUNNING}
+        self.reports[key] = {**kept, **{step.store: step for step in request.steps if step.status != RUNNING or step.store not in ended}}
         return pb.ReportStepsResponse()
 
     async def SendHoldings(self, request_iterator: AsyncIterator[pb.SendHoldingsRequest], context: Any) -> pb.SendHoldingsResponse:
@@ -45,11 +49,18 @@ class PrivacySide(privacy_service_pb2_grpc.PrivacyServiceServicer):
         self.holdings[of] = {name: rows for name, rows in sent.items() if name}
         return pb.SendHoldingsResponse()
 
-    async def reported(self, order: privacy_pb2.PrivacyOrder, service: str) -> Steps:
-        """The steps that a service reports of an order."""
-        key = order.request_id, service, order.attempt
-        await eventually(lambda: key in self.reports)
-        return self.reports[key]
+    async def reported(self, order: privacy_pb2.PrivacyOrder, service: str, *, within: float = WITHIN_SECONDS) -> Steps:
+        """The steps that a service reports of an order, once none is under way."""
+        await eventually(lambda: self._is_done(order, service), within=within)
+        return self.so_far(order, service)
+
+    def so_far(self, order: privacy_pb2.PrivacyOrder, service: str) -> Steps:
+        """What a service has reported of an order."""
+        return self.reports.get((order.request_id, service, order.attempt), {})
+
+    def _is_done(self, order: privacy_pb2.PrivacyOrder, service: str) -> bool:
+        known = (order.request_id, service, order.attempt) in self.reports
+        return known and all(step.status != RUNNING for step in self.so_far(order, service).values())
 
 
 class Consents(consent_service_pb2_grpc.ConsentServiceServicer):

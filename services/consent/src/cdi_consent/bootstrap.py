@@ -18,8 +18,7 @@ from cdi_consent.domain.privacy_request import Timing
 from cdi_consent.domain.tombstones import Digester
 from cdi_consent.evaluating import Evaluating
 from cdi_consent.fulfilling import Fulfilling
-from cdi_consent.http.app import HttpApp
-from cdi_consent.http.server import serve_http
+from cdi_consent.http.app import LIMITS, HttpApp
 from cdi_consent.memory import Memory
 from cdi_consent.persons import Persons
 from cdi_consent.privacy import Privacy
@@ -42,7 +41,7 @@ from cdi_consent.store import (
 from cdi_consent.tombstones import Tombstones
 from cdi_runtime import bus as message_bus
 from cdi_runtime.rpc import Registration, TokenGuard, channel, serve
-from cdi_runtime.service import ServiceContext
+from cdi_runtime.service import ServiceContext, serve_http
 from cdi_runtime.store import Database, OutboxRelay, Readers
 
 
@@ -87,7 +86,8 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
         )
         await stack.enter_async_context(serve(context, settings.grpc_address, registration, requests))
         if settings.http_address is not None:
-            await stack.enter_async_context(serve_http(context, settings.http_address, HttpApp(officer, guard)))
+            serving = serve_http(settings.http_address, HttpApp(officer, guard).answer, LIMITS)
+            context.announce("http", await stack.enter_async_context(serving))
         yield
 
 
