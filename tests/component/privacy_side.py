@@ -15,6 +15,7 @@ from cdi.consent.v1.consent_service_pb2 import Subject
 from cdi_kernel import topology
 from cdi_runtime.bus import Bus
 from cdi_testing import builders, eventually
+from cdi_testing.eventually import WITHIN_SECONDS
 
 RUNNING = privacy_pb2.PRIVACY_STATUS_RUNNING
 Steps = Mapping[str, privacy_pb2.PrivacyStep]
