@@ -10,7 +10,6 @@ from functools import lru_cache
 from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
-import orjson
 
 from cdi_consent.domain.decisions import (
     MAX_SIGNAL,
@@ -191,7 +190,16 @@ def _take(
             identity = carried_id(item, subject, purpose, granted)
             versions = workspace.by_name[purpose].version, workspace.policy.version
             decision = Decision(
-                identity, subject, purpose, granted, decide_us, now_us, item.proof, Source.EVENT, *versions, signal_of(item)
+                identity,
+                subject,
+                purpose,
+                granted,
+                decide_us,
+                now_us,
+                item.proof,
+                Source.EVENT,
+                *versions,
+                signal_of(item.preferences, item.signals),
             )
             evaluation.decisions.append(decision)
             offered = decision.standing
@@ -243,8 +251,12 @@ def _without_subject(workspace: WorkspacePurposes, defaults: Defaults, answers: 
     return workspace.outcome(granted, (), linkable, defaults.region)
 
 
-def signal_of(item: Item) -> bytes:
-    """The answers that an event carries as the evidence that is kept with them: a JSON object by kind of signal."""
-    given: dict[str, object] = {"segment": dict(item.preferences)} if item.preferences else {}
-    signal = orjson.dumps(given | {kind: raw.decode(errors="replace") for kind, raw in item.signals})
+@lru_cache(maxsize=512)
+def signal_of(preferences: Preferences, signals: Signals) -> bytes:
+    """The answers that an event carries as the evidence that is kept with them: a JSON object by kind of signal.
+
+    Made once for all decisions that rest on it, and many people answer alike. Not by orjson, whose bytes keep a room of some kilobytes.
+    """
+    given: dict[str, object] = {"segment": dict(preferences)} if preferences else {}
+    signal = msgspec.json.encode(given | {kind: raw.decode(errors="replace") for kind, raw in signals})
     return signal if len(signal) <= MAX_SIGNAL else b""
