@@ -167,8 +167,8 @@ def _in_files(directory: Path) -> list[str]:
 
 
 def _content(file: Path) -> bytes:
-    """What is in a file; nothing if it has gone since it was listed, as the new file does when it takes the old one's place."""
-    with contextlib.suppress(FileNotFoundError):
+    """What is in a file; nothing if it has gone since, as the new file has when it took the place of the old one, and of a folder."""
+    with contextlib.suppress(FileNotFoundError, IsADirectoryError):
         return file.read_bytes()
     return b""
 
