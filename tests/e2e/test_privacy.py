@@ -32,9 +32,6 @@ from tests.e2e.privacy_stores import (
     replay_to_destinations,
 )
 
-pytestmark = pytest.mark.timeout(600)
-"""A suite starts within it, on a loaded machine too."""
-
 WRITE_KEY = "privacy-key"
 PLAN = '{"properties": {"properties": {"required": ["order_id"]}}}'
 HER_USER, HER_DEVICE, HER_MAIL = f"{TOKEN}-user", f"{TOKEN}-device", f"{TOKEN}@example.com"
