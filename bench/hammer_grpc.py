@@ -38,7 +38,7 @@ def _input(event: Mapping[str, Any]) -> pb.EventInput:
     )
     for name in ("properties", "traits", "context"):
         if name in event:
-            getattr(made, name).json = orjson.dumps(event[name])
+            setattr(made, f"{name}_json", orjson.dumps(event[name]))
     return made
 
 

@@ -50,15 +50,16 @@ class Stand:
     Args:
         service: the identity service.
         postgres: its server.
-        database: name of its database there.
+        url: of its database there.
         nats: the broker for its outbox.
     """
 
-    def __init__(self, service: ServiceProcess, postgres: PostgresServer, database: str, nats: NatsServer) -> None:
+    def __init__(self, service: ServiceProcess, postgres: PostgresServer, url: str, nats: NatsServer) -> None:
         self.calls = IdentityCalls(service.grpc)
+        self.url = url
         self.peak_rss_bytes = 0
         self._postgres = postgres
-        self._database = database
+        self._database = url.rpartition("/")[2]
         self._parts = {"service": service.pid, "postgres": postgres.process.pid, "nats": nats.process.pid}
 
     async def resolve(self, requests: Iterable[bytes]) -> Measured:
@@ -106,11 +107,12 @@ async def stand(directory: Path, database: str, shared_buffers: str) -> AsyncIte
     async with AsyncExitStack() as stack:
         nats = stack.enter_context(NatsServer(directory / "nats"))
         postgres = stack.enter_context(PostgresServer(directory / "postgres", shared_buffers=shared_buffers))
-        environment = {"CDI_NATS_URL": nats.url, "CDI_DATABASE_URL": postgres.create_database(database)}
+        url = postgres.create_database(database)
+        environment = {"CDI_NATS_URL": nats.url, "CDI_DATABASE_URL": url}
         service = ServiceProcess("identity", environment, directory)
         service.migrate()
         stack.enter_context(service)
-        running = Stand(service, postgres, database, nats)
+        running = Stand(service, postgres, url, nats)
         stack.push_async_callback(running.calls.close)
         yield running
 

@@ -15,7 +15,7 @@ from cdi.identity.v1 import identity_service_pb2 as pb
 from cdi.identity.v1.profile_pb2 import Identifier
 
 WORKSPACE: Final = "bench"
-_EVENT_SECONDS: Final = 1_795_000_000
+EVENT_SECONDS: Final = 1_795_000_000
 _IDENTIFY_SHARE: Final = 0.1
 _VISITORS: Final = 5_000
 _EVENTS_PER_VISIT: Final = 10
@@ -27,13 +27,16 @@ def anonymous_id(seed: str) -> str:
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
 
 
+def user_id(person: int) -> str:
+    """The user id of a person."""
+    return f"u{_shuffled(person):010d}"
+
+
 def identifiers(person: int) -> list[Identifier]:
     """All identifiers of a person."""
-    # An odd factor modulo a power of two only shuffles, so user ids are distinct for as many people.
-    number = person * 2_654_435_761 % (1 << 32)
-    found = [Identifier(type="anonymous_id", value=anonymous_id(str(person))), Identifier(type="user_id", value=f"u{number:010d}")]
+    found = [Identifier(type="anonymous_id", value=anonymous_id(str(person))), Identifier(type="user_id", value=user_id(person))]
     if person % 2:
-        found.append(Identifier(type="email", value=f"person.{number}@example.com"))
+        found.append(Identifier(type="email", value=f"person.{_shuffled(person)}@example.com"))
     return found
 
 
@@ -46,7 +49,7 @@ def first_event(person: int) -> pb.IdentityInput:
         traits=b'{"name":"Person %d","plan":"%s","age":%d}' % (person, (b"free", b"pro")[person % 2], 20 + person % 60),
         event_type="identify",
     )
-    event.event_time.seconds = _EVENT_SECONDS
+    event.event_time.seconds = EVENT_SECONDS
     return event
 
 
@@ -105,3 +108,8 @@ def questions(people: int, count: int, seed: int) -> list[tuple[bytes, Identifie
 def request(events: Iterable[pb.IdentityInput]) -> bytes:
     """The bytes of a batch."""
     return pb.ResolveIdentitiesRequest(inputs=events).SerializeToString()
+
+
+def _shuffled(person: int) -> int:
+    # An odd factor modulo a power of two only shuffles, so numbers are distinct for as many people.
+    return person * 2_654_435_761 % (1 << 32)

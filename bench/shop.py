@@ -54,6 +54,22 @@ async def count_rows(peers: Peers) -> int:
     return int(str(rows).partition(".")[0])
 
 
+async def newest(peers: Peers) -> str:
+    """When the newest rows were loaded, as the warehouse writes it."""
+    ((latest,),) = await query(peers, "SELECT max(loaded_at)::VARCHAR FROM tracks")
+    return str(latest)
+
+
+async def new_rows(peers: Peers, since: str) -> tuple[list[tuple[float, int]], str]:
+    """Events that were loaded since an instant: when they were received, Unix seconds, and how many; and the instant to go on from."""
+    sql = " UNION ALL ".join(
+        f"SELECT received_at, loaded_at FROM {table} WHERE loaded_at > TIMESTAMPTZ '{since}'" for table in ("tracks", "pages", "identifies")
+    )
+    rows = await query(peers, f"SELECT epoch(received_at), count(*), max(loaded_at)::VARCHAR FROM ({sql}) GROUP BY received_at, loaded_at")
+    found = [(float(str(received)), int(float(str(number)))) for received, number, _ in rows]
+    return found, max([since, *(str(loaded) for _, _, loaded in rows)])
+
+
 async def wait_for_rows(peers: Peers, before: int, count: int, *, within: float) -> None:
     """Waits until ``count`` rows more than ``before`` are visible; looks the more often, the fewer are missing.
 

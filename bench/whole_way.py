@@ -61,23 +61,15 @@ async def measure_freshness(suite: Suite, peers: Peers, first: int, events_per_s
     payloads = bodies(count, BATCH, first=first)
     sending = asyncio.create_task(send(suite.http_url, payloads, rate=events_per_second / BATCH))
     ages: list[float] = []
-    ((latest,),) = await shop.query(peers, "SELECT max(loaded_at)::VARCHAR FROM tracks")
-    newest = str(latest)
+    newest = await shop.newest(peers)
     deadline = time.monotonic() + FRESHNESS_SECONDS + 60
     seen = 0
     while seen < count and time.monotonic() < deadline:
-        sql = " UNION ALL ".join(
-            f"SELECT received_at, loaded_at FROM {table} WHERE loaded_at > TIMESTAMPTZ '{newest}'"
-            for table in ("tracks", "pages", "identifies")
-        )
-        rows = await shop.query(
-            peers, f"SELECT epoch(received_at), count(*), max(loaded_at)::VARCHAR FROM ({sql}) GROUP BY received_at, loaded_at"
-        )
+        rows, newest = await shop.new_rows(peers, newest)
         visible = time.time()
-        for received, number, _ in rows:
-            ages += [visible - float(str(received))] * int(float(str(number)))
-            seen += int(float(str(number)))
-        newest = max([newest, *(str(loaded) for _, _, loaded in rows)])
+        for received, number in rows:
+            ages += [visible - received] * number
+            seen += number
         await asyncio.sleep(0.1)
     await sending
     return {

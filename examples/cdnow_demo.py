@@ -46,6 +46,13 @@ NAMELESS_ONE_IN: Final = 500
 MARKER: Final = ".cdi-demo"
 """Marks a directory that the demo may empty."""
 
+ORDERS: Final = """
+    SELECT * REPLACE (coalesce(context_profile_orders_to_date, 0) AS context_profile_orders_to_date) FROM (
+        FROM order_completed UNION ALL BY NAME
+        SELECT NULL::BIGINT AS context_profile_orders_to_date, NULL::DOUBLE AS context_profile_lifetime_value WHERE false
+    )"""
+"""The orders with columns that a table has from their first value on: in a short demo there may be none."""
+
 QUERIES: Final = {
     "revenue by month": """
         SELECT strftime("timestamp", '%Y-%m') AS month, count(*) AS orders, format('{:,.2f}', sum(revenue)) AS dollars
@@ -61,6 +68,11 @@ QUERIES: Final = {
             GROUP BY firsts.profile_id
         )
         SELECT pages, count(*) AS profiles FROM viewed GROUP BY pages ORDER BY pages""",
+    "orders by what identity knew of the person's orders before": f"""
+        SELECT if(context_profile_orders_to_date < 5, context_profile_orders_to_date::VARCHAR, '5 or more') AS orders_before,
+            count(*) AS orders, format('{{:,.2f}}', avg(revenue)) AS dollars,
+            format('{{:,.2f}}', avg(context_profile_lifetime_value)) AS lifetime_value_before
+        FROM ({ORDERS}) GROUP BY orders_before ORDER BY orders_before""",
 }
 TOTALS: Final = "SELECT count(*), count(DISTINCT user_id), round(sum(CAST(revenue AS DECIMAL(18, 2))), 2) FROM order_completed"
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 import grpc
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from cdi.collector.v1.collector_service_pb2 import EventInput, IngestEventsRequest, IngestResult, JsonObject, StreamEventsRequest
+from cdi.collector.v1.collector_service_pb2 import EventInput, IngestEventsRequest, IngestResult, StreamEventsRequest
 from cdi.collector.v1.collector_service_pb2_grpc import CollectorServiceStub
 from cdi.event.v1.event_pb2 import EVENT_TYPE_TRACK
 
@@ -32,7 +32,7 @@ def order(number: int, user_id: str) -> EventInput:
         name="Order Completed",
         message_id=str(uuid.uuid4()),
         user_id=user_id,
-        properties=JsonObject(json=b'{"total": %d}' % number),
+        properties_json=b'{"total": %d}' % number,
     )
 
 

@@ -30,7 +30,7 @@ const order = (total, userId) => ({
   name: "Order Completed",
   message_id: randomUUID(),
   user_id: userId,
-  properties: { json: Buffer.from(JSON.stringify({ total })) },
+  properties_json: Buffer.from(JSON.stringify({ total })),
 });
 
 const backoff = (attempt) => wait((0.5 + Math.random() / 2) * Math.min(200 * 2 ** attempt, 10_000));

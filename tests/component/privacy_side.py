@@ -9,13 +9,15 @@ from typing import Any
 
 import grpc
 
-from cdi.consent.v1 import consent_service_pb2, consent_service_pb2_grpc, privacy_pb2, privacy_service_pb2_grpc
+from cdi.consent.v1 import consent_service_pb2, consent_service_pb2_grpc, privacy_pb2, privacy_service_pb2_grpc, purpose_pb2
 from cdi.consent.v1 import privacy_service_pb2 as pb
 from cdi.consent.v1.consent_service_pb2 import Subject
 from cdi_kernel import topology
 from cdi_runtime.bus import Bus
 from cdi_testing import builders, eventually
+from cdi_testing.eventually import WITHIN_SECONDS
 
+RUNNING = privacy_pb2.PRIVACY_STATUS_RUNNING
 Steps = Mapping[str, privacy_pb2.PrivacyStep]
 
 
@@ -32,7 +34,10 @@ class PrivacySide(privacy_service_pb2_grpc.PrivacyServiceServicer):
         self.calls += 1
         if self.away:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
-        self.reports[request.request_id, request.service, request.attempt] = {step.store: step for step in request.steps}
+        key = request.request_id, request.service, request.attempt
+        kept = self.reports.get(key, {})
+        ended = {store for store, step in kept.items() if step.status != RUNNING}
+        self.reports[key] = {**kept, **{step.store: step for step in request.steps if step.status != RUNNING or step.store not in ended}}
         return pb.ReportStepsResponse()
 
     async def SendHoldings(self, request_iterator: AsyncIterator[pb.SendHoldingsRequest], context: Any) -> pb.SendHoldingsResponse:
@@ -45,11 +50,18 @@ class PrivacySide(privacy_service_pb2_grpc.PrivacyServiceServicer):
         self.holdings[of] = {name: rows for name, rows in sent.items() if name}
         return pb.SendHoldingsResponse()
 
-    async def reported(self, order: privacy_pb2.PrivacyOrder, service: str) -> Steps:
-        """The steps that a service reports of an order."""
-        key = order.request_id, service, order.attempt
-        await eventually(lambda: key in self.reports)
-        return self.reports[key]
+    async def reported(self, order: privacy_pb2.PrivacyOrder, service: str, *, within: float = WITHIN_SECONDS) -> Steps:
+        """The steps that a service reports of an order, once none is under way."""
+        await eventually(lambda: self._is_done(order, service), within=within)
+        return self.so_far(order, service)
+
+    def so_far(self, order: privacy_pb2.PrivacyOrder, service: str) -> Steps:
+        """What a service has reported of an order."""
+        return self.reports.get((order.request_id, service, order.attempt), {})
+
+    def _is_done(self, order: privacy_pb2.PrivacyOrder, service: str) -> bool:
+        known = (order.request_id, service, order.attempt) in self.reports
+        return known and all(step.status != RUNNING for step in self.so_far(order, service).values())
 
 
 class Consents(consent_service_pb2_grpc.ConsentServiceServicer):
@@ -59,6 +71,10 @@ class Consents(consent_service_pb2_grpc.ConsentServiceServicer):
         self.until: dict[str, datetime] = {}
         """User id → events received until then are suppressed."""
         self.linkable = False
+        self.purposes: list[purpose_pb2.Purpose] = []
+        self.asked = 0
+        """How often for purposes; while ``away``, without an answer."""
+        self.away = False
 
     async def EvaluateConsent(self, request: Any, context: Any) -> consent_service_pb2.EvaluateConsentResponse:
         response = consent_service_pb2.EvaluateConsentResponse()
@@ -68,7 +84,11 @@ class Consents(consent_service_pb2_grpc.ConsentServiceServicer):
         return response
 
     async def ListPurposes(self, request: Any, context: Any) -> consent_service_pb2.ListPurposesResponse:
-        return consent_service_pb2.ListPurposesResponse()
+        self.asked += 1
+        if self.away:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+        found = [purpose for purpose in self.purposes if purpose.workspace_id == request.workspace_id]
+        return consent_service_pb2.ListPurposesResponse(purposes=found)
 
 
 @asynccontextmanager

@@ -4,17 +4,21 @@ from pathlib import Path
 
 import aiohttp
 
-from cdi.identity.v1 import identity_service_pb2, rules_pb2
-from cdi.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
 from cdi_cli.commands.applying import checked, send_documents
-from cdi_cli.peers import Peers, ask
+from cdi_cli.peers import Peers
 from cdi_cli.suite import Suite
-from cdi_runtime.rpc import channel
 from cdi_testing import eventually
 from tests.e2e.steps import WORKSPACE, WRITE_KEY, loaded, rows
 
 KEY = {"Authorization": aiohttp.encode_basic_auth(WRITE_KEY, "")}
-DOCUMENT = """\
+RULES = """\
+apiVersion: cdi/v1
+kind: IdentityRules
+metadata: {workspace: %s}
+spec:
+  eventTraits: [orders_to_date, lifetime_value]
+"""
+TRAITS = """\
 apiVersion: cdi/v1
 kind: ComputedTrait
 metadata: {workspace: %s, name: orders_to_date}
@@ -46,13 +50,15 @@ async def test_events_carry_what_the_orders_of_their_person_come_to(shop: Peers,
         sql = f"SELECT context_profile_orders_to_date, context_profile_lifetime_value FROM looked_around WHERE id = '{prefix}{number}'"
         return await rows(shop, sql) == [[3.0, 30.3]]
 
-    async with channel(suite.grpc("identity")) as to_identity, aiohttp.ClientSession(headers=KEY) as session:
-        rules = rules_pb2.IdentityRules(workspace_id=WORKSPACE, event_traits=["orders_to_date", "lifetime_value"])
-        await ask(IdentityServiceStub(to_identity).ApplyIdentityRules, identity_service_pb2.ApplyIdentityRulesRequest(rules=rules))
-        await send(1, "Order Completed", order_id="1", total=10.1)
-        file = tmp_path / "traits.yaml"
-        file.write_text(DOCUMENT % (WORKSPACE, WORKSPACE))
+    async def apply(text: str) -> None:
+        file = tmp_path / "shop.yaml"
+        file.write_text(text)
         await send_documents(suite.endpoints, checked([file]))
+
+    async with aiohttp.ClientSession(headers=KEY) as session:
+        await apply(RULES % WORKSPACE)
+        await send(1, "Order Completed", order_id="1", total=10.1)
+        await apply(TRAITS % (WORKSPACE, WORKSPACE))
         await send(2, "Order Completed", order_id="2", total=20.2, test=False)
         await send(2, "Order Completed", order_id="2", total=20.2, test=False)
         await send(3, "Order Completed", order_id="3", total=500, test=True)

@@ -2,16 +2,12 @@
 
 import asyncio
 import json
-import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
-from pathlib import Path
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
-import asyncpg
-import duckdb
 import pytest
 from aiohttp import web
 
@@ -19,29 +15,26 @@ from cdi.collector.v1 import collector_service_pb2, source_pb2
 from cdi.consent.v1 import privacy_pb2, privacy_service_pb2
 from cdi.enrichment.v1 import enrichment_service_pb2, tracking_plan_pb2
 from cdi.event.v1 import outcome_pb2
+from cdi.event.v1.event_pb2 import Event
 from cdi.router.v1 import destination_pb2, router_service_pb2
 from cdi.warehouse.v1 import warehouse_service_pb2
 from cdi_cli.peers import Peers, ask, connect_peers
 from cdi_cli.suite import Suite
-from cdi_kernel import topology
-from cdi_kernel.envelope import EVENT_BATCH_SCHEMA, EVENTS, SCHEMA
-from cdi_kernel.faults import NotFound
-from cdi_kernel.topology import StreamName
-from cdi_runtime.bus import Bus, Outgoing, connect
 from cdi_testing import eventually
+from tests.e2e.privacy_stores import (
+    DESTINATIONS,
+    TOKEN,
+    WORKSPACE,
+    nothing_planted,
+    planted_in_databases,
+    planted_in_files,
+    replay,
+    replay_to_destinations,
+)
 
-WORKSPACE = "privacy"
 WRITE_KEY = "privacy-key"
 PLAN = '{"properties": {"properties": {"required": ["order_id"]}}}'
-TOKEN = f"planted{uuid.uuid4().hex[:12]}"
 HER_USER, HER_DEVICE, HER_MAIL = f"{TOKEN}-user", f"{TOKEN}-device", f"{TOKEN}@example.com"
-TABLES = "SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace"
-READERS = {
-    StreamName.COLLECTED: ["enrichment"],
-    StreamName.ENRICHED: ["warehouse-loader", "identity"],
-    StreamName.REJECTED: ["warehouse-loader"],
-    StreamName.IDENTITY: ["warehouse-loader"],
-}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +49,7 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
 
 
 async def test_an_erased_person_stays_erased(suite: Suite) -> None:
-    async with connect_peers(suite.endpoints) as peers, hook() as (url, deleted):
+    async with connect_peers(suite.endpoints) as peers, hook() as (url, deleted, arrived):
         await arrange(peers, url)
         async with flowing(suite):
             await post(suite, hers(0))
@@ -79,6 +72,18 @@ async def test_an_erased_person_stays_erased(suite: Suite) -> None:
         assert after["enrichment"] - before["enrichment"] == len([*hers(0), *hers(1)])
         assert after["warehouse:main"] - before["warehouse:main"] == len(hers(0)) - 1
         assert after["rejected"] - before["rejected"] == 1
+        taken = len(arrived)
+        copied = await replay_to_destinations(suite)
+        await nothing_planted(suite)
+        last = await suppressed(peers)
+        for sink in ("destination:waits", "destination:refuses", "warehouse:main"):
+            assert last[sink] - after[sink] == len(hers(0)) - 1, sink
+        assert len(arrived) == taken, "nothing of hers was sent again"
+        # Of the first time the router remembers what became of them, of the copies that they were not sent.
+        assert await outcomes(peers, copied) == {
+            "waits": {outcome_pb2.OUTCOME_SUPPRESSED: 2 * (len(hers(0)) - 1)},
+            "refuses": {outcome_pb2.OUTCOME_DEAD_LETTERED: len(hers(0)) - 1, outcome_pb2.OUTCOME_SUPPRESSED: len(hers(0)) - 1},
+        }
 
 
 async def arrange(peers: Peers, url: str) -> None:
@@ -91,7 +96,7 @@ async def arrange(peers: Peers, url: str) -> None:
     )  # fmt: skip
     await ask((await peers.enrichment()).ApplyTrackingPlan, enrichment_service_pb2.ApplyTrackingPlanRequest(tracking_plan=plan))
     # What is not answered waits, and what is refused is given up: both are stored by the router.
-    for name, path in (("waits", "503"), ("refuses", "400")):
+    for name, path in zip(DESTINATIONS, ("503", "400"), strict=True):
         destination = destination_pb2.Destination(
             workspace_id=WORKSPACE, name=name, enabled=True,
             webhook=destination_pb2.Webhook(url=f"{url}/{path}", deletion=destination_pb2.WebhookDeletion(url=f"{url}/delete")),
@@ -100,23 +105,28 @@ async def arrange(peers: Peers, url: str) -> None:
 
 
 @asynccontextmanager
-async def hook() -> AsyncIterator[tuple[str, list[str]]]:
-    """An endpoint that takes delete calls and the events of others, but not hers; the ids that it was told to delete, sorted."""
+async def hook() -> AsyncIterator[tuple[str, list[str], list[str]]]:
+    """An endpoint that takes delete calls and the events of others, but not hers; the ids that it was told to delete, sorted, and the paths
+    to which something of hers came."""
     deleted: list[str] = []
+    arrived: list[str] = []
 
     async def receive(request: web.Request) -> web.Response:
         body = json.loads(await request.read())
         if request.path == "/delete":
             deleted[:] = sorted({*deleted, *(each["id"] for each in body["subjects"])})
             return web.Response()
-        return web.Response(status=int(request.path.strip("/")) if TOKEN in json.dumps(body) else 200)
+        if TOKEN not in json.dumps(body):
+            return web.Response()
+        arrived.append(request.path)
+        return web.Response(status=int(request.path.strip("/")))
 
     application = web.Application(client_max_size=16 * 1024 * 1024)
     application.router.add_post("/{tail:.*}", receive)
     runner = web.AppRunner(application, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    yield f"http://127.0.0.1:{runner.addresses[0][1]}", deleted
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}", deleted, arrived
     await runner.cleanup()
 
 
@@ -198,52 +208,22 @@ async def suppressed(peers: Peers) -> Counter[str]:
     """Suppressed events by sink."""
     enriched = await ask((await peers.enrichment()).CountOutcomes, enrichment_service_pb2.CountOutcomesRequest())
     loaded = await ask((await peers.warehouse()).CountOutcomes, warehouse_service_pb2.CountOutcomesRequest())
+    delivered = await ask((await peers.router()).CountOutcomes, router_service_pb2.CountOutcomesRequest())
     counts: Counter[str] = Counter()
-    for each in [*enriched.counts, *loaded.counts]:
+    for each in [*enriched.counts, *loaded.counts, *delivered.counts]:
         if each.outcome == outcome_pb2.OUTCOME_SUPPRESSED:
             counts[each.sink] += each.events
     return counts
 
 
-async def planted_in_databases(suite: Suite) -> list[str]:
-    """``<database>.<table>`` of all services' Postgres that hold the token, as text or as bytes."""
-    found = []
-    for url in {service.environment.get("CDI_DATABASE_URL") for service in suite.services.values()} - {None}:
-        connection = await asyncpg.connect(url)
-        try:
-            database = await connection.fetchval("SELECT current_database()")
-            for (table,) in await connection.fetch(
-                "SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace"
-            ):
-                for row in await connection.fetch(f'SELECT * FROM "{table}"'):
-                    if any(TOKEN in (v.decode("latin-1") if isinstance(v, bytes) else str(v)) for v in row.values()):
-                        found.append(f"{database}.{table}")
-                        break
-        finally:
-            await connection.close()
-    return sorted(found)
-
-
-def planted_in_files(suite: Suite) -> list[str]:
-    """The files of the warehouse and of the collector's spool that hold the token. JetStream's are what is replayed."""
-    files = [*suite.directory.glob("warehouse.duckdb*"), *(suite.directory / "spool").rglob("*")]
-    return [file.name for file in files if TOKEN.encode() in _content(file)]
-
-
-def _content(file: Path) -> bytes:
-    """What is in a file; nothing if it has gone since it was listed, and of a folder."""
-    with suppress(FileNotFoundError, IsADirectoryError):
-        return file.read_bytes()
-    return b""
-
-
-async def nothing_planted(suite: Suite) -> None:
-    async def clean() -> bool:
-        left = [*await planted_in_databases(suite), *planted_in_files(suite)]
-        assert not left, left
-        return True
-
-    await eventually(clean, within=60)
+async def outcomes(peers: Peers, events: Sequence[tuple[int, Event]]) -> dict[str, Counter[int]]:
+    """What the router says of events, each with the sequence of its message in ENRICHED: how many of each outcome, by destination."""
+    counts: dict[str, Counter[int]] = {name: Counter() for name in DESTINATIONS}
+    for sequence, event in events:
+        request = router_service_pb2.ExplainDeliveryRequest(event=event.SerializeToString(), enriched_sequence=sequence)
+        for each in (await ask((await peers.router()).ExplainDelivery, request)).explanations:
+            counts[each.destination][each.outcome] += 1
+    return counts
 
 
 async def _holds(suite: Suite, name: str) -> bool:
@@ -255,56 +235,3 @@ async def _loaded(suite: Suite, peers: Peers) -> bool:
     found = await planted_in_databases(suite)
     assert {"cdi_router.parked_deliveries", "cdi_router.dead_deliveries"} <= set(found), found
     return True
-
-
-async def replay(suite: Suite) -> None:
-    """Everything in COLLECTED anew, and all readers from the beginning of their streams, without what they remember of their places."""
-    for name in ("enrichment", "warehouse-loader", "identity"):
-        await asyncio.to_thread(suite.services[name].stop)
-    async with connect(suite.nats.url, "test") as bus:
-        for stream, readers in READERS.items():
-            for reader in readers:
-                for partition in range(suite.partitions):
-                    await _delete_consumer(bus, stream, topology.durable(reader, partition))
-        connection = await asyncpg.connect(suite.services["enrichment"].environment["CDI_DATABASE_URL"])
-        await connection.execute("DELETE FROM progress; DELETE FROM claims")
-        await connection.close()
-        with duckdb.connect(str(suite.duckdb_file)) as warehouse:
-            warehouse.execute("delete from _cdi.progress")
-        await _copy_collected(bus)
-        for name in ("identity", "warehouse-loader", "enrichment"):
-            await asyncio.to_thread(suite.services[name].start)
-        for stream, readers in READERS.items():
-            for reader in readers:
-                for partition in range(suite.partitions):
-                    await eventually(lambda s=stream, r=reader, p=partition: _caught_up(bus, s, r, p), within=90)  # type: ignore[misc]
-
-
-async def _copy_collected(bus: Bus) -> None:
-    """Every message of COLLECTED once more, under another id: what republishing from a backup does."""
-    info = await bus.api(f"STREAM.INFO.{StreamName.COLLECTED}")
-    copies = []
-    for sequence in range(int(info["state"]["first_seq"]), int(info["state"]["last_seq"]) + 1):
-        try:
-            message = await bus.message(StreamName.COLLECTED, sequence)
-        except NotFound:
-            continue
-        headers = {SCHEMA: EVENT_BATCH_SCHEMA, EVENTS: message.headers[EVENTS]}
-        copies.append(Outgoing(message.subject, message.payload, f"copy-{sequence}", headers))
-    assert any(TOKEN.encode() in copy.payload for copy in copies)
-    await bus.publish_all(copies)
-
-
-async def _delete_consumer(bus: Bus, stream: StreamName, name: str) -> None:
-    try:
-        await bus.api(f"CONSUMER.DELETE.{stream}.{name}")
-    except NotFound:
-        return
-
-
-async def _caught_up(bus: Bus, stream: StreamName, reader: str, partition: int) -> bool:
-    try:
-        info = await bus.api(f"CONSUMER.INFO.{stream}.{topology.durable(reader, partition)}")
-    except NotFound:
-        return stream is not StreamName.COLLECTED and (partition > 0 or reader == "identity")
-    return int(info["num_pending"]) + int(info["num_ack_pending"]) == 0

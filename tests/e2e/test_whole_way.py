@@ -233,7 +233,8 @@ async def test_a_person_who_says_nothing_gets_no_advertising_and_is_loaded(
 async def test_what_a_person_denied_is_taken_out_and_the_reason_is_told(
     shop: Peers, prefix: str, sdk: Callable[[], Client], suite: Suite
 ) -> None:
-    purpose = purpose_pb2.Purpose(workspace_id=WORKSPACE, name="calls", columns=["traits.phone"], categories=["us.sale"])
+    rule = purpose_pb2.WarehouseRule(warehouse="main", columns=["traits.seat"])
+    purpose = purpose_pb2.Purpose(workspace_id=WORKSPACE, name="calls", columns=["traits.phone"], categories=["us.sale"], warehouses=[rule])
     await ask((await shop.consent()).ApplyPurpose, consent_service_pb2.ApplyPurposeRequest(purpose=purpose))
     client = sdk()
     said = {
@@ -241,11 +242,11 @@ async def test_what_a_person_denied_is_taken_out_and_the_reason_is_told(
         "yes": {"consent": {"usPrivacy": "1YNN", "categoryPreferences": {"advertising": False}}},
     }
     for number, (word, context) in enumerate(said.items()):
-        client.identify(f"{prefix}{word}", {"phone": "555", "plan": "pro"}, message_id=f"{prefix}{number}", context=context)
+        client.identify(f"{prefix}{word}", {"phone": "555", "plan": "pro", "seat": "12A"}, message_id=f"{prefix}{number}", context=context)
     await flush(client)
     await loaded(shop, "identifies", prefix, 2)
-    sql = f"SELECT phone, plan FROM identifies WHERE id LIKE '{prefix}%' ORDER BY id"
-    assert await rows(shop, sql) == [[None, "pro"], ["555", "pro"]]
+    sql = f"SELECT phone, plan, seat FROM identifies WHERE id LIKE '{prefix}%' ORDER BY id"
+    assert await rows(shop, sql) == [[None, "pro", None], ["555", "pro", "12A"]]
 
     async def told() -> str:
         return await asyncio.to_thread(_explained, suite, f"{prefix}1")
@@ -253,7 +254,10 @@ async def test_what_a_person_denied_is_taken_out_and_the_reason_is_told(
     explained = await eventually(told)
     assert "advertising: denied at" in explained
     assert "purpose version 1" in explained
-    assert "taken out, because a purpose is denied: traits.phone" in await asyncio.to_thread(_explained, suite, f"{prefix}0")
+    of_no = await asyncio.to_thread(_explained, suite, f"{prefix}0")
+    assert "taken out, because a purpose is denied: traits.phone" in of_no
+    assert "loaded as NULL, because a purpose is denied: traits.seat" in of_no
+    assert "calls: denied at" in of_no
 
 
 def _explained(suite: Suite, message_id: str) -> str:

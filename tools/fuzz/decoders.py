@@ -14,10 +14,10 @@ from typing import Final
 import orjson
 
 from cdi.collector.v1 import collector_service_pb2 as pb
-from cdi.event.v1.event_pb2 import EVENT_TYPE_TRACK, Event, EventBatch
+from cdi.event.v1.event_pb2 import EVENT_TYPE_IDENTIFY, EVENT_TYPE_TRACK, Event, EventBatch
 from cdi_collector.convert import ingest
 from cdi_collector.domain import json_text
-from cdi_collector.domain.client_event import ClientEvent, Item
+from cdi_collector.domain.client_event import ClientEvent, EncodedEvent, Item
 from cdi_collector.domain.compression import decompressed
 from cdi_collector.domain.intake import Arrival, admit
 from cdi_collector.domain.limits import MAX_BATCH_EVENTS, MAX_EVENT_BYTES, MAX_NESTING
@@ -66,8 +66,9 @@ def _called(data: bytes) -> None:
         batch = ingest.batch_of(data)
     except Fault:
         return
-    items = ingest.items_of(batch)[:MAX_BATCH_EVENTS]
-    _hold(items, ingest.sent_us_of(batch), None)
+    for as_sent in (True, False):
+        items = ingest.items_of(batch, as_sent=as_sent)[:MAX_BATCH_EVENTS]
+        _hold(items, ingest.sent_us_of(batch), None)
 
 
 DECODERS: Final[Mapping[str, Callable[[bytes], None]]] = {
@@ -104,11 +105,12 @@ def seeds(captures: Path) -> dict[str, list[bytes]]:
         if query := head.split(b" ")[1].partition(b"?")[2]:
             queries.append(query)
     event = pb.EventInput(message_id="m", type=EVENT_TYPE_TRACK, name="n", user_id="u")
-    event.properties.json = b'{"a":[1,{"b":"c"}]}'
+    event.properties_json = b'{"a":[1,{"b":"c"}]}'
     event.original_time.seconds = 1_795_262_400
-    event.traits.struct.update({"a": {"b": 1}})
+    structured = pb.EventInput(message_id="m", type=EVENT_TYPE_IDENTIFY, user_id="u")
+    structured.traits.update({"a": {"b": 1}})
     given = {name: queries if isinstance(decode, partial) and decode.func is _query else bodies for name, decode in DECODERS.items()}
-    return given | {"gzip": [body[2:] for body in bodies if body[:2] == b"\x1f\x8b"], "grpc": [_request(event)]}
+    return given | {"gzip": [body[2:] for body in bodies if body[:2] == b"\x1f\x8b"], "grpc": [_request(event), _request(structured)]}
 
 
 def _request(event: pb.EventInput) -> bytes:
@@ -130,7 +132,7 @@ def _run(path: str, method: str, query: bytes, wire_body: bytes, headers: Mappin
     _hold(parcel.items, parcel.sent_us, parcel.payloads)
 
 
-def _hold(items: Sequence[Item], sent_us: int | None, payloads: Callable[[], Sequence[bytes]] | None) -> None:
+def _hold(items: Sequence[Item | EncodedEvent], sent_us: int | None, payloads: Callable[[], Sequence[bytes]] | None) -> None:
     """Asserts what the module promises."""
     assert len(items) <= MAX_BATCH_EVENTS
     arrival = Arrival(_SOURCE, _RECEIVED_US, sent_us, "203.0.113.7", "fuzz", _PARTITIONS, lambda: "made")

@@ -36,6 +36,16 @@ metadata: {name: main}
 spec: {duckdb: {}}
 ---
 apiVersion: cdi/v1
+kind: IdentityRules
+metadata: {workspace: main}
+spec:
+  identifiers:
+    - {type: member, limit: 2, window: annually, priority: 2, paths: [properties.card.number]}
+  blockedValues: ["0815"]
+  blockedPatterns: ["test-.*"]
+  eventTraits: [plan]
+---
+apiVersion: cdi/v1
 kind: CleanRoom
 metadata: {name: signups}
 spec:
@@ -101,7 +111,7 @@ def cdi(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cdi]:
         eventually_sync(lambda: all_ready(log), within=200)
         command = Cdi(directory)
         (directory.parent / "web.yaml").write_text(CONFIGURATION)
-        assert command("apply", "-f", str(directory.parent)).count("created (version 1)") == 5
+        assert command("apply", "-f", str(directory.parent)).count("created (version 1)") == 6
         yield command
         children = psutil.Process(up.pid).children(recursive=True)
         up.send_signal(signal.SIGTERM)
@@ -119,7 +129,7 @@ def track(message_id: str, **more: object) -> str:
 
 
 def test_apply_again_changes_nothing_and_tells_so(cdi: Cdi) -> None:
-    assert cdi("apply", "-f", str(cdi.directory.parent)).count("unchanged (version 1)") == 5
+    assert cdi("apply", "-f", str(cdi.directory.parent)).count("unchanged (version 1)") == 6
 
 
 def test_one_event_is_followed_to_every_sink(cdi: Cdi) -> None:
@@ -138,6 +148,7 @@ def test_one_event_is_followed_to_every_sink(cdi: Cdi) -> None:
 
     person = json.loads(cdi("profile", "main", "user_id:ada"))
     assert [link["identifier"] for link in person["links"]] == [{"type": "user_id", "value": "ada"}]
+    assert [(each["kind"], each["triggering_event_id"]) for each in person["decisions"]] == [("DECISION_KIND_CREATED", "m-1")]
     assert {event["message_id"]: event["properties"] for event in person["events"]} == {"m-1": {"plan": "free"}, "m-2": {}}
     assert json.loads(cdi("profile", "main", person["profile"]["profile_id"])) == person
     assert "nobody is known as user_id:bob" in cdi.run("profile", "main", "user_id:bob").stderr
@@ -172,6 +183,30 @@ def test_a_destination_that_came_later_balances(cdi: Cdi, tmp_path: Path) -> Non
     (tmp_path / "later.yaml").write_text(later)
     cdi("apply", "-f", str(tmp_path / "later.yaml"))
     assert "destination:later" in cdi("audit", "--wait")
+
+
+def test_identity_rules_say_where_identifiers_are_and_which_never_link(cdi: Cdi, tmp_path: Path) -> None:
+    def bought(message_id: str, anonymous_id: str, card: str) -> str:
+        who = {"anonymousId": anonymous_id, "messageId": message_id}
+        return json.dumps({"type": "track", "event": "Bought", "properties": {"card": {"number": card}}, **who})
+
+    cdi("send", "--file", "-", given="\n".join([bought("b-1", "d1", "77"), bought("b-2", "d2", "77"), bought("b-3", "d3", "0815")]))
+    cdi("audit", "--wait")
+    profile = json.loads(cdi("profile", "main", "member:77"))["profile"]
+    assert [each["value"] for each in profile["identifiers"]] == ["d1", "d2", "77"]
+    assert "nobody is known" in cdi.run("profile", "main", "member:0815").stderr
+
+    rules = CONFIGURATION.split("---")[3]
+    assert "IdentityRules" in rules
+    file = tmp_path / "rules.yaml"
+    file.write_text(rules.replace("properties.card.number", "card.number").replace("test-.*", "(?=test)"))
+    refused = cdi.run("apply", "-f", str(file))
+    assert refused.returncode == 1
+    assert "rules.identifiers[0].paths[0]: a path is traits, properties or context and then names" in refused.stderr.replace("\n", " ")
+    assert "rules.blocked_patterns[0]: not an RE2 expression" in refused.stderr.replace("\n", " ")
+    file.write_text(rules.replace("annually", "monthly"))
+    assert cdi("apply", "-f", str(file)) == "IdentityRules main/default: changed (version 2)\n"
+    assert cdi("apply", "-f", str(file)) == "IdentityRules main/default: unchanged (version 2)\n"
 
 
 def test_an_audience_is_exported_as_digests_of_who_agreed(cdi: Cdi, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 import psutil
 
-from cdi.collector.v1.collector_service_pb2 import EventInput, IngestEventsRequest, JsonObject, StreamEventsRequest
+from cdi.collector.v1.collector_service_pb2 import EventInput, IngestEventsRequest, StreamEventsRequest
 from cdi.collector.v1.collector_service_pb2_grpc import CollectorServiceStub
 from cdi.event.v1 import event_pb2
 from cdi_cli.embedded import NatsServer, ServiceProcess
@@ -72,7 +72,7 @@ BATCH_EVENTS = 50
 
 async def test_a_client_that_reads_no_answers_is_slowed_down(collector: ServiceProcess, stored: Stored) -> None:
     """The window of a stream is 16 batches: the collector stops reading, and its memory does not grow with what is sent."""
-    event = EventInput(type=event_pb2.EVENT_TYPE_TRACK, name="X", user_id="u", properties=JsonObject(json=b'{"a":"%s"}' % (b"x" * 1_000)))
+    event = EventInput(type=event_pb2.EVENT_TYPE_TRACK, name="X", user_id="u", properties_json=b'{"a":"%s"}' % (b"x" * 1_000))
     written = 0
     process = psutil.Process(collector.pid)
 

@@ -14,7 +14,6 @@ from cdi.collector.v1.collector_service_pb2 import (
     ApplySourceRequest,
     EventInput,
     IngestEventsRequest,
-    JsonObject,
     ListSourcesRequest,
     StreamEventsRequest,
 )
@@ -45,10 +44,10 @@ async def test_each_event_has_its_own_result(channel: grpc.aio.Channel, stored: 
     struct.update({"total": 3, "nested": {"a": [1.5]}})
     request = IngestEventsRequest(
         events=[
-            track("m1", properties=JsonObject(json=b'{"total": 3}')),
-            track("m2", properties=JsonObject(struct=struct)),
+            track("m1", properties_json=b'{"total": 3}'),
+            track("m2", properties=struct),
             track("m3", user_id=""),
-            track("m4", properties=JsonObject(json=b"[1]")),
+            track("m4", properties_json=b"[1]"),
             track("", anonymous_id="a1"),
         ]
     )

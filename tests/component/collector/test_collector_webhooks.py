@@ -14,7 +14,7 @@ from cdi.collector.v1.collector_service_pb2 import ApplySourceRequest, ListSourc
 from cdi.collector.v1.collector_service_pb2_grpc import SourcesServiceStub
 from cdi.collector.v1.source_pb2 import Source, Webhook, WebhookMapping, WebhookSignature
 from cdi.event.v1 import event_pb2
-from cdi_cli.documents import apply_document, read_documents
+from cdi_cli.documents import read_documents
 from cdi_cli.embedded import ServiceProcess
 from cdi_cli.peers import connect_peers
 
@@ -41,7 +41,7 @@ async def applied(collector: ServiceProcess, tmp_path: Path, text: str) -> Any:
     (tmp_path / "source.yaml").write_text(text)
     (document,) = read_documents([tmp_path / "source.yaml"])
     async with connect_peers(SimpleNamespace(grpc=lambda _: collector.grpc, admin_token=ADMIN_TOKEN)) as peers:  # type: ignore[arg-type]
-        return await apply_document(peers, document)
+        return await document.apply(peers)
 
 
 def signed_post(

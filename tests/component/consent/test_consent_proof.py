@@ -94,6 +94,17 @@ async def test_columns_of_a_denied_purpose_are_named(desk: Desk) -> None:
     assert not (await desk.evaluate()).dropped_columns
 
 
+async def test_what_a_purpose_says_of_warehouses_is_versioned_and_leaves_the_event_as_it_is(desk: Desk) -> None:
+    rule = purpose_pb2.WarehouseRule(warehouse="main", rows=True, columns=["traits.email", "context.ip", "traits.email"])
+    await desk.purpose("ads")
+    await desk.purpose("ads", warehouses=[rule])
+    await desk.purpose("ads", warehouses=[rule])
+    [stored] = (await desk.stub.ListPurposes(pb.ListPurposesRequest(workspace_id=desk.workspace))).purposes
+    expected = purpose_pb2.WarehouseRule(warehouse="main", rows=True, columns=["context.ip", "traits.email"])
+    assert (list(stored.warehouses), stored.version) == ([expected], 2)
+    assert not (await desk.evaluate()).dropped_columns
+
+
 async def test_signals_are_answers_and_are_kept_as_they_were_sent(desk: Desk) -> None:
     await desk.purpose("ads", categories=["us.sale"], default_policy=purpose_pb2.DEFAULT_POLICY_ALLOW)
     signals = [

@@ -312,6 +312,65 @@ async def test_a_withdrawal_holds_at_once_on_the_other_replica(replicas: Any, cl
         assert granted(await evaluate(one, event())) == [{"analytics"}]
 
 
+async def test_what_one_replica_learns_of_odd_ids_the_other_one_knows_at_once(replicas: Any, client: Client) -> None:
+    stubs = list(map(client, (replicas.one, replicas.two)))
+    await apply(stubs[0])
+    await eventually(lambda: knows_purposes(stubs[1]))
+    people = ["Zoë", "\U0001f600", "a:b\x1f", "\\\"'", " ", "x" * 512]
+    events = [event(person, anonymous_id=f"{person[:9]}-device") for person in people]
+    for second in range(4):
+        answer, writer = {"advertising": second % 2 == 0}, stubs[second % 2]
+        for stub in stubs:
+            await evaluate(stub, *events)
+        await evaluate(writer, *(event(one.user_id, second, answer, anonymous_id=one.anonymous_id) for one in events))
+        expected = {"advertising", "analytics"} if answer["advertising"] else {"analytics"}
+        for stub in stubs:
+            assert granted(await evaluate(stub, *events)) == [expected] * len(people)
+
+
+async def test_what_is_remembered_goes_with_the_changes_that_are_no_longer_told(
+    replicas: Any, client: Client, module_database_url: str
+) -> None:
+    one, two = map(client, (replicas.one, replicas.two))
+    await apply(one)
+    await eventually(lambda: knows_purposes(two))
+    connection = await asyncpg.connect(module_database_url)
+    try:
+        for statements in (
+            # A change that is removed before the second replica has looked again, as if it had slept.
+            (
+                "DELETE FROM current_decisions WHERE subject_id = 'ada'",
+                "DELETE FROM changed_subjects",
+                "UPDATE change_horizon SET xid = (pg_current_xact_id()::text::bigint + 1)::text::xid8",
+            ),
+            # The whole table, of which only the horizon tells.
+            ("TRUNCATE current_decisions",),
+        ):
+            await record(one, decision(True, 0, proof=message_id()))
+            assert granted(await evaluate(two, event())) == [{"advertising", "analytics"}]
+            async with connection.transaction():
+                for statement in statements:
+                    await connection.execute(statement)
+            assert granted(await evaluate(two, event())) == [{"analytics"}]
+    finally:
+        await connection.close()
+
+
+async def test_a_decision_that_is_taken_out_of_the_table_is_gone_at_once(
+    consent: ServiceProcess, client: Client, module_database_url: str
+) -> None:
+    stub = client(consent)
+    await apply(stub)
+    await record(stub, decision(True, 0))
+    assert granted(await evaluate(stub, event())) == [{"advertising", "analytics"}]
+    connection = await asyncpg.connect(module_database_url)
+    try:
+        await connection.execute("DELETE FROM current_decisions WHERE workspace_id = $1", Scene.workspace)
+    finally:
+        await connection.close()
+    assert granted(await evaluate(stub, event())) == [{"analytics"}]
+
+
 async def test_replicas_writing_about_the_same_people_neither_deadlock_nor_disagree(replicas: Any, client: Client, bus: Bus) -> None:
     stubs = list(map(client, (replicas.one, replicas.two)))
     await apply(stubs[0])

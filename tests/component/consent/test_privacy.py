@@ -254,6 +254,36 @@ async def _has_status(desk: Office, request_id: str, status: str) -> bool:
     return await desk.status(request_id) == status
 
 
+async def test_what_a_service_still_has_to_do_is_shown_and_waited_for(stand: Stand) -> None:
+    """As a destination that is down: the service has the calls, and says how far they are until they are made."""
+    desk = stand.office
+
+    def begins(order: privacy_pb2.PrivacyOrder) -> Any:
+        calls = step("destination:crm", privacy_pb2.PRIVACY_STATUS_RUNNING, 1, "status 503")
+        return [step("rows", count=2), calls if order.attempt == 1 else step("destination:crm", count=1)]
+
+    stand.services.does[stand.workspace] = {"router": begins}
+    [request_id] = await desk.ask(ERASE, [stand.ada])
+
+    async def shown() -> dict[str, tuple[int, int, str]]:
+        found = (await desk.get(request_id)).steps
+        return {one.store: (one.status, one.count, one.detail) for one in found if one.service == "router"}
+
+    waiting = privacy_pb2.PRIVACY_STATUS_RUNNING
+    await eventually(lambda: _is(shown(), {"destination:crm": (waiting, 1, "status 503"), "rows": (waiting, 2, "")}))
+    assert [order.attempt for order in stand.services.of(stand.workspace)] == [1]
+    done = [step("rows", count=2), step("destination:crm", count=3)]
+    await desk.privacy.ReportSteps(pb.ReportStepsRequest(request_id=request_id, service="router", attempt=1, steps=done))
+    await eventually(lambda: desk.is_finished(request_id))
+    finished = privacy_pb2.PRIVACY_STATUS_FINISHED
+    assert await shown() == {"destination:crm": (finished, 4, ""), "rows": (finished, 4, "")}
+    assert [order.attempt for order in stand.services.of(stand.workspace)] == [1, 2]
+
+
+async def _is(found: Any, wanted: object) -> bool:
+    return bool(await found == wanted)
+
+
 async def test_a_service_that_does_not_answer_is_told_again(stand: Stand) -> None:
     told: list[int] = []
 

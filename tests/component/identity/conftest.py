@@ -1,6 +1,7 @@
 """Identity services, and clients that speak to one or to several replicas of them."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from hashlib import sha256
 
 import asyncpg
 import grpc
@@ -11,7 +12,24 @@ from cdi_cli.embedded import NatsServer, ServiceProcess
 from cdi_runtime.bus import Bus, connect
 from cdi_testing.plugin import MigratedDatabases, StartService
 
+from .profile_calls import Watch, Watching
+
+WAREHOUSE_TOKEN = "identitys-token"
+"""What the loader lets identity ask with."""
+
 Client = Callable[[ServiceProcess], IdentityServiceStub]
+
+
+async def empty(connection: asyncpg.Connection) -> None:
+    """Empties the graph as an erasure does: replicas that remember people hear of it."""
+    await connection.execute(
+        """
+        INSERT INTO workspaces (workspace_id, splits) SELECT DISTINCT workspace_id, 1 FROM profiles
+        ON CONFLICT (workspace_id) DO UPDATE SET splits = workspaces.splits + 1
+        """
+    )
+    await connection.execute("UPDATE workspaces SET rules_version = 0")
+    await connection.execute("TRUNCATE profiles, identifiers, merges, decisions, separations, rules")
 
 
 @pytest.fixture
@@ -40,7 +58,7 @@ def module_identity(
 async def shared_identity(module_identity: ServiceProcess, module_database_url: str) -> ServiceProcess:
     """The module's replica with an empty graph; its stream keeps what earlier tests merged."""
     connection = await asyncpg.connect(module_database_url)
-    await connection.execute("TRUNCATE profiles, identifiers, merges, decisions, separations, rules, workspaces")
+    await empty(connection)
     await connection.close()
     return module_identity
 
@@ -53,6 +71,7 @@ def loader(module_nats: NatsServer, tmp_path_factory: pytest.TempPathFactory) ->
         "CDI_NATS_URL": module_nats.url,
         "CDI_DUCKDB_PATH": str(directory / "warehouse.duckdb"),
         "CDI_LOAD_LINGER_SECONDS": "0.02",
+        "CDI_ADMIN_TOKEN_HASHES": sha256(WAREHOUSE_TOKEN.encode()).hexdigest(),
     }
     with ServiceProcess("warehouse-loader", environment, directory) as process:
         yield process
@@ -67,6 +86,7 @@ def identity_with_history(
         "CDI_NATS_URL": module_nats.url,
         "CDI_DATABASE_URL": module_database_url,
         "CDI_WAREHOUSE_ADDRESS": loader.grpc,
+        "CDI_WAREHOUSE_TOKEN": WAREHOUSE_TOKEN,
     }
     with ServiceProcess("identity", environment, tmp_path_factory.mktemp("identity")) as process:
         yield process
@@ -97,3 +117,16 @@ async def client() -> AsyncIterator[Client]:
 async def bus(fresh_nats: NatsServer) -> AsyncIterator[Bus]:
     async with connect(fresh_nats.url, "test") as made:
         yield made
+
+
+@pytest.fixture
+async def watching() -> AsyncIterator[Watching]:
+    made: list[Watch] = []
+
+    def watch(process: ServiceProcess, who: str) -> Watch:
+        made.append(Watch(process, who))
+        return made[-1]
+
+    yield watch
+    for each in made:
+        await each.close()

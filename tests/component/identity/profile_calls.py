@@ -1,11 +1,15 @@
 """How the tests of identity ask ``ProfilesService``."""
 
-from collections.abc import Sequence
+import asyncio
+import json
+from collections.abc import Callable, Sequence
 
 import grpc
 
 from cdi.identity.v1 import profiles_service_pb2 as pb
 from cdi.identity.v1.profile_pb2 import GraphChanged, Profile
+from cdi.identity.v1.profiles_service_pb2_grpc import ProfilesServiceStub
+from cdi_cli.embedded import ServiceProcess
 from cdi_kernel.topology import identity
 from cdi_runtime.bus import Bus
 from cdi_testing.builders import WORKSPACE, message_id
@@ -63,3 +67,34 @@ async def announce(bus: Bus, *profile_ids: str) -> None:
     for profile_id in profile_ids:
         change.traits.add(profile_id=profile_id, name="any")
     await bus.publish(identity("changed"), change.SerializeToString(), message_id=message_id())
+
+
+class Watch:
+    """A caller that watches and keeps what it was told."""
+
+    def __init__(self, process: ServiceProcess, who: str) -> None:
+        self.channel = grpc.aio.insecure_channel(process.grpc)
+        self.told: list[Profile] = []
+        self.code = ""
+        self.task = asyncio.ensure_future(self._watch(who))
+
+    async def _watch(self, who: str) -> None:
+        try:
+            async for answer in ProfilesServiceStub(self.channel).WatchProfile(
+                pb.WatchProfileRequest(workspace_id=WORKSPACE, key=key(who))
+            ):
+                self.told.append(answer.profile)
+        except grpc.aio.AioRpcError as error:
+            self.code = error.code().name
+
+    @property
+    def traits(self) -> object:
+        return json.loads(self.told[-1].traits) if self.told else None
+
+    async def close(self) -> None:
+        self.task.cancel()
+        await asyncio.wait([self.task])
+        await self.channel.close(grace=None)
+
+
+Watching = Callable[[ServiceProcess, str], Watch]

@@ -24,6 +24,7 @@ from cdi_testing.builders import WORKSPACE
 from cdi_testing.plugin import MigratedDatabases, StartService
 
 from . import computed_calls
+from .conftest import empty
 from .identity_calls import resolve, seen
 
 
@@ -60,7 +61,7 @@ def pair(module_nats: NatsServer, migrated_database: MigratedDatabases, tmp_path
 @pytest.fixture
 async def callers(pair: Pair) -> AsyncIterator[Callers]:
     connection = await asyncpg.connect(pair.database)
-    await connection.execute("TRUNCATE profiles, identifiers, merges")
+    await empty(connection)
     await connection.close()
     async with grpc.aio.insecure_channel(pair.identity.grpc) as identity, grpc.aio.insecure_channel(pair.consent.grpc) as consent:
         yield Callers(IdentityServiceStub(identity), AudiencesServiceStub(identity), ConsentServiceStub(consent))

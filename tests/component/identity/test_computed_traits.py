@@ -170,6 +170,39 @@ async def test_changes_are_told_as_traits_and_give_the_same_picture(world: World
     await eventually(told_that_it_is_gone)
 
 
+async def test_where_a_value_goes_the_trait_of_its_name_is_told_again(world: World) -> None:
+    before = len(await told(world.bus))
+    await apply(world.computed, trait("orders"), trait("lately", window=timedelta(seconds=4)))
+    await reading(world.bus)
+    ada, _ = await resolve(
+        world.identity,
+        seen("user_id:ada", traits=b'{"lately":"often"}', message_id="brought-lately"),
+        seen("anonymous_id:a1", traits=b'{"orders":"many"}', message_id="brought-orders", second=7),
+    )
+    await resolve(world.identity, seen("user_id:ada", "anonymous_id:a1"))
+    await counted(world.bus, [order(ada.profile_id, user_id="ada", at=datetime.now(UTC))])
+
+    async def last(name: str) -> tuple[str, bytes, str, int]:
+        changes = (await told(world.bus))[before:]
+        entry = [entry for change in changes for entry in change.traits if entry.name == name][-1]
+        return entry.profile_id, entry.value, entry.triggering_event_id, entry.event_time.seconds
+
+    async def told_of_value() -> bool:
+        return (await last("orders"))[1] == b"1"
+
+    await eventually(told_of_value)
+    await delete(world.computed, "orders")
+    first = int(builders.EVENT_TIME.timestamp())
+
+    async def told_again() -> bool:
+        many = (ada.profile_id, b'"many"', "brought-orders", first + 7)
+        often = (ada.profile_id, b'"often"', "brought-lately", first)
+        return (await last("orders"), await last("lately")) == (many, often)
+
+    await eventually(told_again)
+    assert await traits_of(world, "user_id:ada") == {"orders": "many", "lately": "often"}
+
+
 async def test_what_leaves_the_window_no_longer_counts(world: World) -> None:
     await apply(world.computed, trait("now", window=timedelta(seconds=4)), trait("seen", "LAST", "properties.total", timedelta(seconds=4)))
     await reading(world.bus)

@@ -193,6 +193,9 @@ async def test_what_cannot_be_done_is_said(shared_identity: ServiceProcess, clie
     with pytest.raises(grpc.aio.AioRpcError) as missing:
         await stub.ExplainResolution(ExplainResolutionRequest(workspace_id=WORKSPACE, message_id="never"))
     assert missing.value.code() is grpc.StatusCode.NOT_FOUND
+    with pytest.raises(grpc.aio.AioRpcError) as neither:
+        await stub.ExplainResolution(ExplainResolutionRequest(workspace_id=WORKSPACE))
+    assert neither.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     with pytest.raises(grpc.aio.AioRpcError) as unknown:
         await stub.ExplainProfile(ExplainProfileRequest(workspace_id=WORKSPACE, profile_id=ada.profile_id, page_token="x"))
     assert unknown.value.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -16,7 +16,8 @@ from cdi_testing import builders, eventually
 from cdi_testing.plugin import MigratedDatabases, StartService
 from tests.component.identity import computed_calls
 from tests.component.identity.conftest import Client
-from tests.component.identity.identity_calls import profile_of, resolve, seen
+from tests.component.identity.identity_calls import names, profile_of, resolve, seen, told
+from tests.component.identity.profile_calls import Watching
 from tests.component.privacy_side import PrivacySide, order, privacy_side, tell
 
 TOKEN = "planted-91bc"
@@ -153,6 +154,28 @@ async def test_whoever_took_an_identifier_over_loses_no_more_than_it(
     other = await profile_of(stub, "user_id:other")
     assert other is not None
     assert [item.value for item in other.identifiers] == ["other"]
+
+
+async def test_who_watches_hears_of_the_erasure_and_the_stream_tells_nothing_of_her(
+    identity: ServiceProcess, client: Client, bus: Bus, side: tuple[PrivacySide, str], watching: Watching
+) -> None:
+    consent, _ = side
+    stub = client(identity)
+    mine, other = await resolve(stub, seen(f"user_id:{HER[0][1]}", traits=b'{"n":1}'), seen("user_id:other", f"anonymous_id:{HER[1][1]}"))
+    hers, theirs = watching(identity, mine.profile_id), watching(identity, "user_id:other")
+    await eventually(lambda: hers.told and theirs.told)
+    before = len(await told(bus))
+    erasing = order(SERVICE, *HER, profiles=[mine.profile_id])
+    await tell(bus, erasing)
+    await consent.reported(erasing, SERVICE)
+    # A watched profile is read every minute in any case.
+    await eventually(lambda: hers.code == "NOT_FOUND" and names(theirs.told[-1]) == {"user_id:other"})
+    [change] = (await told(bus))[before:]
+    assert set(change.reread_profile_ids) == {mine.profile_id, other.profile_id}
+    assert TOKEN not in str(change)
+    await tell(bus, order(SERVICE, *HER, profiles=[mine.profile_id], request_id=erasing.request_id, attempt=2))
+    await eventually(lambda: len(consent.reports) == 2)
+    assert len(await told(bus)) == before + 1
 
 
 async def test_killed_in_the_middle_it_goes_on(

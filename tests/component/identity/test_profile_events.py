@@ -18,10 +18,12 @@ from cdi.warehouse.v1.warehouse_service_pb2_grpc import WarehouseServiceStub
 from cdi_cli.embedded import NatsServer, ServiceProcess
 from cdi_kernel import envelope, topology
 from cdi_kernel.ids import fallback_profile_id
+from cdi_runtime import rpc
 from cdi_runtime.bus import Bus, connect
 from cdi_testing import builders, eventually
 from cdi_testing.builders import WORKSPACE
 
+from .conftest import WAREHOUSE_TOKEN
 from .identity_calls import resolve, seen
 from .profile_calls import code_of, events_of, key
 
@@ -62,7 +64,7 @@ async def world(identity_with_history: ServiceProcess, loader: ServiceProcess, m
     async with (
         connect(module_nats.url, "test") as bus,
         grpc.aio.insecure_channel(identity_with_history.grpc, options=options) as asked,
-        grpc.aio.insecure_channel(loader.grpc) as warehouse,
+        rpc.channel(loader.grpc, token=WAREHOUSE_TOKEN) as warehouse,
     ):
         yield World(bus, IdentityServiceStub(asked), ProfilesServiceStub(asked), WarehouseServiceStub(warehouse))
 

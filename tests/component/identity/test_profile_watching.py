@@ -1,65 +1,17 @@
 """Watching profiles at real replicas, over a real NATS that goes away and comes back."""
 
-import asyncio
-import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import grpc
 import pytest
 
 from cdi.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
-from cdi.identity.v1.profile_pb2 import Profile
-from cdi.identity.v1.profiles_service_pb2 import WatchProfileRequest
-from cdi.identity.v1.profiles_service_pb2_grpc import ProfilesServiceStub
 from cdi_cli.embedded import NatsServer, ServiceProcess
 from cdi_runtime.bus import Bus
 from cdi_testing import eventually
-from cdi_testing.builders import WORKSPACE
 
 from .identity_calls import names, resolve, seen
-from .profile_calls import announce, key
-
-
-class Watch:
-    """A caller that watches and keeps what it was told."""
-
-    def __init__(self, process: ServiceProcess, who: str) -> None:
-        self.channel = grpc.aio.insecure_channel(process.grpc)
-        self.told: list[Profile] = []
-        self.code = ""
-        self.task = asyncio.ensure_future(self._watch(who))
-
-    async def _watch(self, who: str) -> None:
-        try:
-            async for answer in ProfilesServiceStub(self.channel).WatchProfile(WatchProfileRequest(workspace_id=WORKSPACE, key=key(who))):
-                self.told.append(answer.profile)
-        except grpc.aio.AioRpcError as error:
-            self.code = error.code().name
-
-    @property
-    def traits(self) -> object:
-        return json.loads(self.told[-1].traits) if self.told else None
-
-    async def close(self) -> None:
-        self.task.cancel()
-        await asyncio.wait([self.task])
-        await self.channel.close(grace=None)
-
-
-Watching = Callable[[ServiceProcess, str], Watch]
-
-
-@pytest.fixture
-async def watching() -> AsyncIterator[Watching]:
-    made: list[Watch] = []
-
-    def watch(process: ServiceProcess, who: str) -> Watch:
-        made.append(Watch(process, who))
-        return made[-1]
-
-    yield watch
-    for each in made:
-        await each.close()
+from .profile_calls import Watching, announce
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import grpc
 import pytest
 from aiohttp import web
 
+from cdi.consent.v1 import consent_service_pb2_grpc
 from cdi.event.v1 import outcome_pb2
 from cdi.event.v1.event_pb2 import Event
 from cdi.router.v1 import router_service_pb2 as pb
@@ -23,6 +24,8 @@ from cdi_kernel import envelope, topology
 from cdi_runtime.bus import Bus, connect
 from cdi_testing import builders
 from cdi_testing.plugin import MigratedDatabases, StartService
+from tests.component.privacy_side import Consents, privacy_side
+from tests.component.router.privacy_stage import Calls, Stage, taking_calls
 
 PARTITIONS = 4
 QUICK = RetryPolicy(initial_seconds=0.2, max_seconds=0.5)
@@ -140,6 +143,13 @@ class Router:
         return list((await self.stub.ListDeadDeliveries(request)).deliveries)
 
 
+@pytest.fixture
+async def calls() -> AsyncIterator[Calls]:
+    """An endpoint that takes delete calls."""
+    async with taking_calls() as made:
+        yield made
+
+
 StartRouter = Callable[..., Awaitable[Router]]
 Connect = Callable[[ServiceProcess, str], Awaitable[Router]]
 
@@ -169,6 +179,18 @@ async def start_router(
         return await connect_router(process, fresh_nats.url)
 
     return start
+
+
+@pytest.fixture
+async def stage(start_router: StartRouter, migrated_database: MigratedDatabases) -> AsyncIterator[Stage]:
+    """A router of the test's own whose consent service the test plays."""
+    consents = Consents()
+    async with contextlib.AsyncExitStack() as stack:
+        register = consent_service_pb2_grpc.add_ConsentServiceServicer_to_server
+        consent, address = await stack.enter_async_context(privacy_side((register, consents)))
+        database = migrated_database("router")
+        router = await start_router({"CDI_CONSENT_TARGET": address, "CDI_DATABASE_URL": database})
+        yield Stage(router, consent, consents, database)
 
 
 @pytest.fixture(scope="module")

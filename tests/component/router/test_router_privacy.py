@@ -1,96 +1,14 @@
 """Suppressed people at delivery; erasing stored deliveries; telling destinations to delete."""
 
-import json
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import asyncpg
-import pytest
-from aiohttp import web
-
-from cdi.consent.v1 import consent_service_pb2_grpc, privacy_pb2
+from cdi.consent.v1 import privacy_pb2
+from cdi.event.v1 import outcome_pb2
 from cdi.router.v1.destination_pb2 import WebhookDeletion
-from cdi_testing import builders, eventually
-from cdi_testing.plugin import MigratedDatabases
-from tests.component.privacy_side import Consents, PrivacySide, order, privacy_side, tell
-
-TOKEN = "planted-c41d"
-HER = (("user_id", f"{TOKEN}-user"), ("anonymous_id", f"{TOKEN}-device"), ("email", f"{TOKEN}@example.com"))
-SERVICE = "router"
-PARTITIONS = 4
-
-
-@dataclass
-class Stage:
-    router: Any
-    consent: PrivacySide
-    consents: Consents
-    database: str
-
-    def order(self, *subjects: tuple[str, str], **fields: Any) -> privacy_pb2.PrivacyOrder:
-        return order(SERVICE, *(subjects or HER), workspace_id=self.router.workspace, **fields)
-
-    async def planted(self) -> dict[str, int]:
-        """Rows with the token, by table."""
-        connection = await asyncpg.connect(self.database)
-        try:
-            found = {}
-            for table in ("parked_deliveries", "dead_deliveries", "withheld_deliveries", "barriers", "outcome_counts"):
-                for row in await connection.fetch(f"SELECT * FROM {table}"):
-                    if any(TOKEN in (v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v)) for v in row.values()):
-                        found[table] = found.get(table, 0) + 1
-            return found
-        finally:
-            await connection.close()
-
-
-@pytest.fixture
-async def stage(start_router: Any, migrated_database: MigratedDatabases) -> AsyncIterator[Stage]:
-    consents = Consents()
-    async with AsyncExitStack() as stack:
-        register = consent_service_pb2_grpc.add_ConsentServiceServicer_to_server
-        consent, address = await stack.enter_async_context(privacy_side((register, consents)))
-        database = migrated_database(SERVICE)
-        router = await start_router({"CDI_CONSENT_TARGET": address, "CDI_DATABASE_URL": database})
-        yield Stage(router, consent, consents, database)
-
-
-@dataclass
-class Calls:
-    """An endpoint that takes delete calls; ``statuses`` are its answers, in order, then 200."""
-
-    url: str = ""
-    statuses: list[int] = field(default_factory=list)
-    taken: list[tuple[str, str, dict[str, Any], str]] = field(default_factory=list)
-
-    async def handle(self, request: web.Request) -> web.Response:
-        status = self.statuses.pop(0) if self.statuses else 200
-        self.taken.append((request.method, request.raw_path, json.loads(await request.read()), request.headers["Idempotency-Key"]))
-        return web.Response(status=status)
-
-
-@pytest.fixture
-async def calls() -> AsyncIterator[Calls]:
-    made = Calls()
-    app = web.Application()
-    app.router.add_route("*", "/{tail:.*}", made.handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    made.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    yield made
-    await runner.cleanup()
-
-
-def hers(number: int = 0, **fields: Any) -> Any:
-    return builders.track(user_id=HER[0][1], message_id=f"h{number}", partitions=PARTITIONS, **fields)
-
-
-def other(number: int = 0) -> Any:
-    return builders.track(user_id="other", message_id=f"o{number}", partitions=PARTITIONS)
+from cdi_testing import eventually
+from tests.component.privacy_side import tell
+from tests.component.router.privacy_stage import HER, SERVICE, TOKEN, Calls, Stage, hers, other
 
 
 async def test_nothing_is_delivered_to_suppressed_people(stage: Stage) -> None:
@@ -99,11 +17,15 @@ async def test_nothing_is_delivered_to_suppressed_people(stage: Stage) -> None:
     await router.apply("crm")
     now = datetime.now(UTC).replace(microsecond=0)
     stage.consents.until[HER[0][1]] = now
-    await router.publish([hers(1, at=now - timedelta(days=1)), other(1), hers(2, at=now), hers(3, at=now + timedelta(seconds=1))])
+    events = [hers(1, at=now - timedelta(days=1)), other(1), hers(2, at=now), hers(3, at=now + timedelta(seconds=1))]
+    sequences = await router.publish(events)
     await eventually(lambda: len(router.hook.taken("crm")) == 2)
     assert set(router.hook.taken("crm")) == {"o1", "h3"}
     await eventually(lambda: _delivered(router, "crm", 2))
     assert await router.counts("crm") == {("delivered", ""): 2, ("suppressed", "suppressed"): 2}
+    assert [await _told(router, "crm", event, sequences) for event in events] == [
+        ("suppressed", "suppressed"), ("delivered", ""), ("suppressed", "suppressed"), ("delivered", ""),
+    ]  # fmt: skip
 
 
 async def test_what_waits_and_what_was_given_up_is_erased(stage: Stage) -> None:
@@ -112,7 +34,8 @@ async def test_what_waits_and_what_was_given_up_is_erased(stage: Stage) -> None:
     await router.apply("strict")
     router.hook.always("slow", 503)
     router.hook.always("strict", 400)
-    await router.publish([hers(1, properties={"note": TOKEN}), hers(2), other(1)])
+    events = [hers(1, properties={"note": TOKEN}), hers(2), other(1)]
+    sequences = await router.publish(events)
     await eventually(lambda: _parked(router, 3))
     await eventually(lambda: _dead(router, 3))
     asked = stage.order(verb=privacy_pb2.PRIVACY_VERB_ACCESS)
@@ -129,6 +52,9 @@ async def test_what_waits_and_what_was_given_up_is_erased(stage: Stage) -> None:
     steps = await stage.consent.reported(erasing, SERVICE)
     assert {name: step.count for name, step in steps.items()} == {"parked_deliveries": 2, "dead_deliveries": 2}
     assert await stage.planted() == {}
+    # Nothing of hers is left, and yet nobody says that it was delivered.
+    assert [await _told(router, "slow", event, sequences) for event in events] == [("suppressed", "suppressed")] * 2 + [("parked", "")]
+    assert {await _told(router, "strict", event, sequences) for event in events} == {("dead_lettered", "destination_refused")}
     counts = await router.counts("slow")
     assert counts == {("parked", ""): 1, ("suppressed", "suppressed"): 2}
     router.hook.always("slow", 200)
@@ -154,12 +80,12 @@ async def test_destinations_are_told_to_delete(stage: Stage, calls: Calls) -> No
     by_name = {name.partition(":")[2].partition("-")[0]: (step.status, step.count) for name, step in steps.items() if ":" in name}
     finished, unsupported = privacy_pb2.PRIVACY_STATUS_FINISHED, privacy_pb2.PRIVACY_STATUS_NOT_SUPPORTED
     assert by_name == {"whole": (finished, 1), "each": (finished, 1), "cannot": (unsupported, 0)}
-    first, second, third = calls.taken
-    assert first == second  # the same again after a 503, under the same key
-    assert first[:2] == ("POST", "/forget")
-    assert {(each["type"], each["id"]) for each in first[2]["subjects"]} == set(HER)
-    assert first[2]["profileIds"] == ["p1"]
-    assert third[:2] == ("DELETE", f"/email/{TOKEN}%40example.com")
+    assert len(calls.taken) == 3
+    assert len({key for _, _, _, key in calls.taken}) == 2  # the same again after a 503, under the same key
+    made = {path: (method, body) for method, path, body, _ in calls.taken}
+    method, body = made["/forget"]
+    assert (method, {(each["type"], each["id"]) for each in body["subjects"]}, body["profileIds"]) == ("POST", set(HER), ["p1"])
+    assert made[f"/email/{TOKEN}%40example.com"][0] == "DELETE"
 
     calls.taken.clear()
     calls.statuses += [403]
@@ -168,6 +94,12 @@ async def test_destinations_are_told_to_delete(stage: Stage, calls: Calls) -> No
     steps = await stage.consent.reported(refused, SERVICE)
     failed = [step for step in steps.values() if step.status == privacy_pb2.PRIVACY_STATUS_FAILED]
     assert [step.detail for step in failed] == ["status 403"]
+
+
+async def _told(router: Any, name: str, event: Any, sequences: dict[str, int]) -> tuple[str, str]:
+    """Outcome and reason of an event, as explained."""
+    told = (await router.explain(event, sequences[event.message_id]))[name]
+    return outcome_pb2.Outcome.Name(told.outcome).removeprefix("OUTCOME_").lower(), told.reason
 
 
 async def _parked(router: Any, events: int) -> bool:

@@ -8,6 +8,7 @@ import pytest
 from cdi_router.domain.answer import Answer
 from cdi_router.domain.delivery import Barrier, Delivery, Progress, Refusal, Settlement, Withheld
 from cdi_router.domain.person import person_of
+from cdi_router.domain.trials import Trials
 from cdi_router.ports import DeliveryStore, Standing
 from cdi_router.store.deliveries import PostgresDeliveries
 from cdi_router.store.memory import MemoryDeliveries
@@ -33,7 +34,7 @@ def delivery(user: str, sequence: int, position: int = 0) -> Delivery:
 
 
 def parked(*deliveries: Delivery, alone: bool = True, due: datetime = NOW) -> Settlement:
-    barriers = [Barrier(person, due, alone) for person in dict.fromkeys(waiting.person for waiting in deliveries)]
+    barriers = [Barrier(person, Trials(due), alone) for person in dict.fromkeys(waiting.person for waiting in deliveries)]
     return Settlement(parked=list(deliveries), barriers=barriers, first_sequence=1)
 
 
@@ -72,12 +73,11 @@ async def test_a_failure_moves_the_barrier(store: DeliveryStore) -> None:
     await store.standing(1, 0)
     await store.settle(1, 0, Progress(), Progress(1, 1), parked(waiting))
     later = NOW + timedelta(seconds=10)
-    again = Barrier(waiting.person, later, True, 2, 1, NOW, Answer(429, failure=""))
+    again = Barrier(waiting.person, Trials(later, 2, 1, NOW, Answer(429, failure="")), alone=True)
     await store.settle_parked(1, 0, NOW, Settlement(barriers=[again]), [])
     assert await store.due(1, [0], NOW) == []
     [queue] = await store.queues(1, 0, later, people=1, events=1)
-    assert (queue.barrier.attempts, queue.barrier.counted_attempts, queue.barrier.first_attempt) == (2, 1, NOW)
-    assert queue.barrier.answer == Answer(429)
+    assert queue.barrier.trials == again.trials
 
 
 async def test_given_up_and_gone(store: DeliveryStore) -> None:
@@ -85,10 +85,10 @@ async def test_given_up_and_gone(store: DeliveryStore) -> None:
     await store.standing(1, 0)
     await store.settle(1, 0, Progress(), Progress(2, 2), parked(waiting, behind))
     dead = Refusal(waiting, "retries_exhausted", Answer(500, "nul \0 and all"), b"{}", 3, NOW)
-    settlement = Settlement(dead=[dead], barriers=[Barrier(waiting.person, NOW, alone=True)])
+    settlement = Settlement(dead=[dead], barriers=[Barrier(waiting.person, Trials(NOW), alone=True)])
     await store.settle_parked(1, 0, NOW, settlement, [])
     [queue] = await store.queues(1, 0, NOW, people=1, events=10)
-    assert ([left.key for left in queue.deliveries], queue.barrier.alone, queue.barrier.attempts) == ([behind.key], True, 0)
+    assert ([left.key for left in queue.deliveries], queue.barrier.alone, queue.barrier.trials.attempts) == ([behind.key], True, 0)
     # Settled by somebody else meanwhile: no harm, and no barrier that nobody waits behind.
     await store.settle_parked(1, 0, NOW, Settlement(delivered=[behind]), [behind.person])
     await store.settle_parked(1, 0, NOW, Settlement(delivered=[behind], barriers=[queue.barrier]), [])

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from cdi_testing import builders, eventually
 from cdi_testing.eventually import WITHIN_SECONDS
 
 StartLoader = Callable[..., ServiceProcess]
+ADMIN_TOKEN = "loader-admin"
 
 
 @pytest.fixture
@@ -32,6 +34,7 @@ def start_loader(fresh_nats: NatsServer, tmp_path: Path) -> Iterator[StartLoader
             "CDI_NATS_URL": fresh_nats.url,
             "CDI_DUCKDB_PATH": str(tmp_path / "warehouse.duckdb"),
             "CDI_LOAD_LINGER_SECONDS": "0.02",
+            "CDI_ADMIN_TOKEN_HASHES": sha256(ADMIN_TOKEN.encode()).hexdigest(),
             **settings,
         }
         process = ServiceProcess("warehouse-loader", environment, tmp_path, name=name)
@@ -186,7 +189,7 @@ async def ask() -> AsyncIterator[Connect]:
     async with contextlib.AsyncExitStack() as stack:
 
         async def connect_to(process: ServiceProcess) -> Client:
-            made = await stack.enter_async_context(rpc.channel(process.grpc))
+            made = await stack.enter_async_context(rpc.channel(process.grpc, token=ADMIN_TOKEN))
             client = Client(pb_grpc.WarehouseServiceStub(made))
             await eventually(lambda: _answers(client))
             return client

@@ -21,9 +21,9 @@ from cdi_kernel.faults import FailedPrecondition, Fault, InvalidArgument, NotFou
 from cdi_runtime import rpc
 from cdi_testing import builders, eventually
 
-from .conftest import graph_changed
+from .conftest import ADMIN_TOKEN, graph_changed
 
-ADMIN, PARTNER, OTHER = "admin-token", "partner-token", "other-token"
+PARTNER, OTHER = "partner-token", "other-token"
 MINIMUM = 10
 COUNTRIES = ("DE", "FR", "IT")
 PURPOSE = "measurement"
@@ -104,7 +104,7 @@ class Stubs:
 
 @pytest.fixture
 def launch(start_loader: Any) -> Any:
-    return lambda: start_loader(CDI_ADMIN_TOKEN_HASHES=digest(ADMIN))
+    return start_loader
 
 
 @pytest.fixture
@@ -112,7 +112,9 @@ async def stubs() -> AsyncIterator[Any]:
     async with AsyncExitStack() as stack:
 
         async def connect(process: ServiceProcess) -> Stubs:
-            channels = [await stack.enter_async_context(rpc.channel(process.grpc, token=token)) for token in (ADMIN, PARTNER, OTHER, "no")]
+            channels = [
+                await stack.enter_async_context(rpc.channel(process.grpc, token=token)) for token in (ADMIN_TOKEN, PARTNER, OTHER, "no")
+            ]
             return Stubs(*map(pb_grpc.CleanRoomServiceStub, channels))
 
         yield connect
@@ -402,9 +404,9 @@ async def test_what_cannot_be_asked_costs_nothing(shop: Any) -> None:
 
 
 async def test_at_the_address_of_partners_there_are_clean_rooms_only(start_loader: Any, ask: Any) -> None:
-    loader = start_loader(CDI_ADMIN_TOKEN_HASHES=digest(ADMIN), CDI_PARTNER_ADDRESS="127.0.0.1:0")
+    loader = start_loader(CDI_PARTNER_ADDRESS="127.0.0.1:0")
     await ask(loader)
-    async with rpc.channel(loader.addresses["partners"], token=ADMIN) as made:
+    async with rpc.channel(loader.addresses["partners"], token=ADMIN_TOKEN) as made:
         await rpc.call(pb_grpc.CleanRoomServiceStub(made).ApplyCleanRoom, pb.ApplyCleanRoomRequest(clean_room=room()), timeout=20.0)
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await WarehouseServiceStub(made).Query(QueryRequest(sql="select 1"), timeout=20.0)

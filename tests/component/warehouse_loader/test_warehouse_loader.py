@@ -7,8 +7,9 @@ import pytest
 from cdi.error.v1 import error_pb2
 from cdi.event.v1.rejected_event_pb2 import FAILURE_TYPE_SCHEMA_VIOLATION, RejectedBatch, RejectedEvent
 from cdi.warehouse.v1 import warehouse_service_pb2 as pb
+from cdi.warehouse.v1 import warehouse_service_pb2_grpc as pb_grpc
 from cdi_kernel import topology
-from cdi_kernel.faults import FailedPrecondition, Fault, InvalidArgument, TooLarge
+from cdi_kernel.faults import FailedPrecondition, Fault, InvalidArgument, TooLarge, Unauthenticated
 from cdi_runtime import rpc
 from cdi_runtime.bus import Bus
 from cdi_testing import builders, eventually
@@ -242,3 +243,20 @@ async def querying(start_loader: Any, enrichment: Any, ask: Any) -> Any:
     await enrichment.publish([builders.track(message_id="m1")])
     await client.loaded(1)
     return client
+
+
+@pytest.mark.parametrize("token", ["", "a-partner's"])
+async def test_without_an_admin_token_the_warehouse_says_nothing(start_loader: Any, ask: Any, token: str) -> None:
+    loader = start_loader()
+    await ask(loader)
+    async with rpc.channel(loader.grpc, token=token) as made:
+        stub = pb_grpc.WarehouseServiceStub(made)
+        warehouse = pb.Warehouse(workspace_id=builders.WORKSPACE, name="mine", duckdb=pb.DuckDb(schema="mine"))
+        for method, request in (
+            (stub.Query, pb.QueryRequest(sql="select 1")),
+            (stub.ApplyWarehouse, pb.ApplyWarehouseRequest(warehouse=warehouse)),
+            (stub.ListWarehouses, pb.ListWarehousesRequest(workspace_id=builders.WORKSPACE)),
+            (stub.CountOutcomes, pb.CountOutcomesRequest()),
+        ):
+            with pytest.raises(Unauthenticated):
+                await rpc.call(method, request, timeout=10.0)

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
+from cdi.consent.v1.consent_service_pb2_grpc import add_ConsentServiceServicer_to_server
 from cdi.consent.v1.privacy_pb2 import PRIVACY_VERB_ACCESS
 from cdi.event.v1.event_pb2 import Event
 from cdi.event.v1.rejected_event_pb2 import RejectedBatch, RejectedEvent
 from cdi_kernel import topology
 from cdi_runtime.bus import Bus
 from cdi_testing import builders, eventually
-from tests.component.privacy_side import PrivacySide, order, privacy_side, tell
+from tests.component.privacy_side import Consents, PrivacySide, order, privacy_side, tell
 from tests.component.warehouse_loader.conftest import graph_changed
 
 TOKEN = "planted-7f3a"
@@ -28,7 +29,7 @@ SERVICE = "warehouse-loader"
 @pytest.fixture
 async def side() -> AsyncIterator[tuple[PrivacySide, str]]:
     async with AsyncExitStack() as stack:
-        yield await stack.enter_async_context(privacy_side())
+        yield await stack.enter_async_context(privacy_side((add_ConsentServiceServicer_to_server, Consents())))
 
 
 def hers(number: int = 0) -> list[Event]:

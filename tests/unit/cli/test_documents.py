@@ -5,7 +5,10 @@ from pathlib import Path
 import pytest
 
 from cdi_cli.documents import APPLY_ORDER, DocumentError, read_documents
-from cdi_cli.documents.models import ComputedTraitDocument, DestinationDocument, SourceDocument, TrackingPlanDocument
+from cdi_cli.documents.collector import SourceDocument
+from cdi_cli.documents.enrichment import TrackingPlanDocument
+from cdi_cli.documents.identity import ComputedTraitDocument, IdentityRulesDocument
+from cdi_cli.documents.router import DestinationDocument
 
 SOURCE = """\
 apiVersion: cdi/v1
@@ -45,7 +48,7 @@ def test_several_documents_of_a_file_and_a_directory(tmp_path: Path) -> None:
         (SOURCE.replace("  writeKeys: [k1]\n", "  disabled: true\n"), "shop.yaml:4: spec.writeKeys: Field required"),
         (
             SOURCE.replace("kind: Source", "kind: Sauce"),
-            "shop.yaml:2: kind: expected one of CleanRoom, ComputedTrait, ConsentPolicy, Destination, Purpose, Source",
+            "shop.yaml:2: kind: expected one of CleanRoom, ComputedTrait, ConsentPolicy, Destination, IdentityRules, Purpose, Source",
         ),
         (SOURCE.replace("kind: Source\n", ""), "shop.yaml:1: kind: expected one of"),
         (SOURCE.replace("cdi/v1", "cdi/v2"), "shop.yaml:1: apiVersion: Input should be 'cdi/v1'"),
@@ -161,3 +164,34 @@ def test_a_computed_trait_is_read_with_values_of_any_type(tmp_path: Path) -> Non
     assert document.spec.event_type == "track"
     assert document.spec.conditions[0].values == ["USD", 3, True]
     assert "shop.yaml:5: spec.aggregation" in complaint(tmp_path, COMPUTED_TRAIT % "total")
+
+
+IDENTITY_RULES = """\
+apiVersion: cdi/v1
+kind: IdentityRules
+metadata: {workspace: main}
+spec:
+  identifiers:
+    - {type: phone, limit: 2, window: %s, priority: 3, paths: [traits.phone]}
+  blockedValues: ["0000-test"]
+  eventTraits: [lifetime_value]
+"""
+
+
+def test_identity_rules_are_one_document_of_a_workspace(tmp_path: Path) -> None:
+    (document,) = read_documents([written(tmp_path, IDENTITY_RULES % "weekly")])
+    assert isinstance(document, IdentityRulesDocument)
+    assert (document.metadata.name, document.spec.event_traits) == ("default", ["lifetime_value"])
+    assert (document.spec.identifiers[0].window, document.spec.identifiers[0].paths) == ("weekly", ["traits.phone"])
+    text = IDENTITY_RULES % "daily"
+    text = text.replace("{workspace: main}", "{name: mine}").replace('["0000-test"]', "[-1]").replace("limit: 2", "limit: -2")
+    assert [line.partition(": Input should be")[0] for line in complaint(tmp_path, text).splitlines()] == [
+        "shop.yaml:3: metadata.name",
+        "shop.yaml:6: spec.identifiers[0].limit",
+        "shop.yaml:6: spec.identifiers[0].window",
+        "shop.yaml:7: spec.blockedValues[0]",
+    ]
+    twice = f"{IDENTITY_RULES % 'ever'}---\n{IDENTITY_RULES % 'ever'}"
+    assert "shop.yaml:10: IdentityRules default is given twice, first at shop.yaml:1" in complaint(tmp_path, twice)
+    huge = IDENTITY_RULES.replace("limit: 2", "limit: 5000000000") % "ever"
+    assert "spec.identifiers[0].limit: Input should be less than" in complaint(tmp_path, huge)

@@ -110,3 +110,40 @@ def test_a_gzip_bomb_is_stopped_at_the_limit() -> None:
     bomb = b"".join(squeezer.compress(bytes(1024 * 1024)) for _ in range(300)) + squeezer.flush()
     with pytest.raises(TooLarge):
         decompressed(bomb, 500 * 1024)
+
+
+# Halves that complete each other when they stand side by side, and whole objects.
+HALVES = [
+    b'{"a":[{}',
+    b"{}]}",
+    b"{},{}",
+    b"{",
+    b"}",
+    b'{"a":"',
+    b'{"}',
+    b'","b":{"c":1}',
+    b'"}',
+    b"{}}",
+    b"{{}",
+    b' {"a":1}',
+    b'{"a":1}\n',
+    b"[]",
+    b"1",
+]
+DEEP = [b'{"a":' * levels + b"{}" + b"}" * levels for levels in (62, 63, 64)]
+
+
+@given(st.lists(st.sampled_from([b"{}", b'{"a":{"b":[1,2]}}', b'{"a":"{,}"}', *HALVES, *DEEP]), max_size=5))
+def test_texts_that_pass_together_pass_alone(texts: list[bytes]) -> None:
+    alone = all(
+        json_text.check(text) is None and text.startswith(b"{") and text == text.strip() and not json_text.too_deep(text) for text in texts
+    )
+    if json_text.are_plain_objects(texts):
+        assert alone
+    else:
+        assert not alone or any(text in DEEP for text in texts)
+
+
+@given(st.lists(st.dictionaries(st.text(max_size=5), VALUES, max_size=4), max_size=5))
+def test_objects_as_encoders_write_them_pass_together(values: list[object]) -> None:
+    assert json_text.are_plain_objects([json.dumps(value).encode() for value in values])

@@ -28,7 +28,7 @@ ADA = ("acme", "user_id", "ada")
 SERVICES = ("consent", "identity", "router")
 SECOND_LOOK_US = 60_000_000
 
-statuses = st.sampled_from([Status.FINISHED, Status.NOT_SUPPORTED, Status.FAILED])
+statuses = st.sampled_from([Status.FINISHED, Status.NOT_SUPPORTED, Status.FAILED, Status.RUNNING])
 reports = st.builds(
     Report,
     st.sampled_from(SERVICES),
@@ -51,7 +51,10 @@ def merged(found: Sequence[Report]) -> dict[tuple[str, str, int], Report]:
 
 
 def parts_of(found: Sequence[Report], needed: int = 1) -> list[Part]:
-    newest = {service: max((one.attempt for one in found if one.service == service), default=0) for service in SERVICES}
+    """As the store keeps them: an attempt is reported when no store runs in it."""
+    running = {(one.service, one.attempt) for one in merged(found).values() if one.status is Status.RUNNING}
+    answered = {(one.service, one.attempt) for one in found} - running
+    newest = {service: max((attempt for name, attempt in answered if name == service), default=0) for service in SERVICES}
     return [Part(service, needed, 2, newest[service], 2, 100) for service in SERVICES]
 
 
@@ -130,6 +133,26 @@ def test_the_newest_report_of_a_service_says_how_its_stores_are() -> None:
         ("mail", Status.FINISHED, 0, ""),
     ]
     assert outcome(steps) is Status.PARTIAL_SUCCESS
+
+
+def test_a_store_that_runs_is_shown_and_keeps_the_request_open() -> None:
+    found = [
+        Report("router", "rows", 1, Status.FINISHED, 2, "", 5),
+        Report("router", "crm", 1, Status.RUNNING, 1, "status 503", 5),
+        Report("router", "rows", 2, Status.FINISHED, 0, "", 6),
+        Report("router", "crm", 2, Status.RUNNING, 2, "status 502", 7),
+    ]
+    waiting = [Part("router", 1, 2, 0, 2, 100)]
+    steps = steps_of(waiting, found)
+    assert [(step.store, step.status, step.counted, step.detail) for step in steps] == [
+        ("crm", Status.RUNNING, 2, "status 502"),
+        ("rows", Status.RUNNING, 2, ""),
+    ]
+    assert next_move(waiting, found, 0, 1, 10) == Wait(100)
+    late = better(found[3], Report("router", "crm", 2, Status.FINISHED, 3, "", 50))
+    assert (late.status, late.counted, late.report_us) == (Status.FINISHED, 3, 50), "what it did it did when it was done, not when it began"
+    steps = steps_of([Part("router", 1, 2, 2, 2, 100)], [*found[:3], late])
+    assert [(step.store, step.status, step.counted) for step in steps] == [("crm", Status.FINISHED, 3), ("rows", Status.FINISHED, 2)]
 
 
 def test_a_service_is_told_again_less_and_less_often() -> None:

@@ -1,5 +1,6 @@
 """What a purpose, a decision and a page token must be, and what becomes of odd requests."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -12,10 +13,10 @@ from cdi.consent.v1 import consent_service_pb2 as service_pb2
 from cdi.consent.v1 import purpose_pb2
 from cdi_consent import convert, convert_pages
 from cdi_consent.domain.chain import START, Line, Seal
-from cdi_consent.domain.decisions import MAX_PROOF, USER_ID, Decision, can_be_subject, decision_id, instant
+from cdi_consent.domain.decisions import MAX_PROOF, MAX_SIGNAL, USER_ID, Decision, can_be_subject, decision_id, instant
 from cdi_consent.domain.documents import checked
 from cdi_consent.domain.policy import ConsentPolicy, DefaultPolicy, regional
-from cdi_consent.domain.purposes import Outcome, Purpose, snapshot
+from cdi_consent.domain.purposes import Outcome, Purpose, WarehouseRule, snapshot
 from cdi_consent.domain.recording import MAX_AHEAD_US, Draft, accepted
 from cdi_kernel.clock import MAX_INSTANT_US, MIN_INSTANT_US
 from cdi_kernel.faults import Fault, InvalidArgument
@@ -42,6 +43,10 @@ def draft(subject: tuple[str, str, str] = ADA, purpose: str = "ads", decide_us: 
         (Purpose("acme", "ads", destinations=("",)), "purpose.destinations[0]"),
         (Purpose("acme", "ads", columns=("traits.email", "user_id")), "purpose.columns[1]"),
         (Purpose("acme", "ads", columns=("traits",)), "purpose.columns[0]"),
+        (Purpose("acme", "ads", warehouses=(WarehouseRule("Main", rows=True),)), "purpose.warehouses[0]"),
+        (Purpose("acme", "ads", warehouses=(WarehouseRule("main", rows=True),) * 2), "purpose.warehouses[0]"),
+        (Purpose("acme", "ads", warehouses=(WarehouseRule("main"),)), "purpose.warehouses[0]"),
+        (Purpose("acme", "ads", warehouses=(WarehouseRule("main", columns=("email",)),)), "purpose.warehouses[0].columns[0]"),
         (Purpose("acme", "ads", regional_defaults=(("europe", DefaultPolicy.ALLOW),)), "purpose.regional_defaults[0]"),
         (Purpose("acme", "ads", regional_defaults=(("US", DefaultPolicy.ALLOW),) * 2), "purpose.regional_defaults[0]"),
         (Purpose("acme", "ads", regional_defaults=(("US", DefaultPolicy.UNSPECIFIED),)), "purpose.regional_defaults"),
@@ -129,16 +134,24 @@ def test_what_can_be_a_subject(subject_id: str, possible: bool) -> None:
     assert can_be_subject(subject_id) == possible
 
 
+def inputs(*given_: service_pb2.ConsentInput) -> Sequence[convert.InputView]:
+    """Events as they are read from a request."""
+    return convert.inputs_of(service_pb2.EvaluateConsentRequest(inputs=given_).SerializeToString())
+
+
+def answered(*outcomes_: Outcome) -> service_pb2.EvaluateConsentResponse:
+    """What a caller reads of the answer."""
+    return service_pb2.EvaluateConsentResponse.FromString(b"".join(map(convert.written, outcomes_)))
+
+
 def test_a_batch_becomes_items() -> None:
     when = Timestamp()
     when.FromDatetime(datetime(2026, 1, 15, tzinfo=UTC))
     answer = service_pb2.CategoryPreference(category="ads", granted=True)
     items, sampled = convert.items_of(
-        service_pb2.EvaluateConsentRequest(
-            inputs=[
-                service_pb2.ConsentInput(workspace_id="acme", message_id="m1", user_id="ada", anonymous_id="browser", traceparent="00-…"),
-                service_pb2.ConsentInput(workspace_id="acme", message_id="m2", user_id="a\0", preferences=[answer], event_time=when),
-            ]
+        inputs(
+            service_pb2.ConsentInput(workspace_id="acme", message_id="m1", user_id="ada", anonymous_id="browser", traceparent="00-…"),
+            service_pb2.ConsentInput(workspace_id="acme", message_id="m2", user_id="a\0", preferences=[answer], event_time=when),
         )
     )
     assert [item.subjects for item in items] == [(ADA, ("acme", "anonymous_id", "browser")), ()]
@@ -146,17 +159,36 @@ def test_a_batch_becomes_items() -> None:
     assert sampled == [convert.Sampled("m1", "00-…")]
 
 
+def test_signals_and_times_are_read_as_they_were_sent() -> None:
+    when = Timestamp(seconds=7, nanos=5_000)
+    signal = service_pb2.ConsentSignal(kind="gpc", raw=b"1")
+    longer = service_pb2.ConsentSignal(kind="tcf", raw=b"x" * (MAX_SIGNAL + 1))
+    given_ = inputs(
+        service_pb2.ConsentInput(workspace_id="acme", has_preferences=True, signals=[signal, longer], received_time=when, region="DE"),
+        service_pb2.ConsentInput(workspace_id="acme"),
+    )
+    items, _ = convert.items_of(given_)
+    assert (items[0].signals, items[0].answered, items[0].event_us, items[0].region) == ((("gpc", b"1"),), True, 0, "DE")
+    received_us = convert.receive_times(given_, NOW_US)
+    assert (received_us(0), received_us(1)) == (7_000_005, NOW_US)
+
+
+def test_what_is_no_request_is_refused() -> None:
+    with pytest.raises(InvalidArgument):
+        convert.inputs_of(b"\xff")
+
+
 def test_a_message_id_becomes_a_proof_that_can_be_kept() -> None:
     answer = service_pb2.CategoryPreference(category="ads", granted=True)
     given_ = service_pb2.ConsentInput(workspace_id="acme", message_id="m\0" + "x" * MAX_PROOF, user_id="ada", preferences=[answer])
-    ((item,), _) = convert.items_of(service_pb2.EvaluateConsentRequest(inputs=[given_]))
+    ((item,), _) = convert.items_of(inputs(given_))
     assert item.proof == "m\N{REPLACEMENT CHARACTER}" + "x" * (MAX_PROOF - 2)
 
 
 def test_outcomes_that_are_equal_become_equal_results_in_order() -> None:
     denial = decision_id("event", ADA, "ads", False, 1, "m1")
     denied, allowed = Outcome((), (denial,), False), Outcome(("ads",), (), True)
-    results = convert.evaluated([denied, allowed, denied]).results
+    results = answered(denied, allowed, denied).results
     assert [(list(r.granted_purposes), list(r.decision_ids), r.linkable) for r in results] == [
         ([], [denial], False),
         (["ads"], [], True),
@@ -183,7 +215,7 @@ def test_results_are_what_protobuf_makes_of_the_outcomes(drawn: list[Outcome]) -
             dropped_columns=outcome.dropped_columns,
             region=outcome.region,
         )
-    assert convert.evaluated(drawn) == expected
+    assert answered(*drawn) == expected
 
 
 @given(st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=64))

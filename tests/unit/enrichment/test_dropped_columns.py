@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdi_enrichment.domain.claims import Place
-from cdi_enrichment.domain.columns import without
 from cdi_enrichment.domain.passage import Passage
 from cdi_enrichment.domain.tracking_plan import PlanSnapshot
 from cdi_kernel.faults import Rejected
+from cdi_kernel.json_paths import without
 from cdi_testing import builders
 
 

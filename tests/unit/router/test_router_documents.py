@@ -16,7 +16,7 @@ from cdi_router.destinations.base import resolve
 from cdi_router.destinations.event_json import event_json
 from cdi_router.destinations.webhook import signature
 from cdi_router.domain.delivery import Delivery, idempotency_key
-from cdi_router.domain.explanation import Fate, explain
+from cdi_router.domain.explanation import Fate, NotMade, explain
 from cdi_router.domain.person import person_of
 from cdi_testing import builders
 
@@ -151,7 +151,14 @@ DUE = datetime(2026, 1, 15, 12, 0, tzinfo=UTC)
         (Fate(1, 0, None, None, None, None), 7, outcome_pb2.OUTCOME_UNSPECIFIED, "not reached yet"),
         (Fate(1, 9, 5, None, None, None), 3, outcome_pb2.OUTCOME_UNSPECIFIED, "newer"),
         (Fate(1, 9, 5, ("destination_refused", 400, 1), None, None), 7, outcome_pb2.OUTCOME_DEAD_LETTERED, "status 400"),
-        (Fate(1, 9, 5, None, (("ads",), ("d1",)), None), 7, outcome_pb2.OUTCOME_FILTERED, "no longer granted"),
+        (
+            Fate(1, 9, 5, None, NotMade("consent_denied", DUE, ("ads",), ("d1",)), None),
+            7,
+            outcome_pb2.OUTCOME_FILTERED,
+            "no longer granted",
+        ),
+        (Fate(1, 9, 5, None, NotMade("suppressed", DUE), None), 7, outcome_pb2.OUTCOME_SUPPRESSED, "suppressed, or was erased"),
+        (Fate(1, 9, 5, None, NotMade("retries_exhausted", DUE), None), 7, outcome_pb2.OUTCOME_DEAD_LETTERED, "given up; what was kept"),
         (Fate(1, 9, 5, None, None, (2, DUE, 503, True)), 7, outcome_pb2.OUTCOME_PARKED, "attempt 2 failed (status 503)"),
         (Fate(1, 9, 5, None, None, (2, DUE, 503, False)), 7, outcome_pb2.OUTCOME_PARKED, "behind"),
     ],

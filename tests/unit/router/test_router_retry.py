@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from cdi_router.domain.answer import Answer, Verdict
 from cdi_router.domain.breaker import TOLERATED, Breaker
-from cdi_router.domain.delivery import Barrier
 from cdi_router.domain.retry import JITTER, MAX_RETRY_AFTER_SECONDS, RetryPolicy, parse_retry_after
+from cdi_router.domain.trials import Trials
 
 NOW = datetime(2026, 1, 15, 12, 0, tzinfo=UTC)
 PEOPLE = [bytes([n]) for n in range(10)]
@@ -54,13 +54,13 @@ def test_answers(status: int, verdict: Verdict) -> None:
 
 def test_only_both_limits_together_give_up() -> None:
     policy = RetryPolicy(give_up_after_seconds=100, give_up_after_attempts=3)
-    barrier = Barrier(b"p", NOW, alone=True)
+    trials = Trials(NOW)
     for attempt, (seconds, exhausted) in enumerate([(0, False), (200, False), (300, True)], start=1):
         now = NOW + timedelta(seconds=seconds)
-        barrier = barrier.failed(Answer(503), policy, now, 0.0)
-        assert barrier.attempts == attempt
-        assert barrier.exhausted(policy, now) is exhausted
-    quick = Barrier(b"p", NOW, alone=True)
+        trials = trials.failed(Answer(503), policy, now, 0.0)
+        assert trials.attempts == attempt
+        assert trials.exhausted(policy, now) is exhausted
+    quick = Trials(NOW)
     for _ in range(50):
         quick = quick.failed(Answer(500), policy, NOW, 0.0)
     assert not quick.exhausted(policy, NOW)
@@ -69,10 +69,10 @@ def test_only_both_limits_together_give_up() -> None:
 @pytest.mark.parametrize("status", [429, 408])
 def test_later_is_never_given_up(status: int) -> None:
     policy = RetryPolicy(give_up_after_seconds=1, give_up_after_attempts=1)
-    barrier = Barrier(b"p", NOW, alone=True)
+    trials = Trials(NOW)
     for day in range(5):
-        barrier = barrier.failed(Answer(status), policy, NOW + timedelta(days=day), 0.0)
-        assert not barrier.exhausted(policy, NOW + timedelta(days=day))
+        trials = trials.failed(Answer(status), policy, NOW + timedelta(days=day), 0.0)
+        assert not trials.exhausted(policy, NOW + timedelta(days=day))
 
 
 @pytest.mark.parametrize(

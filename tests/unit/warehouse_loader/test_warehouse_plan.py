@@ -15,7 +15,7 @@ from cdi_warehouse_loader.domain.event_view import read_batch
 from cdi_warehouse_loader.domain.layout import MAX_COLUMNS, STARTING_TABLES
 from cdi_warehouse_loader.domain.load import Position, StreamPartition, TableLoad
 from cdi_warehouse_loader.domain.plan import plan_schema
-from cdi_warehouse_loader.domain.rows import event_columns
+from cdi_warehouse_loader.domain.rows import event_columns, granted_purposes
 
 Tables = dict[str, dict[str, Any]]
 
@@ -32,7 +32,9 @@ class Schema:
         read = read_batch(EventBatch(events=events).SerializeToString()).events
         items = [(event, 0, self.seq + place) for place, event in enumerate(read)]
         self.seq += len(events)
-        loads = list(plan_schema("main", self.columns, event_columns(items, 1_800_000_000_000_000), range(len(items))))
+        loads = list(
+            plan_schema("main", self.columns, event_columns(items, granted_purposes(read), 1_800_000_000_000_000), range(len(items)))
+        )
         for load in loads:
             self.columns.setdefault(load.table, {}).update(load.added)
             self.columns[load.table].update(dict.fromkeys(load.widened, "DOUBLE"))

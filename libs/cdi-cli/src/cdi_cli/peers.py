@@ -14,6 +14,7 @@ from cdi.consent.v1.privacy_service_pb2_grpc import PrivacyServiceStub
 from cdi.enrichment.v1.enrichment_service_pb2_grpc import EnrichmentServiceStub
 from cdi.identity.v1.audiences_service_pb2_grpc import AudiencesServiceStub
 from cdi.identity.v1.computed_traits_service_pb2_grpc import ComputedTraitsServiceStub
+from cdi.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
 from cdi.identity.v1.profiles_service_pb2_grpc import ProfilesServiceStub
 from cdi.router.v1.router_service_pb2_grpc import RouterServiceStub
 from cdi.warehouse.v1.clean_room_service_pb2_grpc import CleanRoomServiceStub
@@ -28,6 +29,7 @@ if TYPE_CHECKING:  # mypy-protobuf declares them, the generated modules do not h
     from cdi.enrichment.v1.enrichment_service_pb2_grpc import EnrichmentServiceAsyncStub
     from cdi.identity.v1.audiences_service_pb2_grpc import AudiencesServiceAsyncStub
     from cdi.identity.v1.computed_traits_service_pb2_grpc import ComputedTraitsServiceAsyncStub
+    from cdi.identity.v1.identity_service_pb2_grpc import IdentityServiceAsyncStub
     from cdi.identity.v1.profiles_service_pb2_grpc import ProfilesServiceAsyncStub
     from cdi.router.v1.router_service_pb2_grpc import RouterServiceAsyncStub
     from cdi.warehouse.v1.clean_room_service_pb2_grpc import CleanRoomServiceAsyncStub
@@ -50,7 +52,7 @@ class Peers:
 
     async def sources(self) -> SourcesServiceAsyncStub:
         """Sources, of the collector."""
-        return SourcesServiceStub(await self._channel("collector", self._endpoints.admin_token))
+        return SourcesServiceStub(await self._channel("collector"))
 
     async def enrichment(self) -> EnrichmentServiceAsyncStub:
         """Tracking plans and outcomes."""
@@ -58,11 +60,11 @@ class Peers:
 
     async def consent(self) -> ConsentServiceAsyncStub:
         """Purposes and the ledger."""
-        return ConsentServiceStub(await self._channel("consent", self._endpoints.admin_token))
+        return ConsentServiceStub(await self._channel("consent"))
 
     async def privacy(self) -> PrivacyServiceAsyncStub:
         """Privacy requests, of consent."""
-        return PrivacyServiceStub(await self._channel("consent", self._endpoints.admin_token))
+        return PrivacyServiceStub(await self._channel("consent"))
 
     async def audiences(self) -> AudiencesServiceAsyncStub:
         """Exports of people."""
@@ -71,6 +73,10 @@ class Peers:
     async def computed_traits(self) -> ComputedTraitsServiceAsyncStub:
         """Computed traits, of identity."""
         return ComputedTraitsServiceStub(await self._channel("identity"))
+
+    async def identity(self) -> IdentityServiceAsyncStub:
+        """The identity graph and its rules."""
+        return IdentityServiceStub(await self._channel("identity"))
 
     async def profiles(self) -> ProfilesServiceAsyncStub:
         """Profiles, of identity."""
@@ -86,9 +92,11 @@ class Peers:
 
     async def clean_rooms(self, token: str = "") -> CleanRoomServiceAsyncStub:
         """Clean rooms, as the partner of a token; without one as who administers the suite."""
-        return CleanRoomServiceStub(await self._channel("warehouse-loader", token or self._endpoints.admin_token))
+        return CleanRoomServiceStub(await self._channel("warehouse-loader", token))
 
     async def _channel(self, service: str, token: str = "") -> grpc.aio.Channel:
+        """The channel to a service, as who administers the suite unless another token is given."""
+        token = token or self._endpoints.admin_token
         key = (service, token)
         if key not in self._channels:
             self._channels[key] = await self._stack.enter_async_context(channel(self._endpoints.grpc(service), token=token))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
@@ -16,7 +17,7 @@ from cdi_runtime.bus.reader import Host
 from cdi_runtime.telemetry import logger
 
 MAX_ORDERS: Final = 1_000
-"""Orders that are done together: one pass over a store, however many people."""
+"""Orders that are done together: one pass over a store, however many people. The bus fetches no more than 128 messages ahead."""
 
 LINGER_SECONDS: Final = 0.2
 """How long an order may wait for others of its call."""
@@ -58,8 +59,11 @@ class Obedience:
             for order, steps in zip(new, await self._keeper.erase(new), strict=True):
                 self._unreported[_key(order)] = steps
             _log.info("privacy.erased", orders=len(new))
-        for order in orders:
-            await self._report(order, self._unreported.get(_key(order), ()))
+        # Side by side: consent stores what comes meanwhile in one transaction, one after the other each would wait for its own.
+        reports = [self._report(order, self._unreported.get(_key(order), ())) for order in orders]
+        results = await asyncio.gather(*reports, return_exceptions=True)
+        for failed in filter(None, results):
+            raise failed
         for order in orders:
             self._unreported.pop(_key(order), None)
 

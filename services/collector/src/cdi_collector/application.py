@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from cdi_collector.admission import Pace
-from cdi_collector.domain.client_event import ClientEvent, Item
+from cdi_collector.domain.client_event import ClientEvent, EncodedEvent, Item
 from cdi_collector.domain.intake import Arrival, Intake, admit
 from cdi_collector.domain.protection import hidden_in_payload, hide_addresses, kept_address
 from cdi_collector.domain.rejections import rejected_events
@@ -48,7 +48,7 @@ class Submission(msgspec.Struct, frozen=True):
     """
 
     protocol: str
-    items: Sequence[Item]
+    items: Sequence[Item | EncodedEvent]
     sent_us: int | None
     client_ip: str
     user_agent: str

@@ -98,7 +98,7 @@ class CollectorServicer:
             self._budget.leave()
             raise
         try:
-            intake = await self._collector.collect(source, caller.submission(batch))
+            intake = await self._collector.collect(source, caller.submission(batch, source))
         finally:
             self._budget.give(size)
             self._budget.leave()
@@ -169,11 +169,13 @@ class _Caller:
     metadata: Mapping[str, str]
     peer: str
 
-    def submission(self, batch: ingest.BatchView) -> Submission:
+    def submission(self, batch: ingest.BatchView, source: Source) -> Submission:
         metadata = self.metadata
+        # Addresses that an event names itself are hidden in its objects.
+        items = ingest.items_of(batch, as_sent=source.protection.ip_handling == "keep")
         return Submission(
             protocol="grpc",
-            items=ingest.items_of(batch),
+            items=items,
             sent_us=ingest.sent_us_of(batch),
             client_ip=_peer_ip(self.peer),
             user_agent=metadata.get("user-agent", ""),

@@ -9,16 +9,11 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Final
 
 from pydantic import AfterValidator, BeforeValidator, Field
-from pydantic_settings import NoDecode
 
 from cdi_collector.domain.redirects import HOST
-from cdi_runtime.service import ServiceSettings
+from cdi_runtime.service import Listed, ServiceSettings
 
 _PATH: Final = re.compile(r"/[A-Za-z0-9._~-]+/[A-Za-z0-9._~-]+")
-
-
-def _parts(given: object) -> object:
-    return tuple(part.strip() for part in given.split(",") if part.strip()) if isinstance(given, str) else given
 
 
 def _paths(given: tuple[str, ...]) -> tuple[str, ...]:
@@ -33,10 +28,6 @@ def _hosts(given: tuple[str, ...]) -> tuple[str, ...]:
     if wrong := [host for host in hosts if not HOST.fullmatch(host)]:
         raise ValueError(f"hosts have the form shop.example or *.shop.example: {', '.join(wrong)}")
     return hosts
-
-
-Listed = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parts)]
-"""Texts separated by commas."""
 
 
 class Settings(ServiceSettings):

@@ -1,21 +1,20 @@
-"""The use cases: purposes, recording, evaluation, the ledger of a subject."""
+"""The use cases: purposes, recording, the ledger of a subject."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from cdi.error.v1 import error_pb2
 from cdi_consent.domain.chain import Line
 from cdi_consent.domain.decisions import Decided, Decision, Subject
 from cdi_consent.domain.documents import checked, checked_policy
-from cdi_consent.domain.evaluation import Item, earlier_than_batch, evaluate, is_granted
+from cdi_consent.domain.evaluation import is_granted
 from cdi_consent.domain.policy import ConsentPolicy
-from cdi_consent.domain.purposes import SUPPRESSED, Outcome, Purpose, Purposes, WorkspacePurposes, snapshot
+from cdi_consent.domain.purposes import Purpose, Purposes, WorkspacePurposes, snapshot
 from cdi_consent.domain.recording import Draft, accepted
-from cdi_consent.ports import Clock, Ledger, Position, PurposeStore, Reading
-from cdi_consent.tombstones import Tombstones
+from cdi_consent.ports import Clock, Ledger, Position, PurposeStore
 from cdi_kernel.faults import Fault, NotFound, Transient
 
 RELOAD_SECONDS = 1.0
@@ -66,7 +65,6 @@ class Consent:
     ledger: Ledger
     purposes: PurposeStore
     book: PurposeBook
-    tombstones: Tombstones
     clock: Clock
 
     async def apply_purpose(self, purpose: Purpose) -> tuple[Purpose, bool]:
@@ -120,58 +118,3 @@ class Consent:
             async with self.ledger.reading() as reading:
                 standings = await reading.standings(subjects)
         return [is_granted(name, defaults, [standings[subject] for subject in person if subject in standings]) for person in people]
-
-    async def evaluate(self, items: Sequence[Item], received_us: Callable[[int], int]) -> list[Outcome]:
-        """What each event may be used for, after recording the answers that the events carry. Of who is suppressed nothing is recorded.
-
-        A batch without news costs one statement and takes no lock. With news, what is in force is read again under the lock of the
-        subjects whom they concern and, if it is no longer the same, judged again: what is recorded is a change of what is in force at
-        that moment.
-
-        Args:
-            items: the events.
-            received_us: when the event at a place was received.
-        """
-        purposes = self.book.current
-        if not any(item.subjects for item in items):
-            return evaluate(items, purposes, {}, (), self.clock()).outcomes
-        subjects = dict.fromkeys([subject for item in items if item.workspace_id in purposes for subject in item.subjects])
-        async with self.ledger.reading() as reading:
-            standings = await _before_batch(items, purposes, reading, subjects)
-        gone = await self.tombstones.covering(reading.generation, [item.subjects for item in items], received_us)
-        if not gone:
-            return await self._judge(items, purposes, standings, subjects)
-        left = [item for place, item in enumerate(items) if place not in gone]
-        outcomes = iter(await self._judge(left, purposes, standings, subjects))
-        return [SUPPRESSED if place in gone else next(outcomes) for place in range(len(items))]
-
-    async def _judge(
-        self, items: Sequence[Item], purposes: Purposes, standings: dict[Subject, Decided], subjects: Collection[Subject]
-    ) -> list[Outcome]:
-        evaluation = evaluate(items, purposes, standings, subjects, self.clock())
-        changing = evaluation.changing
-        if not changing:
-            return evaluation.outcomes
-        others = {subject: decided for subject, decided in standings.items() if subject not in changing}
-        async with self.ledger.writing(changing) as writing:
-            fresh = others | await _before_batch(items, purposes, writing, changing)
-            if fresh != standings:
-                evaluation = evaluate(items, purposes, fresh, changing, self.clock())
-            await writing.record(evaluation.decisions, evaluation.confirmations)
-        return evaluation.outcomes
-
-
-async def _before_batch(
-    items: Sequence[Item], purposes: Purposes, reading: Reading, subjects: Collection[Subject]
-) -> dict[Subject, Decided]:
-    """What was in force before these items: now, less what the same batch recorded when it was evaluated before."""
-    standings = await reading.standings(subjects)
-    ignored = earlier_than_batch(items, purposes, standings)
-    if not ignored:
-        return standings
-    before = {subject: dict(standings[subject]) for subject, _ in ignored}
-    for subject, purpose in ignored:
-        del before[subject][purpose]
-    for (subject, purpose), standing in (await reading.standings_without(ignored)).items():
-        before[subject][purpose] = standing
-    return standings | before

@@ -7,38 +7,42 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 
-from cdi.consent.v1 import consent_service_pb2, consent_service_pb2_grpc, privacy_service_pb2, privacy_service_pb2_grpc
+from cdi.consent.v1 import privacy_service_pb2, privacy_service_pb2_grpc
 from cdi_consent import consumer
 from cdi_consent.application import Consent, PurposeBook
 from cdi_consent.asking import Asking
 from cdi_consent.clients import ProfilesClient
+from cdi_consent.convert import written
 from cdi_consent.domain.privacy import DAY_US
 from cdi_consent.domain.privacy_request import Timing
 from cdi_consent.domain.tombstones import Digester
+from cdi_consent.evaluating import Evaluating
 from cdi_consent.fulfilling import Fulfilling
-from cdi_consent.http.app import HttpApp
-from cdi_consent.http.server import serve_http
+from cdi_consent.http.app import LIMITS, HttpApp
+from cdi_consent.memory import Memory
 from cdi_consent.persons import Persons
 from cdi_consent.privacy import Privacy
 from cdi_consent.reporting import Reporting
-from cdi_consent.servicer import FOR_SERVICES, ConsentServicer, PrivacyServicer
+from cdi_consent.servicer import FOR_SERVICES, FULL_NAME, ConsentServicer, PrivacyServicer
 from cdi_consent.settings import Settings
 from cdi_consent.store import (
     LedgerStore,
     PostgresFulfilment,
     PostgresHoldings,
+    PostgresLooks,
     PostgresOwnPart,
     PostgresPurposes,
     PostgresRequests,
     PostgresTombstones,
     digester_of,
+    prune,
     signing_key_of,
 )
 from cdi_consent.tombstones import Tombstones
 from cdi_runtime import bus as message_bus
 from cdi_runtime.rpc import Registration, TokenGuard, channel, serve
-from cdi_runtime.service import ServiceContext
-from cdi_runtime.store import Database, OutboxRelay
+from cdi_runtime.service import ServiceContext, serve_http
+from cdi_runtime.store import Database, OutboxRelay, Readers
 
 
 @contextlib.asynccontextmanager
@@ -59,30 +63,31 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
         ledger = LedgerStore(database, relay.wake)
         key = settings.privacy_key.get_secret_value().encode() if settings.privacy_key else b""
         digest = await digester_of(database, key)
-        consent = Consent(ledger, purposes, book, Tombstones(PostgresTombstones(database), digest), _now_us)
+        looks = PostgresLooks(await stack.enter_async_context(Readers(database, 1)))
+        await stack.enter_async_context(context.background(prune(database), "changes"))
+        memory, tombstones = Memory(looks, settings.remembered_ids), Tombstones(PostgresTombstones(database), digest)
+        evaluating = Evaluating(ledger, book, memory, tombstones, _now_us, written)
         # Identity is no part of readiness: evaluation does not need it.
         profiles = ProfilesClient(await stack.enter_async_context(channel(settings.identity_target)))
-        registration = Registration(
-            consent_service_pb2_grpc.add_ConsentServiceServicer_to_server,
-            ConsentServicer(consent, Asking(ledger, book, profiles)),
-            consent_service_pb2.DESCRIPTOR.services_by_name["ConsentService"].full_name,
-        )
+        servicer = ConsentServicer(Consent(ledger, purposes, book, _now_us), evaluating, Asking(ledger, book, profiles))
+        registration = Registration(servicer.add_to_server, servicer, FULL_NAME)
         await stack.enter_async_context(context.background(_follow(context, bus, Persons(ledger, book, profiles, _now_us)), "persons"))
         privacy, fulfilling = await _privacy(settings, database, digest, profiles, relay)
         await stack.enter_async_context(context.background(privacy.reporting.run(), "reports"))
         await stack.enter_async_context(context.background(fulfilling.run(), "privacy"))
         await stack.enter_async_context(context.background(fulfilling.expire(), "archives"))
-        servicer, guard = PrivacyServicer(privacy), TokenGuard(settings.privacy_token_hashes)
+        officer, guard = PrivacyServicer(privacy), TokenGuard(settings.privacy_token_hashes)
         requests = Registration(
             privacy_service_pb2_grpc.add_PrivacyServiceServicer_to_server,
-            servicer,
+            officer,
             privacy_service_pb2.DESCRIPTOR.services_by_name["PrivacyService"].full_name,
             guard,
             FOR_SERVICES,
         )
         await stack.enter_async_context(serve(context, settings.grpc_address, registration, requests))
         if settings.http_address is not None:
-            await stack.enter_async_context(serve_http(context, settings.http_address, HttpApp(servicer, guard)))
+            serving = serve_http(settings.http_address, HttpApp(officer, guard).answer, LIMITS)
+            context.announce("http", await stack.enter_async_context(serving))
         yield
 
 

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 from uuid import UUID
 
+from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from cdi.consent.v1 import consent_service_pb2 as service_pb2
 from cdi.consent.v1 import purpose_pb2
 from cdi_consent.domain.chain import Line
 from cdi_consent.domain.decisions import ANONYMOUS_ID, MAX_SIGNAL, SUBJECT_TYPES, USER_ID, Subject, can_be_subject, instant, proof_of
-from cdi_consent.domain.evaluation import Item, Signals
+from cdi_consent.domain.evaluation import Item, Preferences, Signals
 from cdi_consent.domain.policy import DefaultPolicy, RegionalDefaults
-from cdi_consent.domain.purposes import Outcome, Purpose
+from cdi_consent.domain.purposes import Outcome, Purpose, WarehouseRule
 from cdi_consent.domain.recording import Draft
 from cdi_kernel.faults import InvalidArgument
+from cdi_kernel.shallow import shallow
 
 MAX_INPUTS: Final = 5_000
 """Events or decisions in one request."""
@@ -25,6 +27,8 @@ MAX_INPUTS: Final = 5_000
 MAX_SUBJECTS: Final = 10_000
 """Ids of all people of one ``CheckPurposeRequest``."""
 
+
+_Request: Final = shallow(service_pb2.EvaluateConsentRequest, 2)
 
 _ANY_ID: Final = str(UUID(int=0))
 _BETWEEN_IDS: Final = service_pb2.EvaluatedConsent(decision_ids=[_ANY_ID]).SerializeToString().decode().removesuffix(_ANY_ID)
@@ -38,29 +42,62 @@ class Sampled(NamedTuple):
     traceparent: str
 
 
-def items_of(request: service_pb2.EvaluateConsentRequest) -> tuple[list[Item], list[Sampled]]:
-    """The events of a batch, and which of them are traced. Runs for every event: reads each field once.
+class InputView(Protocol):
+    """A ``ConsentInput`` whose sub-messages are bytes."""
+
+    workspace_id: str
+    message_id: str
+    user_id: str
+    anonymous_id: str
+    preferences: Sequence[bytes]
+    event_time: bytes
+    traceparent: str
+    has_preferences: bool
+    signals: Sequence[bytes]
+    region: str
+    received_time: bytes
+
+    def HasField(self, field_name: str) -> bool:  # noqa: N802 - protobuf's name
+        """Whether a sub-message is there."""
+        ...
+
+
+def inputs_of(wire: bytes) -> Sequence[InputView]:
+    """The events of a serialized ``EvaluateConsentRequest``.
 
     Raises:
-        InvalidArgument: more than ``MAX_INPUTS``.
+        InvalidArgument: it is none, or holds more than ``MAX_INPUTS``.
     """
-    checked_size(len(request.inputs), "inputs")
+    try:
+        request: Any = _Request.FromString(wire)
+    except DecodeError as error:
+        raise InvalidArgument("this is no EvaluateConsentRequest") from error
+    # A copy: iterating over the field itself ends with an exception, which costs more.
+    inputs: list[InputView] = request.inputs[:]
+    checked_size(len(inputs), "inputs")
+    return inputs
+
+
+def items_of(inputs: Iterable[InputView]) -> tuple[list[Item], list[Sampled]]:
+    """The events of a batch, and which of them are traced. Runs for every event: reads each field once."""
     items: list[Item] = []
     sampled: list[Sampled] = []
-    for given in request.inputs:
+    for given in inputs:
         workspace_id = given.workspace_id
         subjects: tuple[Subject, ...] = ()
-        if can_be_subject(user_id := given.user_id):
+        # ``can_be_subject`` decides; nearly always there is nothing to decide.
+        if (user_id := given.user_id) and can_be_subject(user_id):
             subjects = ((workspace_id, USER_ID, user_id),)
-        if can_be_subject(anonymous_id := given.anonymous_id):
+        if (anonymous_id := given.anonymous_id) and can_be_subject(anonymous_id):
             subjects = (*subjects, (workspace_id, ANONYMOUS_ID, anonymous_id))
-        # A copy: iterating over the field itself ends with an exception, which costs more.
-        answers = tuple([(preference.category, preference.granted) for preference in given.preferences[:]])
+        preferences = given.preferences[:]
         region = given.region
-        if answers or given.has_preferences:
+        if preferences or given.has_preferences:
             # Only then: looking whether there are signals costs more than judging the event.
-            proof, signals = proof_of(given.message_id), _signals(given)
-            items.append(Item(workspace_id, subjects, answers, _micros(given.event_time), proof, True, region, signals))
+            answers = _preferences(tuple(preferences)) if preferences else ()
+            signals = _signals(given.signals)
+            event_us, proof = _micros_of(given.event_time), proof_of(given.message_id)
+            items.append(Item(workspace_id, subjects, answers, event_us, proof, True, region, signals))
         elif region:
             items.append(Item(workspace_id, subjects, (), 0, "", False, region))
         else:
@@ -70,34 +107,40 @@ def items_of(request: service_pb2.EvaluateConsentRequest) -> tuple[list[Item], l
     return items, sampled
 
 
-def receive_times(request: service_pb2.EvaluateConsentRequest, now_us: int) -> Callable[[int], int]:
+def receive_times(inputs: Sequence[InputView], now_us: int) -> Callable[[int], int]:
     """When the event at a place was received. Read only when it is asked for, which is seldom."""
 
     def received_us(place: int) -> int:
-        given = request.inputs[place]
-        return _micros(given.received_time) if given.HasField("received_time") else now_us
+        given = inputs[place]
+        return _micros_of(given.received_time) if given.HasField("received_time") else now_us
 
     return received_us
 
 
-def _signals(given: service_pb2.ConsentInput) -> Signals:
+@lru_cache(maxsize=512)
+def _preferences(given: tuple[bytes, ...]) -> Preferences:
+    """The answers that an event carries. Most people answer alike."""
+    preferences = map(service_pb2.CategoryPreference.FromString, given)
+    return tuple([(preference.category, preference.granted) for preference in preferences])
+
+
+def _signals(given: Iterable[bytes]) -> Signals:
     """The signals that an event carries, those of a length that is read and kept."""
-    return tuple([(signal.kind, signal.raw) for signal in given.signals if len(signal.raw) <= MAX_SIGNAL])
+    signals = map(service_pb2.ConsentSignal.FromString, given)
+    return tuple([(signal.kind, signal.raw) for signal in signals if len(signal.raw) <= MAX_SIGNAL])
 
 
-def evaluated(outcomes: Iterable[Outcome]) -> service_pb2.EvaluateConsentResponse:
-    """The answer to a batch, written as bytes: an object per event would cost more than judging it.
+def written(outcome: Outcome) -> bytes:
+    """One result as a field of ``EvaluateConsentResponse``, as bytes: an object per event would cost more than judging it.
 
     In protobuf, messages written one after the other are one message with the results of all.
     """
-    written: list[bytes] = []
-    for outcome in outcomes:
-        ids = outcome.decision_ids
-        before_ids, after_ids = _around_ids(
-            outcome.granted_purposes, len(ids), outcome.linkable, outcome.dropped_columns, outcome.region, outcome.suppressed
-        )
-        written += before_ids, _BETWEEN_IDS.join(ids).encode(), after_ids
-    return service_pb2.EvaluateConsentResponse.FromString(b"".join(written))
+    ids = outcome.decision_ids
+    before_ids, after_ids = _around_ids(
+        outcome.granted_purposes, len(ids), outcome.linkable, outcome.dropped_columns, outcome.region, outcome.suppressed
+    )
+    # Without ids the same bytes for all: they are remembered for very many people.
+    return b"".join((before_ids, _BETWEEN_IDS.join(ids).encode(), after_ids)) if ids else before_ids
 
 
 @lru_cache(maxsize=1_024)
@@ -119,6 +162,8 @@ def _around_ids(
     result.ClearField("granted_purposes")
     result.ClearField("decision_ids")
     start = len(written) - len(result.SerializeToString()) - len(all_ids)
+    if not ids:
+        return written, b""
     return written[:start], written[start + len(all_ids) :]
 
 
@@ -174,6 +219,7 @@ def purpose_of(message: purpose_pb2.Purpose) -> Purpose:
         destinations=tuple(message.destinations),
         columns=tuple(message.columns),
         regional_defaults=regional_of(message.regional_defaults),
+        warehouses=tuple(WarehouseRule(rule.warehouse, rule.rows, tuple(rule.columns)) for rule in message.warehouses),
     )
 
 
@@ -191,6 +237,7 @@ def purpose_message(purpose: Purpose) -> purpose_pb2.Purpose:
         destinations=purpose.destinations,
         columns=purpose.columns,
         regional_defaults=regional_messages(purpose.regional_defaults),
+        warehouses=[purpose_pb2.WarehouseRule(**rule._asdict()) for rule in purpose.warehouses],
     )
 
 
@@ -240,6 +287,10 @@ def checked_subject(workspace_id: str, subject_type: str, subject_id: str, prefi
 def invalid(field: str, text: str) -> InvalidArgument:
     """A field of a request that breaks a rule."""
     return InvalidArgument(f"{field} {text}", metadata={"field": field}, field_violations=[(field, text)])
+
+
+def _micros_of(timestamp: bytes) -> int:
+    return _micros(Timestamp.FromString(timestamp))
 
 
 def _micros(timestamp: Timestamp) -> int:

@@ -98,7 +98,7 @@ def reports_of(request: pb.ReportStepsRequest, now_us: int) -> list[Report]:
 
 def _report(request: pb.ReportStepsRequest, step: privacy_pb2.PrivacyStep, now_us: int) -> Report:
     if step.status not in map(int, REPORTED):
-        raise invalid("steps.status", "must be FINISHED, NOT_SUPPORTED or FAILED")
+        raise invalid("steps.status", "must be FINISHED, NOT_SUPPORTED, FAILED or RUNNING")
     store = checked_text(step.store, "steps.store")[:_MAX_TEXT]
     detail = step.detail[:_MAX_TEXT].replace("\0", "")
     return Report(request.service, store, request.attempt, Status(step.status), min(step.count, _MAX_COUNT), detail, now_us)

@@ -31,14 +31,37 @@ class Chain(NamedTuple):
     head: Link | None
 
 
-class Reading(Protocol):
-    """Reads what is committed. Does not promise that two calls see the same moment.
+Moment = tuple[str, str]
+"""What a look saw, in the store's own words."""
+
+
+class Look(NamedTuple):
+    """What one look at the store saw, all of it committed at one moment.
 
     Attributes:
-        generation: of the tombstones, as it was when ``standings`` was asked last; 0 while there are none at all.
+        moment: that moment.
+        generation: of the tombstones; 0 while there are none at all.
+        changed: digests of the subjects of whom something else was in force at the moment before, or may have been
+            (``domain/known.py``); ``None``: of any.
+        standings: what is in force of the subjects that were asked about. Those without a decision are absent.
     """
 
+    moment: Moment
     generation: int
+    changed: Collection[bytes] | None
+    standings: Mapping[Subject, Decided]
+
+
+class Looks(Protocol):
+    """Looks at what is in force and who has changed."""
+
+    async def look(self, subjects: Collection[Subject], since: Moment | None) -> Look:
+        """What is in force of some subjects, and who has changed since an earlier look. Raises ``Unavailable``."""
+        ...
+
+
+class Reading(Protocol):
+    """Reads what is committed. Does not promise that two calls see the same moment."""
 
     async def standings(self, subjects: Collection[Subject]) -> dict[Subject, Decided]:
         """What is in force. Subjects without a decision are absent."""

@@ -9,22 +9,18 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from pydantic import BeforeValidator, Field, SecretStr
-from pydantic_settings import NoDecode
 
 from cdi.error.v1 import error_pb2
 from cdi_kernel.faults import FailedPrecondition
-from cdi_runtime.service import ServiceSettings
-
-
-def _parts(given: object) -> object:
-    return tuple(part.strip() for part in given.split(",") if part.strip()) if isinstance(given, str) else given
+from cdi_runtime.service import Listed, ServiceSettings
 
 
 class Settings(ServiceSettings):
     """The common settings, the size of the pool and where identity is.
 
     Attributes:
-        database_connections: the pool; one of them is held by the outbox relay.
+        database_connections: the pool; one of them is held by the outbox relay, one by evaluation.
+        remembered_ids: about how many user ids and anonymous ids are remembered between batches, a kilobyte each.
         identity_target: gRPC target of the identity service, for what a person allows by all ids, and for whose ids belong together.
         http_address: where privacy requests are taken over HTTP, ``host:port``; announced as ``http``. ``None`` (or empty): nowhere.
         privacy_token_hashes: SHA-256, in hexadecimal, of the tokens of privacy officers, separated by commas. None: nobody is one.
@@ -38,10 +34,11 @@ class Settings(ServiceSettings):
     service_name: ClassVar[str] = "consent"
     migrations: ClassVar[str | None] = "cdi_consent.migrations"
 
-    database_connections: int = Field(default=8, ge=2, le=100)
+    database_connections: int = Field(default=8, ge=3, le=100)
+    remembered_ids: int = Field(default=20_000, ge=0, le=10_000_000)
     identity_target: str = "127.0.0.1:8083"
     http_address: Annotated[str | None, BeforeValidator(lambda given: given or None)] = None
-    privacy_token_hashes: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parts)] = ()
+    privacy_token_hashes: Listed = ()
     privacy_key: Annotated[Annotated[SecretStr, Field(min_length=32)] | None, BeforeValidator(lambda given: given or None)] = None
     privacy_signing_key_file: Annotated[Path | None, BeforeValidator(lambda given: given or None)] = None
     privacy_second_look_seconds: float = Field(default=60.0, ge=0.0, le=86_400.0)

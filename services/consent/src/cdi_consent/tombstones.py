@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from cdi_consent.domain.decisions import Subject
-from cdi_consent.domain.tombstones import Digest, Digester, TombstoneFilter, covered
+from cdi_consent.domain.known import Known, KnownSubjects
+from cdi_consent.domain.tombstones import Digester, TombstoneFilter, covered
 from cdi_consent.ports import TombstoneReader
 
 
@@ -25,11 +26,14 @@ class Tombstones:
         self._generation = 0
         self._following = asyncio.Lock()
 
-    async def covering(self, generation: int, events: Iterable[Sequence[Subject]], received_us: Callable[[int], int]) -> set[int]:
+    async def covering(
+        self, generation: int, known: KnownSubjects, events: Sequence[Sequence[Subject]], received_us: Callable[[int], int]
+    ) -> set[int]:
         """The places of the events that go nowhere.
 
         Args:
             generation: of the tombstones that count.
+            known: what is remembered of the subjects; it is noted there whether they may have a tombstone.
             events: the subjects of each event, all of one workspace.
             received_us: when the event at a place was received; asked only of those whose subjects have a tombstone.
 
@@ -40,19 +44,19 @@ class Tombstones:
             await self._follow(generation)
         if not self._workspaces:
             return set()
-        digests: dict[Subject, Digest] = {}
-        suspects: list[tuple[int, str, list[Digest]]] = []
-        for place, subjects in enumerate(events):
-            if subjects and subjects[0][0] in self._workspaces:
-                own = [
-                    digests[subject] if subject in digests else digests.setdefault(subject, self._digest(subject)) for subject in subjects
-                ]
-                if suspected := [digest for digest in own if digest in self._filter]:
-                    suspects.append((place, subjects[0][0], suspected))
-        if not suspects:
+        buried = {subject: self._digest(subject) for subject, own in known.items() if self._may_be_buried(subject, own)}
+        if not buried:
             return set()
-        found = await self._store.found([(workspace_id, digest) for _, workspace_id, own in suspects for digest in own])
-        return covered([(place, own, received_us(place)) for place, _, own in suspects], found)
+        found = await self._store.found([(subject[0], digest) for subject, digest in buried.items()])
+        places = [(place, [buried[one] for one in own if one in buried]) for place, own in enumerate(events)]
+        return covered([(place, own, received_us(place)) for place, own in places if own], found)
+
+    def _may_be_buried(self, subject: Subject, own: Known) -> bool:
+        """Whether a subject may have a tombstone; found out once in each generation, because a digest takes its time."""
+        if own.buried_in != self._generation:
+            own.may_be_buried = subject[0] in self._workspaces and self._digest(subject) in self._filter
+            own.buried_in = self._generation
+        return own.may_be_buried
 
     async def _follow(self, generation: int) -> None:
         """Takes over what was written since."""

@@ -6,6 +6,7 @@ Why resolving is right with any number of replicas (docs/adr/0005-identity-concu
   changes of a workspace happen one after the other, each decided on what the one before left.
 - An event whose identifiers are all known and belong to one profile changes nothing. It is answered from one snapshot, without a lock:
   it comes before every change that the snapshot does not see. Its traits are the exception: they are written.
+- An event whose identifiers are remembered is answered as of the same snapshot (``remembering``).
 - If a profile was split, or the rules changed, between that snapshot and the lock, all of the batch is decided under the lock.
 """
 
@@ -23,6 +24,7 @@ from cdi_identity.domain.identifiers import Identifier, Named, usable
 from cdi_identity.domain.resolution import Observation, Resolution, resolve
 from cdi_identity.domain.rules import Rules
 from cdi_identity.ports import GraphStore, GraphWriter, Lookup, StoredProfile
+from cdi_identity.remembering import KnownPeople
 from cdi_identity.ruling import RuleBook
 from cdi_kernel.faults import NotFound
 from cdi_kernel.ids import fallback_profile_id, uuid7
@@ -59,6 +61,7 @@ class Identities:
         self._book = book
         self._now_us = now_us
         self._changed = changed
+        self._people = KnownPeople()
         # Batches of this replica wait for each other here, not inside Postgres, where each would hold a connection of the pool.
         self._turn = asyncio.Lock()
 
@@ -68,8 +71,7 @@ class Identities:
         Raises:
             Transient: the store does not answer; nothing of the batch is promised.
         """
-        rules, observations, lookup = await self._look(batch)
-        answers = _unchanged(observations, lookup.owners)
+        rules, observations, lookup, answers = await self._look(batch)
         if len(answers) < len(observations):
             changed, rules = await self._change(batch, observations, rules, lookup, answers)
             answers |= changed
@@ -95,20 +97,30 @@ class Identities:
         identifiers = usable(workspace_id, [identifier])
         return found(await self._store.profile_by_identifier(identifiers[0]) if identifiers else None, "identifier")
 
-    async def _look(self, batch: Batch) -> tuple[Mapping[str, Rules], list[Observation], Lookup]:
-        """The events by the newest rules, and the owners of the identifiers of those that may change nothing."""
-        rules = self._book.known(batch.workspace_ids)
+    async def _look(self, batch: Batch) -> tuple[Mapping[str, Rules], list[Observation], Lookup, Answers]:
+        """The events by the newest rules, a snapshot, and the answers to those that change nothing as of it."""
+        rules, trusting = self._book.known(batch.workspace_ids), True
         while True:
             observations = batch.observations(rules)
             # What brings traits is written in any case, so its identifiers are read only once, under the lock.
-            if all(observation.traits and observation.identifiers for observation in observations):
-                return rules, observations, Lookup({}, {})
-            identifiers = _identifiers(observation for observation in observations if not observation.traits)
-            lookup = await self._store.look_up(identifiers, batch.workspace_ids)
+            events = {index: one.identifiers for index, one in enumerate(observations) if one.identifiers and not one.traits}
+            if not events and all(one.identifiers for one in observations):
+                return rules, observations, Lookup({}, {}, {}), {}
+            recalled = self._people.recall(batch.workspace_ids, events if trusting else {})
+            unknown = _identifiers(observations[index] for index in events if index not in recalled.owners)
+            lookup = await self._store.look_up(unknown, batch.workspace_ids, recalled.since)
+            self._people.hear(recalled, lookup)
             outdated = _outdated(rules, lookup)
-            if not outdated:
-                return rules, observations, lookup
-            rules = {**rules, **await self._book.read(outdated, self._store)}
+            rules = {**rules, **await self._book.read(outdated, self._store)} if outdated else rules
+            remembered = recalled.confirmed(lookup)
+            if outdated or remembered is None:
+                trusting = remembered is not None
+                continue
+            answers = {index: Resolution(owner) for index, owner in remembered.items()}
+            for index, owner in _owned(events, lookup.owners):
+                answers[index] = Resolution(owner)
+                self._people.learn(events[index], owner, lookup)
+            return rules, observations, lookup, answers | _alone(observations)
 
     async def _change(
         self, batch: Batch, observations: Sequence[Observation], rules: Mapping[str, Rules], seen: Lookup, answered: Answers
@@ -210,17 +222,14 @@ def _unlinked(observation: Observation) -> Resolution:
     return Resolution(fallback_profile_id(observation.workspace_id, "", "", observation.message_id))
 
 
-def _unchanged(observations: Sequence[Observation], owners: Mapping[Identifier, str | None]) -> Answers:
-    """The answers to the events that change nothing."""
-    answers: Answers = {}
-    for index, observation in enumerate(observations):
-        identifiers = observation.identifiers
-        if not identifiers:
-            answers[index] = _unlinked(observation)
-        elif not observation.traits and (owner := owners[identifiers[0]]) is not None:
-            for identifier in identifiers:
-                if owners[identifier] != owner:
-                    break
-            else:
-                answers[index] = Resolution(owner)
-    return answers
+def _alone(observations: Sequence[Observation]) -> Answers:
+    """The answers to the events without identifiers."""
+    return {index: _unlinked(observation) for index, observation in enumerate(observations) if not observation.identifiers}
+
+
+def _owned(events: Mapping[int, tuple[Identifier, ...]], owners: Mapping[Identifier, str | None]) -> Iterator[tuple[int, str]]:
+    """The events whose identifiers were all read and belong to one profile, with that profile: they change nothing."""
+    for index, identifiers in events.items():
+        owner = owners.get(identifiers[0])
+        if owner is not None and all(owners.get(identifier) == owner for identifier in identifiers):
+            yield index, owner

@@ -68,7 +68,7 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
         profiles = Profiles(PostgresProfiles(readers), history, now_us)
         reading = profiles_servicer.registration(profiles, WatchedProfiles(profiles, watchers))
         exporting = audiences_servicer.registration(Audiences(PostgresPeople(database), await _consent(settings, stack)))
-        await _obey(settings, context, connection, database, stack)
+        await _obey(settings, context, connection, Privacy(PostgresPersons(database), now_us, relay.wake), stack)
         computed = PostgresComputedTraits(database, readers)
         counting = Counting(computed, now_us, relay.wake)
         filling = Filling(computed, counting, archive, consumer.EnrichedStream(connection, settings.partitions), now_us)
@@ -84,7 +84,8 @@ async def _warehouse(settings: Settings, stack: AsyncExitStack) -> tuple[EventHi
     """The warehouse, as far as there is one."""
     if not settings.warehouse_address:
         return NoWarehouse(), NoArchive()
-    query = WarehouseQuery(await stack.enter_async_context(rpc.channel(settings.warehouse_address)))
+    token = settings.warehouse_token.get_secret_value()
+    query = WarehouseQuery(await stack.enter_async_context(rpc.channel(settings.warehouse_address, token=token)))
     return WarehouseHistory(query), WarehouseArchive(query)
 
 
@@ -98,11 +99,11 @@ async def _reading(
         yield
 
 
-async def _obey(settings: Settings, context: ServiceContext, connection: bus.Bus, database: Database, stack: AsyncExitStack) -> None:
+async def _obey(settings: Settings, context: ServiceContext, connection: bus.Bus, privacy: Privacy, stack: AsyncExitStack) -> None:
     """Obeys privacy orders, as far as there is somebody to report to. No part of readiness: resolving does not need it."""
     if settings.consent_target:
         client = PrivacyClient(await stack.enter_async_context(rpc.channel(settings.consent_target)), context.name)
-        await stack.enter_async_context(obeying(connection, context.name, Privacy(PostgresPersons(database)), client, context))
+        await stack.enter_async_context(obeying(connection, context.name, privacy, client, context))
 
 
 async def _consent(settings: Settings, stack: AsyncExitStack) -> ConsentClient | None:

@@ -40,3 +40,4 @@ def _profiles(change: GraphChanged) -> Iterator[str]:
         yield mapping.profile_id
     for trait in change.traits:
         yield trait.profile_id
+    yield from change.reread_profile_ids

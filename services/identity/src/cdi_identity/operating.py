@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from cdi.error.v1 import error_pb2
 from cdi_identity.application import found, fresh_ids, loaded
@@ -33,6 +34,9 @@ class Request:
     workspace_id: str
     request_id: str
     reason: str
+
+
+_UNRECORDED: Final = "no decision was recorded for this event: it changed nothing and had nothing left out, or it never came"
 
 
 class Operations:
@@ -105,7 +109,7 @@ class Operations:
         decision = await self._store.decision_of_message(workspace_id, message_id)
         if decision is None:
             metadata = {"resource": "decision", "name": "message_id"}
-            raise NotFound(error_pb2.ERROR_REASON_NOT_FOUND, "no decision was recorded for this event", metadata=metadata)
+            raise NotFound(error_pb2.ERROR_REASON_NOT_FOUND, _UNRECORDED, metadata=metadata)
         return decision
 
     async def explain_identifiers(self, workspace_id: str, brought: Sequence[Named]) -> Decision:

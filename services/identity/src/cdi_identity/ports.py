@@ -55,16 +55,32 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
+class Merges:
+    """What was merged in a workspace.
+
+    Attributes:
+        last: number of the last merge, 0 if there was none. They rise in the order of the commits.
+        successors: the profile that each merged one became part of, of the merges after the one that was asked from; empty if none was
+            named, ``None`` if these are too many.
+    """
+
+    last: int
+    successors: Mapping[str, str] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Lookup:
     """What is known of some identifiers, all as of one moment.
 
     Attributes:
         owners: the canonical profile id of each, ``None`` if nobody has it.
         standings: of each workspace asked for.
+        merges: of the same workspaces.
     """
 
     owners: Mapping[Identifier, str | None]
     standings: Mapping[str, Standing]
+    merges: Mapping[str, Merges]
 
 
 class GraphWriter(Protocol):
@@ -115,8 +131,14 @@ class GraphWriter(Protocol):
 class GraphStore(Protocol):
     """The identity graph. Every method raises a ``Transient`` fault when the store does not answer."""
 
-    async def look_up(self, identifiers: Sequence[Identifier], workspace_ids: Sequence[str]) -> Lookup:
-        """Owners and standings: all as of one moment, which may be over already."""
+    async def look_up(self, identifiers: Sequence[Identifier], workspace_ids: Sequence[str], since: Mapping[str, int]) -> Lookup:
+        """Owners, standings and merges: all as of one moment, which may be over already.
+
+        Args:
+            identifiers: distinct ones.
+            workspace_ids: theirs, and others that are asked about.
+            since: by workspace, the number of the merge after which they are wanted.
+        """
         ...
 
     def changing(self, workspace_ids: Iterable[str]) -> AbstractAsyncContextManager[GraphWriter]:

@@ -29,8 +29,13 @@ class Person:
 class PersonStore(Protocol):
     """All that is stored of people. Both raise a ``Transient`` fault when the store does not answer."""
 
-    async def erase(self, people: Sequence[Person]) -> Sequence[Mapping[str, int]]:
-        """Deletes people for good; per person the rows by table. Done again it finds nothing."""
+    async def erase(self, people: Sequence[Person], now_us: int) -> Sequence[Mapping[str, int]]:
+        """Deletes people for good, and tells which profiles that touched; per person the rows by table. Done again it finds nothing.
+
+        Args:
+            people: who.
+            now_us: the time, microseconds since 1970.
+        """
         ...
 
     def held(self, person: Person) -> AsyncIterator[tuple[str, Sequence[Mapping[str, object]]]]:

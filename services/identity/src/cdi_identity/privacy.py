@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -17,14 +17,23 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Privacy:
-    """The ``Keeper`` of the graph."""
+    """The ``Keeper`` of the graph.
 
-    def __init__(self, store: PersonStore) -> None:
+    Args:
+        store: the graph.
+        now_us: the clock, microseconds since 1970.
+        changed: called after a commit that may have put something into the outbox.
+    """
+
+    def __init__(self, store: PersonStore, now_us: Callable[[], int], changed: Callable[[], None]) -> None:
         self._store = store
+        self._now_us = now_us
+        self._changed = changed
 
     async def erase(self, orders: Sequence[PrivacyOrder]) -> Sequence[Sequence[Step]]:
         """See ``Keeper``."""
-        counts = await self._store.erase(list(map(person_of, orders)))
+        counts = await self._store.erase(list(map(person_of, orders)), self._now_us())
+        self._changed()
         return [[done(table, rows) for table, rows in sorted(each.items()) if rows] or [done(STORE, 0)] for each in counts]
 
     async def access(self, order: PrivacyOrder) -> AsyncIterator[Holding]:

@@ -14,6 +14,7 @@ class Settings(ServiceSettings):
 
     Attributes:
         warehouse_address: gRPC target of the warehouse-loader, for the events of a person; without it they are not available.
+        warehouse_token: a token whose hash the loader has (its ``CDI_ADMIN_TOKEN_HASHES``); it answers no query without one.
         consent_target: gRPC target of the consent service, which audiences need; empty: they are unavailable.
         demotion_days: how long decisions are kept that changed nothing and only left identifiers out; without it for ever.
     """
@@ -23,5 +24,6 @@ class Settings(ServiceSettings):
 
     database_url: SecretStr
     warehouse_address: str | None = None
+    warehouse_token: SecretStr = SecretStr("")
     consent_target: str = ""
     demotion_days: int | None = Field(default=None, ge=1)

@@ -8,22 +8,24 @@ from functools import partial
 
 from cdi.router.v1 import router_service_pb2, router_service_pb2_grpc
 from cdi_privacy import PrivacyClient, obeying
+from cdi_router.application.deletions import Deletions
 from cdi_router.application.needs import Needs
 from cdi_router.application.privacy import Privacy
-from cdi_router.clients import ConsentClient
+from cdi_router.clients import ConsentClient, reporting
 from cdi_router.convert import destination_of
 from cdi_router.destinations.event_json import event_json
 from cdi_router.destinations.registry import DELETING
 from cdi_router.domain.destination import Destination
 from cdi_router.operation import Operator, SystemClock
-from cdi_router.ports import Deleting
 from cdi_router.servicer import RouterServicer
 from cdi_router.settings import Settings, environment
+from cdi_router.store.deletions import PostgresDeletions
 from cdi_router.store.deliveries import PostgresDeliveries
 from cdi_router.store.documents import Documents
 from cdi_router.store.persons import PostgresPersons
 from cdi_router.store.reports import Reports
 from cdi_router.supervisor import Supervisor
+from cdi_router.teller import Teller
 from cdi_runtime import rpc
 from cdi_runtime.bus import connect
 from cdi_runtime.service import ServiceContext
@@ -50,9 +52,15 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
         supervisor = Supervisor(context, documents, reports, needs, operator.operate)
         stack.push_async_callback(supervisor.close)
         await stack.enter_async_context(context.background(supervisor.run(), "destinations"))
-        told = partial(_destinations, documents)
-        privacy = Privacy(PostgresPersons(database), told, environment(), SystemClock(), event_json)
+        clock, deletions, destinations = SystemClock(), PostgresDeletions(database), partial(_destinations, documents)
+        privacy = Privacy(PostgresPersons(database), deletions, destinations, clock, event_json)
         client = PrivacyClient(channel, context.name)
+
+        def calls(destination_id: int, destination: Destination) -> Deletions:
+            opened = partial(DELETING[destination.kind], destination, environment())
+            return Deletions(destination_id, destination, opened, deletions, reporting(client), clock)
+
+        await stack.enter_async_context(context.background(Teller(deletions, destinations, calls, clock).run(), "deletions"))
         await stack.enter_async_context(obeying(bus, context.name, privacy, client, context))
         servicer = RouterServicer(documents, reports, supervisor, needs)
         registration = rpc.Registration(router_service_pb2_grpc.add_RouterServiceServicer_to_server, servicer, SERVICE)
@@ -60,8 +68,5 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
         yield
 
 
-async def _destinations(documents: Documents, workspace_id: str) -> AsyncIterator[tuple[Destination, Deleting]]:
-    """The destinations of a workspace, also those that are disabled: they may have got events before."""
-    for stored in await documents.all():
-        if stored.document.workspace_id == workspace_id:
-            yield destination_of(stored.document), DELETING[stored.document.WhichOneof("kind") or ""]
+async def _destinations(documents: Documents) -> list[tuple[int, Destination]]:
+    return [(stored.destination_id, destination_of(stored.document)) for stored in await documents.all()]

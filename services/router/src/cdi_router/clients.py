@@ -9,11 +9,18 @@ import grpc
 
 from cdi.consent.v1 import consent_service_pb2 as pb
 from cdi.consent.v1 import consent_service_pb2_grpc
-from cdi_router.ports import Allowed, Subject
+from cdi.consent.v1.privacy_pb2 import PrivacyOrder
+from cdi_kernel.faults import Fault
+from cdi_privacy import PrivacyClient
+from cdi_router.application.deletions import Report
+from cdi_router.ports import Allowed, Standings, Subject
 from cdi_runtime.rpc import call
+from cdi_runtime.telemetry import logger
 
 if TYPE_CHECKING:  # mypy-protobuf declares it, the generated module does not have it
     from cdi.consent.v1.consent_service_pb2_grpc import ConsentServiceAsyncStub
+
+log = logger(__name__)
 
 MAX_INPUTS: Final = 5_000
 """Of one EvaluateConsent (consent_service.proto)."""
@@ -56,6 +63,20 @@ class ConsentClient:
             token = response.next_page_token
             if not token:
                 return {destination: tuple(sorted(names)) for destination, names in needed.items()}
+
+
+def reporting(client: PrivacyClient) -> Report:
+    """Reports what became of delete calls; a request that consent does not know any more needs no report."""
+
+    async def report(standings: Standings) -> None:
+        try:
+            await client.report(PrivacyOrder(request_id=standings.request_id, attempt=standings.attempt), standings.steps)
+        except Fault as fault:
+            if fault.retryable:
+                raise
+            log.warning("deletions.report_refused", reason=fault.reason_name, attempt=standings.attempt)
+
+    return report
 
 
 def _input(subject: Subject) -> pb.ConsentInput:

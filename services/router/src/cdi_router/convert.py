@@ -13,7 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from cdi.event.v1 import event_pb2, outcome_pb2
 from cdi.router.v1 import destination_pb2, router_service_pb2
 from cdi_kernel.faults import InvalidArgument
-from cdi_router.domain.destination import Deletion, Destination, Webhook
+from cdi_router.domain.destination import DeletionCall, Destination, Webhook
 from cdi_router.domain.explanation import Explanation
 from cdi_router.domain.retry import RetryPolicy
 from cdi_router.ports import Count, DeadRow
@@ -63,6 +63,7 @@ def destination_of(document: destination_pb2.Destination) -> Destination:
         event_types=frozenset(EVENT_TYPES[spelling] for spelling in document.event_types),
         event_names=frozenset(document.event_names),
         retry=retry,
+        kind=document.WhichOneof("kind") or "",
         version=document.version,
     )
 
@@ -142,11 +143,11 @@ def _webhook(settings: destination_pb2.Webhook, wrong: Violations) -> Webhook:
     return Webhook(settings.url, dict(settings.headers), secret, batch, concurrency, timeout, deletion)
 
 
-def _deletion(settings: destination_pb2.WebhookDeletion, wrong: Violations) -> Deletion:
+def _deletion(settings: destination_pb2.WebhookDeletion, wrong: Violations) -> DeletionCall:
     method = settings.method or "POST"
     _check(wrong, "webhook.deletion.url", _is_http(settings.url), "an http or https address with a host")
     _check(wrong, "webhook.deletion.method", method in DELETION_METHODS, f"one of {', '.join(DELETION_METHODS)}")
-    return Deletion(settings.url, method, frozenset(settings.id_types))
+    return DeletionCall(settings.url, method, frozenset(settings.id_types))
 
 
 def _check_headers(headers: Mapping[str, str], wrong: Violations) -> None:

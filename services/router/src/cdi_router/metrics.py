@@ -33,7 +33,7 @@ class Observer:
         now = time.time_ns()
         instruments.STAGE_DURATION.record((now - started_ns) / 1e9, stage=STAGE)
         counts = {"delivered": len(settlement.delivered), "parked": len(settlement.parked), "refused": len(settlement.dead)}
-        counts["retried"] = sum(1 for barrier in settlement.barriers if barrier.attempts > 1)
+        counts["retried"] = sum(1 for barrier in settlement.barriers if barrier.trials.attempts > 1)
         for kind, count in counts.items():
             instruments.DELIVERIES.add(count, destination=self._destination, **{"class": kind})
         for reason, count in settlement.filtered_by_reason().items():

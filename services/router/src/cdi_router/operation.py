@@ -77,7 +77,7 @@ class Operator:
                 pass
             yield
             return
-        kind = KINDS[stored.document.WhichOneof("kind") or ""]
+        kind = KINDS[destination.kind]
         async with AsyncExitStack() as stack:
             endpoint = await stack.enter_async_context(kind.open(destination, self.environment))
             target = self._target(stored.destination_id, destination, endpoint)

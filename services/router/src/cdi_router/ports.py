@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from cdi.consent.v1.privacy_pb2 import PrivacyStep
 from cdi.event.v1.event_pb2 import Event
 from cdi_router.domain.answer import Answer
+from cdi_router.domain.deletion import Deletion, Forgotten
 from cdi_router.domain.delivery import Barrier, Delivery, Progress, Settlement
 from cdi_router.domain.destination import Destination
 
@@ -61,32 +63,15 @@ class Endpoint(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Forgotten:
-    """A person whom a destination is told to delete.
-
-    Attributes:
-        request_id: the privacy request.
-        workspace_id: the workspace.
-        subjects: type and value of all ids.
-        profile_ids: all profile ids.
-    """
-
-    request_id: str
-    workspace_id: str
-    subjects: Sequence[tuple[str, str]]
-    profile_ids: Sequence[str]
-
-
 class Deleter(Protocol):
     """Tells one destination to delete people."""
 
-    def requests(self, person: Forgotten) -> int:
-        """How many requests that takes."""
+    def calls(self, person: Forgotten) -> int:
+        """How many calls that takes."""
         ...
 
     async def delete(self, person: Forgotten, number: int) -> Answer:
-        """Sends one of them. Never raises for what the network or the destination does: that is an answer."""
+        """Makes one of them, from 0. Never raises for what the network or the destination does: that is an answer."""
         ...
 
 
@@ -95,6 +80,68 @@ class Deleting(Protocol):
 
     def __call__(self, destination: Destination, environment: Mapping[str, str]) -> AbstractAsyncContextManager[Deleter | None]:
         """Raises ``FailedPrecondition`` for a reference that the environment does not have."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the router has to do, and has done, of a privacy order with calls to destinations.
+
+    Attributes:
+        person: whom; its attempt is that of the calls.
+        attempt: the newest telling: what is reported.
+        steps: of the other stores, as they ended.
+        destination_ids: who is told to delete.
+    """
+
+    person: Forgotten
+    attempt: int
+    steps: Sequence[PrivacyStep]
+    destination_ids: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Standings:
+    """What is to be reported of an order now.
+
+    Attributes:
+        request_id: the request.
+        attempt: the newest telling.
+        steps: of all stores, ended or not: a report is never a part of one.
+        ended: destinations that have ended.
+    """
+
+    request_id: str
+    attempt: int
+    steps: Sequence[PrivacyStep]
+    ended: Sequence[int]
+
+
+class DeletionStore(Protocol):
+    """The delete calls that are still to be made. Each method is one transaction; raises ``StoreUnavailable`` when the database is away."""
+
+    async def add(self, told: Sequence[Told], now: datetime) -> None:
+        """Keeps orders. One that is there and not done goes on at once under its newest telling; one that is done begins anew."""
+        ...
+
+    async def due(self, now: datetime) -> Sequence[int]:
+        """The destinations with something to do or to report."""
+        ...
+
+    async def claim(self, destination_id: int, now: datetime, until: datetime, limit: int) -> Sequence[Deletion]:
+        """What is due of a destination, the most overdue first. Nobody else is given it until then, unless it is settled before."""
+        ...
+
+    async def settle(self, deletions: Sequence[Deletion], now: datetime) -> None:
+        """Stores how far they are. What has ended keeps no id of the person and is due until ``reported``."""
+        ...
+
+    async def standings(self, request_ids: Sequence[str]) -> Sequence[Standings]:
+        """What is to be reported of these requests."""
+        ...
+
+    async def reported(self, standings: Sequence[Standings]) -> None:
+        """These were reported; an order that is done is forgotten."""
         ...
 
 

@@ -25,7 +25,9 @@ from cdi_warehouse_loader.application.access import Access
 from cdi_warehouse_loader.application.clean_rooms import CleanRooms
 from cdi_warehouse_loader.application.loading import Loading
 from cdi_warehouse_loader.application.privacy import Privacy
+from cdi_warehouse_loader.application.purposes import PurposeRules
 from cdi_warehouse_loader.application.serving import Serving
+from cdi_warehouse_loader.clients import ConsentPurposes, NoPurposes
 from cdi_warehouse_loader.noise import OpenDpNoise
 from cdi_warehouse_loader.servicer.clean_rooms import CleanRoomServicer
 from cdi_warehouse_loader.servicer.warehouses import WarehouseServicer
@@ -63,35 +65,41 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
         context.readiness.add("warehouse", access.ready)
         bus = await stack.enter_async_context(connect(settings.nats_url, context.name))
         context.readiness.add("nats", bus.ready)
-        await stack.enter_async_context(context.background(_load(settings, context, access, bus), "loading"))
+        rules = PurposeRules(NoPurposes(), access)
         if settings.consent_target:
-            client = PrivacyClient(await stack.enter_async_context(channel(settings.consent_target)), context.name)
+            consent = await stack.enter_async_context(channel(settings.consent_target))
+            rules = PurposeRules(ConsentPurposes(consent), access)
+            await stack.enter_async_context(context.background(rules.follow(), "purposes"))
+            client = PrivacyClient(consent, context.name)
             privacy = Privacy(access, SystemClock(), settings.rewrite_after_seconds)
             await stack.enter_async_context(context.background(_obey(context, access, bus, privacy, client), "privacy"))
-        warehouses, rooms = _warehouses(settings, access), _clean_rooms(settings, access)
+        await stack.enter_async_context(context.background(_load(settings, context, access, rules, bus), "loading"))
+        guard = TokenGuard(settings.admin_token_hashes)
+        warehouses, rooms = _warehouses(settings, access, guard), _clean_rooms(settings, access, guard)
         await stack.enter_async_context(serve(context, settings.grpc_address, warehouses, rooms))
         if settings.partner_address:
             await stack.enter_async_context(serve(context, settings.partner_address, rooms, announced="partners"))
         yield
 
 
-def _warehouses(settings: Settings, access: Access) -> Registration:
+def _warehouses(settings: Settings, access: Access, guard: TokenGuard) -> Registration:
     name = warehouse_service_pb2.DESCRIPTOR.services_by_name["WarehouseService"].full_name
     servicer = WarehouseServicer(Serving(access, settings.query_seconds))
-    return Registration(warehouse_service_pb2_grpc.add_WarehouseServiceServicer_to_server, servicer, name)
+    return Registration(warehouse_service_pb2_grpc.add_WarehouseServiceServicer_to_server, servicer, name, guard)
 
 
-def _clean_rooms(settings: Settings, access: Access) -> Registration:
+def _clean_rooms(settings: Settings, access: Access, guard: TokenGuard) -> Registration:
+    """Partners have tokens of their own, so the servicer looks at each call itself."""
     name = clean_room_service_pb2.DESCRIPTOR.services_by_name["CleanRoomService"].full_name
     rooms = CleanRooms(access, OpenDpNoise(), SystemClock(), settings.query_seconds)
-    servicer = CleanRoomServicer(rooms, TokenGuard(settings.admin_token_hashes))
+    servicer = CleanRoomServicer(rooms, guard)
     return Registration(clean_room_service_pb2_grpc.add_CleanRoomServiceServicer_to_server, servicer, name)
 
 
-async def _load(settings: Settings, context: ServiceContext, access: Access, bus: Bus) -> None:
+async def _load(settings: Settings, context: ServiceContext, access: Access, rules: PurposeRules, bus: Bus) -> None:
     """Waits for the warehouse, then loads until cancelled; leaving drains the readers."""
     await access.open()
-    handlers = consumer.Consumer(Loading(access, SystemClock()))
+    handlers = consumer.Consumer(Loading(access, rules, SystemClock()))
     linger = settings.load_linger_seconds
     events = consumer.events_spec(context.name, settings.partitions, settings.load_max_events, linger)
     async with (

@@ -13,6 +13,7 @@ from cdi_warehouse_loader.domain.erasure import Erased, Erasure, Tombstone
 from cdi_warehouse_loader.domain.ledger import Entry
 from cdi_warehouse_loader.domain.load import Catalog, CountKey, Load, Position, StreamPartition, TableLoad
 from cdi_warehouse_loader.domain.release import Answer, Noised
+from cdi_warehouse_loader.domain.withholding import NeedsOf
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,18 @@ class CleanRooms(Protocol):
 
         Raises:
             TooLarge: it takes longer or more memory than allowed.
+        """
+        ...
+
+
+class PurposeReader(Protocol):
+    """Knows what purposes say of warehouses."""
+
+    async def needs(self, workspace_id: str) -> NeedsOf:
+        """What the purposes of a workspace say now.
+
+        Raises:
+            Unavailable: nobody can tell at the moment.
         """
         ...
 

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-from pydantic import BeforeValidator, Field
-from pydantic_settings import NoDecode
+from pydantic import Field
 
-from cdi_runtime.service import ServiceSettings
-
-
-def _parts(given: object) -> object:
-    return tuple(part.strip() for part in given.split(",") if part.strip()) if isinstance(given, str) else given
+from cdi_runtime.service import Listed, ServiceSettings
 
 
 class Settings(ServiceSettings):
@@ -27,8 +22,8 @@ class Settings(ServiceSettings):
         load_max_events: events in one load, the measure of the loader's memory.
         query_seconds: time that one query may take.
         partner_address: where only clean rooms are served, ``host:port``; announced as ``partners``. Empty: they are at the gRPC address
-            only, which answers any SQL and is no place for partners.
-        admin_token_hashes: SHA-256, in hexadecimal, of the tokens that administer clean rooms, separated by commas. None: nobody does.
+            only.
+        admin_token_hashes: SHA-256, in hexadecimal, of the tokens that may query and administer, separated by commas. None: nobody may.
         consent_target: gRPC target of the consent service, which privacy orders are reported to; empty: none are obeyed.
         rewrite_after_seconds: how long erased rows may lie in the file, unreadable, until it is written anew, for which loads wait.
     """
@@ -43,6 +38,6 @@ class Settings(ServiceSettings):
     load_max_events: int = Field(default=4_000, ge=1, le=100_000)
     query_seconds: float = Field(default=10.0, gt=0.0, le=600.0)
     partner_address: str = ""
-    admin_token_hashes: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parts)] = ()
+    admin_token_hashes: Listed = ()
     consent_target: str = ""
     rewrite_after_seconds: float = Field(default=3_600.0, ge=0.0, le=86_400.0 * 30)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cdi_cli.documents import APPLY_ORDER, Document, DocumentError, apply_document, read_documents
+from cdi_cli.documents import APPLY_ORDER, Document, DocumentError, read_documents
 from cdi_cli.peers import connect_peers
 from cdi_cli.suite import Endpoints, find_suite
 from cdi_cli.terminal import DEFAULT_DIRECTORY, CommandFailed, Directory, console, explained, reported, run
@@ -18,7 +18,7 @@ Files = Annotated[list[Path], typer.Option("--file", "-f", help="A YAML file or 
 
 @reported
 def apply(file: Files, directory: Directory = DEFAULT_DIRECTORY) -> None:
-    """Make sources, tracking plans, purposes, destinations, warehouses and computed traits be as the files say."""
+    """Make sources, tracking plans, purposes, identity rules, computed traits, destinations and warehouses be as the files say."""
     documents = checked(file)
     run(send_documents(find_suite(directory), documents))
 
@@ -38,7 +38,7 @@ async def send_documents(endpoints: Endpoints, documents: list[Document]) -> Non
         for document in documents:
             name = f"{document.kind} {document.metadata.workspace}/{document.metadata.name}"
             try:
-                applied = await apply_document(peers, document)
+                applied = await document.apply(peers)
             except Fault as fault:
                 raise CommandFailed(f"{name}: {explained(fault)}") from fault
             console.print(f"{name}: {applied.outcome} (version {applied.version})")

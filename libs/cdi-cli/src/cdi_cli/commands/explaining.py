@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -134,14 +134,20 @@ async def _loads(peers: Peers, event: event_pb2.Event, *, suppressed: bool) -> l
     """What each warehouse has of the event, or why it may not have it."""
     request = warehouse_service_pb2.ListWarehousesRequest(workspace_id=event.workspace_id, page_size=1_000)
     warehouses = (await ask((await peers.warehouse()).ListWarehouses, request)).warehouses
+    asked = consent_service_pb2.ListPurposesRequest(workspace_id=event.workspace_id, page_size=1_000)
+    purposes = (await ask((await peers.consent()).ListPurposes, asked)).purposes
     steps: list[Step] = []
-    for warehouse in warehouses:
+    # A workspace without a document is loaded all the same.
+    for warehouse in warehouses or [warehouse_service_pb2.Warehouse(name="main")]:
         table = TABLES.get(type_name(event), "tracks")
         schema = warehouse.duckdb.schema or "main"
         rows = await _rows(peers, f'SELECT loaded_at FROM "{schema}"."{table}" WHERE id = {quoted(event.message_id)}')
-        denied = [purpose for purpose in warehouse.purposes if purpose not in event.consent.granted_purposes]
+        rules = {purpose.name: rule for purpose in purposes for rule in purpose.warehouses if rule.warehouse == warehouse.name}
+        needed = [*warehouse.purposes, *(name for name, rule in rules.items() if rule.rows)]
+        denied = [purpose for purpose in dict.fromkeys(needed) if purpose not in event.consent.granted_purposes]
         if rows:
-            step = Step(f"warehouse:{warehouse.name}", f"loaded into {table}", f"at {rows[0][0]}")
+            why = [f"at {rows[0][0]}", *await _withheld(peers, event, rules)]
+            step = Step(f"warehouse:{warehouse.name}", f"loaded into {table}", "\n".join(why))
         elif suppressed:
             step = Step(f"warehouse:{warehouse.name}", "suppressed", SUPPRESSED)
         elif denied:
@@ -151,6 +157,16 @@ async def _loads(peers: Peers, event: event_pb2.Event, *, suppressed: bool) -> l
             step = Step(f"warehouse:{warehouse.name}", "not loaded yet", "on its way")
         steps.append(step)
     return steps
+
+
+async def _withheld(peers: Peers, event: event_pb2.Event, rules: Mapping[str, purpose_pb2.WarehouseRule]) -> list[str]:
+    """The members of a loaded event that are NULL in a warehouse, and why; by the rules as they are now."""
+    denied = {name: rule.columns for name, rule in rules.items() if rule.columns and name not in event.consent.granted_purposes}
+    if not denied:
+        return []
+    paths = sorted({path for columns in denied.values() for path in columns})
+    decided = await _consent(peers, event.workspace_id, list(denied), event.consent.decision_ids)
+    return [f"loaded as NULL, because a purpose is denied: {', '.join(paths)}", *decided]
 
 
 async def _deliveries(peers: Peers, event: event_pb2.Event, sequence: int) -> list[Step]:

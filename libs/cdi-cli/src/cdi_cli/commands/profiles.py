@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from google.protobuf import json_format
 
+from cdi.identity.v1 import identity_service_pb2
 from cdi.identity.v1 import profiles_service_pb2 as pb
 from cdi_cli.peers import ask, connect_peers
 from cdi_cli.suite import Endpoints, find_suite
@@ -21,7 +22,7 @@ Events = Annotated[int, typer.Option("--events", min=1, max=1_000, help="At most
 
 @reported
 def profile(workspace: WorkspaceName, who: Who, directory: Directory = DEFAULT_DIRECTORY, events: Events = 100) -> None:
-    """Show a person: profile, links and the events of the last 14 days, as JSON."""
+    """Show a person as JSON: profile, links, how it came to be this person, and the events of the last 14 days."""
     print(json.dumps(run(_person(find_suite(directory), workspace, who, events)), ensure_ascii=False, indent=2))
 
 
@@ -39,7 +40,14 @@ async def _person(endpoints: Endpoints, workspace: str, who: str, limit: int) ->
         except Unavailable as fault:
             complaints.print(f"events are left out: {fault.message}", style="yellow", markup=False)
             events = None
-    return {"profile": _shown(found.profile, "traits"), "links": [_shown(link) for link in links.links], "events": events}
+        history = identity_service_pb2.ExplainProfileRequest(workspace_id=workspace, profile_id=found.profile.profile_id)
+        decisions = (await ask((await peers.identity()).ExplainProfile, history)).decisions
+    return {
+        "profile": _shown(found.profile, "traits"),
+        "links": list(map(_shown, links.links)),
+        "decisions": list(map(_shown, decisions)),
+        "events": events,
+    }
 
 
 def _key(who: str) -> pb.ProfileKey:

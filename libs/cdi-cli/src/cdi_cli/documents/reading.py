@@ -9,7 +9,8 @@ from typing import Any, Final
 import yaml
 from pydantic import ValidationError
 
-from cdi_cli.documents.models import KINDS, Document, DocumentError
+from cdi_cli.documents.document import Document, DocumentError
+from cdi_cli.documents.kinds import KINDS
 
 FieldPath = tuple[str | int, ...]
 _SUFFIXES: Final = (".yaml", ".yml")

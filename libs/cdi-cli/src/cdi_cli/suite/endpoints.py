@@ -73,7 +73,7 @@ class Endpoints:
 
     @property
     def admin_token(self) -> str:
-        """What administers sources and clean rooms, and makes privacy requests."""
+        """What administers sources, warehouses and clean rooms, asks the warehouse, and makes privacy requests."""
         return admin_token(Path(self.directory))
 
     def grpc(self, service: str) -> str:

@@ -222,10 +222,13 @@ class Suite:
         }
         if spec.database:
             settings["CDI_DATABASE_URL"] = self._database_url(name)
+        token = admin_token(self.directory)
         if name == "consent":
-            settings["CDI_PRIVACY_TOKEN_HASHES"] = sha256(admin_token(self.directory).encode()).hexdigest()
+            settings["CDI_PRIVACY_TOKEN_HASHES"] = sha256(token.encode()).hexdigest()
         if name in {"collector", "warehouse-loader"}:
-            settings["CDI_ADMIN_TOKEN_HASHES"] = sha256(admin_token(self.directory).encode()).hexdigest()
+            settings["CDI_ADMIN_TOKEN_HASHES"] = sha256(token.encode()).hexdigest()
+        if name == "identity":
+            settings["CDI_WAREHOUSE_TOKEN"] = token
         if name == "collector":
             settings["CDI_SPOOL_DIRECTORY"] = str(self.directory / "spool" / replica)
         if name == "warehouse-loader":

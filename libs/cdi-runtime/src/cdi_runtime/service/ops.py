@@ -1,12 +1,7 @@
-"""The HTTP port for operators: ``/livez``, ``/readyz``, ``/metrics``. Three GETs do not need a framework.
-
-Deliberately absent: keep-alive, TLS, bodies. Every answer closes the connection; a request head is read for at most five
-seconds and 8 KiB.
-"""
+"""The HTTP port for operators: ``/livez``, ``/readyz``, ``/metrics``."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from http import HTTPStatus
@@ -14,70 +9,45 @@ from http import HTTPStatus
 import orjson
 
 from cdi_runtime.service.context import ServiceContext
+from cdi_runtime.service.http import HttpAnswer, HttpLimits, HttpRequest, serve_http
 from cdi_runtime.telemetry import prometheus_text
 
-_HEAD_LIMIT = 8 * 1024
-_HEAD_SECONDS = 5.0
-_JSON = "application/json"
 _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
-
-Answer = tuple[HTTPStatus, str, bytes]
 
 
 @contextlib.asynccontextmanager
 async def serve_ops(context: ServiceContext, address: str) -> AsyncIterator[str]:
-    """Serves the three paths on ``host:port`` while the block runs; yields the bound address."""
-    host, _, port = address.rpartition(":")
+    """Serves the three paths on ``host:port`` while the block runs; yields the bound address. Raises as ``serve_http``."""
 
-    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            async with asyncio.timeout(_HEAD_SECONDS):
-                head = await reader.readuntil(b"\r\n\r\n")
-            writer.write(_render(answer(context, head)))
-            await writer.drain()
-        writer.close()
+    async def answering(request: HttpRequest) -> HttpAnswer:
+        return answer(context, request)
 
-    server = await asyncio.start_server(client, host.strip("[]"), int(port), limit=_HEAD_LIMIT)
-    bound = server.sockets[0].getsockname()[1]
-    try:
-        yield f"{host}:{bound}"
-    finally:
-        server.close()
+    async with serve_http(address, answering, HttpLimits()) as bound:
+        yield bound
 
 
-def answer(context: ServiceContext, head: bytes) -> Answer:
-    """The answer to one request head."""
-    method, _, rest = head.partition(b"\r\n")[0].decode("latin-1").partition(" ")
-    path = rest.partition(" ")[0].partition("?")[0]
-    if method not in ("GET", "HEAD"):
-        return HTTPStatus.METHOD_NOT_ALLOWED, _JSON, b"{}"
-    route = _ROUTES.get(path)
+def answer(context: ServiceContext, request: HttpRequest) -> HttpAnswer:
+    """The answer to one request."""
+    if request.method not in ("GET", "HEAD"):
+        return HttpAnswer(HTTPStatus.METHOD_NOT_ALLOWED)
+    route = _ROUTES.get(request.target.partition("?")[0])
     if route is None:
-        return HTTPStatus.NOT_FOUND, _JSON, b"{}"
-    status, kind, body = route(context)
-    return status, kind, body if method == "GET" else b""
+        return HttpAnswer(HTTPStatus.NOT_FOUND)
+    found = route(context)
+    return found if request.method == "GET" else found._replace(body=b"")
 
 
-def _livez(_: ServiceContext) -> Answer:
-    return HTTPStatus.OK, _JSON, b"{}"
+def _livez(_: ServiceContext) -> HttpAnswer:
+    return HttpAnswer(HTTPStatus.OK)
 
 
-def _readyz(context: ServiceContext) -> Answer:
+def _readyz(context: ServiceContext) -> HttpAnswer:
     reasons = context.readiness.reasons()
-    return HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK, _JSON, orjson.dumps(reasons)
+    return HttpAnswer(HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK, orjson.dumps(reasons))
 
 
-def _metrics(_: ServiceContext) -> Answer:
-    return HTTPStatus.OK, _PROMETHEUS, prometheus_text()
+def _metrics(_: ServiceContext) -> HttpAnswer:
+    return HttpAnswer(HTTPStatus.OK, prometheus_text(), _PROMETHEUS)
 
 
-_ROUTES: dict[str, Callable[[ServiceContext], Answer]] = {"/livez": _livez, "/readyz": _readyz, "/metrics": _metrics}
-
-
-def _render(result: Answer) -> bytes:
-    status, kind, body = result
-    head = (
-        f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
-        "Cache-Control: no-store\r\nConnection: close\r\n\r\n"
-    )
-    return head.encode("latin-1") + body
+_ROUTES: dict[str, Callable[[ServiceContext], HttpAnswer]] = {"/livez": _livez, "/readyz": _readyz, "/metrics": _metrics}

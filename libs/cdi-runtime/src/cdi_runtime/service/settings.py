@@ -11,11 +11,19 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, BeforeValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "CDI_"
 NESTED = "__"
+
+
+def _split(given: object) -> object:
+    return tuple(part.strip() for part in given.split(",") if part.strip()) if isinstance(given, str) else given
+
+
+Listed = typing.Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+"""Texts separated by commas, such as the SHA-256 of tokens."""
 
 
 class ServiceSettings(BaseSettings):

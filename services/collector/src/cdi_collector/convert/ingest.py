@@ -12,20 +12,22 @@ from typing import Final, Protocol, cast
 
 import msgspec
 from google.protobuf import json_format
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
 
 from cdi.collector.v1 import collector_service_pb2 as pb
 from cdi.event.v1 import event_pb2
 from cdi_collector.domain import json_text
-from cdi_collector.domain.client_event import ABSENT, ClientEvent, Instant, Item, JsonText, depth_fault
+from cdi_collector.domain.client_event import ABSENT, ClientEvent, EncodedEvent, Instant, Item, JsonText, depth_fault
 from cdi_collector.domain.event_fields import TYPES, invalid
 from cdi_collector.domain.intake import Intake
-from cdi_collector.domain.limits import MAX_BATCH_EVENTS
+from cdi_collector.domain.limits import MAX_BATCH_EVENTS, MAX_ID_LENGTH, MAX_NAME_LENGTH
 from cdi_collector.faults import malformed
 from cdi_kernel.clock import MAX_INSTANT_US, MIN_INSTANT_US
 from cdi_kernel.faults import Fault
+from cdi_kernel.ids import MAX_MESSAGE_ID_LENGTH
 from cdi_kernel.shallow import shallow
 from cdi_kernel.wire import varint
 
@@ -45,11 +47,19 @@ class EventView(Protocol):
     group_id: str
     previous_id: str
     original_time: bytes
+    properties_json: bytes
     properties: bytes
+    traits_json: bytes
     traits: bytes
+    context_json: bytes
     context: bytes
+    integrations_json: bytes
     integrations: bytes
     schema_uri: str
+
+    def SerializeToString(self) -> bytes:  # noqa: N802 - protobuf's name
+        """The message without what its type does not know."""
+        ...
 
     def HasField(self, field_name: str) -> bool:  # noqa: N802 - protobuf's name
         """Whether a sub-message is there."""
@@ -78,21 +88,8 @@ class StreamView(Protocol):
 _Batch: Final = shallow(pb.IngestEventsRequest, 2)
 _Stream: Final = shallow(pb.StreamEventsRequest, 3)
 _NAMES: Final[Mapping[int, str]] = {number: name for name, number in TYPES.items()}
-_PLAIN: Final = frozenset({"track", "identify"})
-_JSON_TAG: Final = varint(pb.JsonObject.DESCRIPTOR.fields_by_name["json"].number << 3 | 2)
-
-
-def _heads() -> tuple[bytes, ...]:
-    """What a ``JsonObject`` of the fast form starts with, by the length of the whole; empty where there is none of that length."""
-    heads = [b""] * _SHORT
-    for length, encoded in enumerate(_LENGTHS):
-        head = _JSON_TAG + encoded
-        if (whole := len(head) + length) < _SHORT:
-            heads[whole] = head
-    return tuple(heads)
-
-
-_JSON_HEADS: Final = _heads()
+_VIEWS: Final = (event_pb2.EVENT_TYPE_PAGE, event_pb2.EVENT_TYPE_SCREEN)
+_ZERO: Final = b"\0"
 
 # Of a result: its place, the head of its message id, and the status of an event that is stored.
 _PLACES: Final = (b"", *(b"\x08" + varint(index) for index in range(1, MAX_BATCH_EVENTS)))
@@ -113,7 +110,7 @@ _seconds: dict[bytes, int] = {}
 def batch_of(wire: bytes) -> BatchView:
     """A serialized ``IngestEventsRequest``; raises ``InvalidArgument`` if it is none."""
     try:
-        return cast("BatchView", _Batch.FromString(wire))
+        return cast("BatchView", _known(_Batch.FromString(wire)))
     except DecodeError as error:
         raise malformed("this is no IngestEventsRequest") from error
 
@@ -121,14 +118,22 @@ def batch_of(wire: bytes) -> BatchView:
 def stream_request_of(wire: bytes) -> StreamView:
     """A serialized ``StreamEventsRequest``; raises ``InvalidArgument`` if it is none."""
     try:
-        return cast("StreamView", _Stream.FromString(wire))
+        return cast("StreamView", _known(_Stream.FromString(wire)))
     except DecodeError as error:
         raise malformed("this is no StreamEventsRequest") from error
 
 
-def items_of(batch: BatchView) -> Sequence[Item]:
-    """The events of a request, each or why it is none."""
-    return [_item(event) for event in batch.events]
+def items_of(batch: BatchView, *, as_sent: bool) -> Sequence[Item | EncodedEvent]:
+    """The events of a request, each or why it is none.
+
+    Args:
+        batch: the request.
+        as_sent: whether an event may be taken as the client serialized it; else all can be changed.
+    """
+    events = list(batch.events)
+    if as_sent and _have_plain_objects(events):
+        return [_encoded(event) or _item(event) for event in events]
+    return [_item(event) for event in events]
 
 
 def sent_us_of(batch: BatchView) -> int | None:
@@ -159,54 +164,89 @@ def _status(status: status_pb2.Status) -> bytes:
     return b"\x1a" + varint(len(serialized)) + serialized
 
 
+def _have_plain_objects(events: Sequence[EventView]) -> bool:
+    """Whether all objects of a request are what nearly all are: given in the fast form, JSON without space around it."""
+    texts: list[bytes] = []
+    for event in events:
+        if event.properties or event.traits or event.context or event.integrations:
+            return False
+        texts += (event.properties_json, event.traits_json, event.context_json, event.integrations_json)
+    return json_text.are_plain_objects([text for text in texts if text])
+
+
+def _encoded(event: EventView) -> EncodedEvent | None:
+    """An event that nothing is to be said about, as the client serialized it; ``None`` for one that has to be looked at closely.
+
+    Nearly all are like this. What is asked here is stricter than the rules of ``event_fields``, never laxer.
+    """
+    kind, name, category = event.type, event.name, event.category
+    if kind == event_pb2.EVENT_TYPE_TRACK:
+        if not name or category:
+            return None
+    elif kind == event_pb2.EVENT_TYPE_IDENTIFY:
+        if name or category or not event.traits_json:
+            return None
+    elif kind not in _VIEWS or len(category) > MAX_NAME_LENGTH:
+        return None
+    if len(name) > MAX_NAME_LENGTH or event.group_id or event.previous_id or event.schema_uri:
+        return None
+    message_id, user_id, anonymous_id = event.message_id, event.user_id, event.anonymous_id
+    if not 0 < len(message_id) <= MAX_MESSAGE_ID_LENGTH or len(user_id) > MAX_ID_LENGTH or len(anonymous_id) > MAX_ID_LENGTH:
+        return None
+    if not (person := anonymous_id or user_id):
+        return None
+    original_us = None
+    if (time := event.original_time) and (original_us := _known_instant(time)) is None:
+        return None
+    fields = event.SerializeToString()
+    # A sub-message or an object that is there and empty, and U+0000 in a text: neither leaves fields without a zero byte.
+    return None if _ZERO in fields else EncodedEvent(message_id, person, original_us, fields)
+
+
 def _item(event: EventView) -> Item:
     try:
         kind, name = _NAMES.get(event.type) or _unnamed(event.type), event.name
-        # Most events are of types that look at no more names and ids, and each of them costs a look.
-        plain = kind in _PLAIN
-        # In the order of the fields: naming seventeen of them costs as much as reading them.
         return ClientEvent(
-            kind,
-            event.message_id,
-            name,
-            name,
-            None if plain else event.category,
-            event.user_id,
-            event.anonymous_id,
-            None if plain else event.group_id,
-            None if plain else event.previous_id,
-            None if plain else event.schema_uri,
-            None,
-            _instant(raw) if (raw := event.original_time) or event.HasField("original_time") else None,
-            None,
-            _object("properties", raw) if (raw := event.properties) else ABSENT,
-            _object("traits", raw) if (raw := event.traits) else ABSENT,
-            _object("context", raw) if (raw := event.context) else ABSENT,
-            _object("integrations", raw) if (raw := event.integrations) else ABSENT,
+            type=kind,
+            message_id=event.message_id,
+            event=name,
+            name=name,
+            category=event.category,
+            user_id=event.user_id,
+            anonymous_id=event.anonymous_id,
+            group_id=event.group_id,
+            previous_id=event.previous_id,
+            schema_uri=event.schema_uri,
+            original_timestamp=_instant(event.original_time) if event.HasField("original_time") else None,
+            properties=_object(event, "properties"),
+            traits=_object(event, "traits"),
+            context=_object(event, "context"),
+            integrations=_object(event, "integrations"),
         )
     except Fault as fault:
         return fault
+
+
+def _known(request: Message) -> Message:
+    """The request without fields that its type does not know: as fields of an event they could mean something."""
+    request.DiscardUnknownFields()
+    return request
 
 
 def _unnamed(kind: int) -> str:
     return "" if kind == event_pb2.EVENT_TYPE_UNSPECIFIED else str(kind)
 
 
-def _object(field: str, raw: bytes) -> JsonText:
-    """A serialized ``JsonObject``, which is not empty, as the text of an object."""
-    # What nearly all are costs one look; the rest is looked at closely.
-    if len(raw) < _SHORT and raw.startswith(head := _JSON_HEADS[len(raw)]) and json_text.is_plain_object(text := raw[len(head) :]):
-        return text
-    try:
-        value = pb.JsonObject.FromString(raw)
-    except DecodeError as error:
-        raise invalid(field, "a JsonObject is expected") from error
-    if value.json:
-        return _checked(field, value.json)
-    if not value.HasField("struct"):
+def _object(event: EventView, field: str) -> JsonText:
+    """The text of an object that is given in the fast form or, serialized, in the convenient one."""
+    if text := getattr(event, f"{field}_json"):
+        return _checked(field, text)
+    if not event.HasField(field):
         return ABSENT
     try:
-        return _checked(field, msgspec.json.encode(json_format.MessageToDict(value.struct)))
+        return _checked(field, msgspec.json.encode(json_format.MessageToDict(Struct.FromString(getattr(event, field)))))
+    except DecodeError as error:
+        raise invalid(field, "a Struct is expected") from error
     except (json_format.Error, ValueError) as error:
         # Which of them it is depends on the release of protobuf; the native one lets ValueError through.
         raise invalid(field, "a number of a Struct has to be finite") from error
@@ -221,21 +261,28 @@ def _checked(field: str, text: bytes) -> bytes:
     return repaired.strip()
 
 
+def _known_instant(raw: bytes) -> int | None:
+    """A serialized ``Timestamp`` as SDKs write it, in milliseconds, of a second that was seen before or that fits; else ``None``."""
+    # Events of one time share their seconds.
+    if (fraction := _FRACTIONS.get(raw[_SECONDS_LENGTH:])) is None:
+        return None
+    if (second := _seconds.get(head := raw[:_SECONDS_LENGTH])) is None:
+        if not _SECONDS.match(head):
+            return None
+        if len(_seconds) >= _CACHED_SECONDS:
+            _seconds.clear()
+        second = _seconds[head] = Timestamp.FromString(head).seconds * 1_000_000
+    return second + fraction
+
+
 def _instant(raw: bytes) -> Instant:
     """A serialized ``Timestamp``."""
-    # Events of one time share their seconds, and SDKs write milliseconds.
-    if (second := _seconds.get(raw[:_SECONDS_LENGTH])) is not None and (fraction := _FRACTIONS.get(raw[_SECONDS_LENGTH:])) is not None:
-        return Instant(second + fraction)
     try:
         time = Timestamp.FromString(raw)
     except DecodeError as error:
         raise invalid("original_time", "a Timestamp is expected") from error
     if (micros := _micros(time)) is None:
         raise invalid("original_time", "a time between the years 1 and 9999 is expected")
-    if _SECONDS.match(raw) and raw[_SECONDS_LENGTH:] in _FRACTIONS:
-        if len(_seconds) >= _CACHED_SECONDS:
-            _seconds.clear()
-        _seconds[raw[:_SECONDS_LENGTH]] = time.seconds * 1_000_000
     return Instant(micros)
 
 

@@ -13,11 +13,12 @@ import msgspec
 
 from cdi.event.v1 import event_pb2
 from cdi_collector.domain import event_fields, json_text, wire
-from cdi_collector.domain.client_event import ClientEvent, Item, JsonText, nesting_fault
+from cdi_collector.domain.client_event import ClientEvent, EncodedEvent, Item, JsonText, nesting_fault
 from cdi_collector.domain.event_fields import append_objects, append_subject, append_times, too_large
 from cdi_collector.domain.limits import MAX_EVENT_BYTES
 from cdi_collector.domain.signals import NO_SIGNALS, Signals
 from cdi_collector.domain.sources import Source
+from cdi_kernel.clock import correct_skew
 from cdi_kernel.faults import Fault
 from cdi_kernel.topology import partition_of
 
@@ -89,7 +90,7 @@ class Intake(msgspec.Struct):
         return len(self.message_ids) - len(self.refusals)
 
 
-def admit(items: Sequence[Item], arrival: Arrival, traceparents: Mapping[int, str]) -> Intake:
+def admit(items: Sequence[Item | EncodedEvent], arrival: Arrival, traceparents: Mapping[int, str]) -> Intake:
     """Applies the rules to every item.
 
     Args:
@@ -106,13 +107,18 @@ def admit(items: Sequence[Item], arrival: Arrival, traceparents: Mapping[int, st
     for index, item in enumerate(items):
         message_id = ""
         try:
-            if isinstance(item, Fault):
+            if isinstance(item, EncodedEvent):
+                message_id, person = item.message_id, item.person
+                event_time = wire.timestamp(correct_skew(received_us, item.original_us, sent_us))
+                parts = [constant, item.fields, wire.EVENT_TIME, event_time]
+            elif isinstance(item, Fault):
                 raise item
-            message_id = event_fields.message_id(item) or arrival.new_message_id()
-            parts = [constant if item.sent_at is None else bare]
-            person = append_subject(parts, item, message_id)
-            append_times(parts, item, received_us, sent_us)
-            append_objects(parts, item)
+            else:
+                message_id = event_fields.message_id(item) or arrival.new_message_id()
+                parts = [constant if item.sent_at is None else bare]
+                person = append_subject(parts, item, message_id)
+                append_times(parts, item, received_us, sent_us)
+                append_objects(parts, item)
             partition, partition_field = _partition_of(workspace_id, person, partitions)
             parts.append(partition_field)
             if traceparents and index in traceparents:

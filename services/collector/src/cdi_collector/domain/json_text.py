@@ -7,6 +7,8 @@ integer or a finite double. What passes here can be decoded by any stage; what m
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from operator import itemgetter
 from typing import Final
 
 import msgspec
@@ -18,7 +20,7 @@ from cdi_collector.faults import malformed
 from cdi_kernel.faults import Fault, InvalidArgument
 
 _OPENING_BRACE: Final = ord("{")
-_CLOSING_BRACE: Final = ord("}")
+_ONLY_BRACES: Final = {_OPENING_BRACE}
 _NUMBERS: Final = ("NUMBER_ERROR", "BIGINT_ERROR")
 _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _NO_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"{}[]")
@@ -30,6 +32,8 @@ _SHALLOW_LENGTH: Final = 2 * MAX_NESTING
 _COUNTED_LENGTH: Final = 4_096
 _PARSER_LEVELS: Final = 1_024
 _parse: Final = simdjson.Parser().parse
+_first: Final = itemgetter(0)
+_decode_array: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -62,15 +66,20 @@ def is_sound(text: bytes, levels: int) -> bool:
     return True
 
 
-def is_plain_object(text: bytes) -> bool:
-    """Whether ``text`` is one object without space around it, ``check`` passes and it ``is_shallow``: nearly all are. A no is not final."""
+def are_plain_objects(texts: Sequence[bytes]) -> bool:
+    """Whether each text is one object without space around it, ``check`` passes and it is not nested too deep, for one look at all.
+
+    Joined they are an array whose elements have the lengths of the texts, so each element is a text: none of them can be half a value
+    that the next one completes. A no is not final.
+    """
+    array = b"[%b]" % b",".join(texts)
+    if not is_sound(array, MAX_NESTING + 2):
+        return False
     try:
-        _parse(text)
-    except (ValueError, RuntimeError):
+        values = _decode_array(array)
+    except msgspec.DecodeError:
         return False
-    if text[0] != _OPENING_BRACE or text[-1] != _CLOSING_BRACE:
-        return False
-    return len(text) <= _SHALLOW_LENGTH or text.count(b"{") + text.count(b"[") <= MAX_NESTING
+    return list(map(len, values)) == list(map(len, texts)) and set(map(_first, texts)) <= _ONLY_BRACES
 
 
 def is_shallow(text: bytes) -> bool:

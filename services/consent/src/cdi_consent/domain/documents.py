@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from cdi_consent.domain.policy import GDPR, ConsentPolicy, DefaultPolicy, RegionalDefaults
-from cdi_consent.domain.purposes import Purpose
+from cdi_consent.domain.purposes import Purpose, WarehouseRule
 from cdi_kernel.faults import InvalidArgument
 
 MAX_NAME: Final = 64
@@ -18,11 +18,16 @@ MAX_TEXT: Final = 2_000
 """Characters of a description."""
 
 MAX_CATEGORIES: Final = 100
-"""Categories, destinations, columns or regions of one purpose. A category has at most ``MAX_NAME`` characters (Segment: fewer than 35)."""
+"""Categories, destinations, columns, warehouses or regions of one purpose.
+
+A category has at most ``MAX_NAME`` characters (Segment: fewer than 35).
+"""
 
 _NAME_RULE: Final = f"must have 1 to {MAX_NAME} printable characters"
+_COLUMN_RULE: Final = "must be a path below properties, traits or context"
 _DESTINATION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}")
 _COLUMN: Final = re.compile(r"(properties|traits|context)(\.[^.\x00-\x1f]{1,100}){1,8}")
+_WAREHOUSE: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _REGION: Final = re.compile(r"[A-Z]{2}(-[A-Z0-9]{1,3})?")
 
 
@@ -30,7 +35,8 @@ def checked(purpose: Purpose) -> Purpose:
     """The purpose in its canonical form: lists sorted, each entry once, categories without the name.
 
     Raises:
-        InvalidArgument: a name is missing, too long or holds a control character; too many of something; a column or region is none.
+        InvalidArgument: a name is missing, too long or holds a control character; too many of something; a column, region or warehouse is
+            none; a region or warehouse stands twice.
     """
     _raise(_problems(purpose), "the purpose breaks a rule")
     return dataclasses.replace(
@@ -39,6 +45,7 @@ def checked(purpose: Purpose) -> Purpose:
         destinations=_each_once(purpose.destinations),
         columns=_each_once(purpose.columns),
         regional_defaults=tuple(sorted(purpose.regional_defaults)),
+        warehouses=tuple(sorted(rule._replace(columns=_each_once(rule.columns)) for rule in purpose.warehouses)),
     )
 
 
@@ -72,8 +79,22 @@ def _problems(purpose: Purpose) -> Iterator[tuple[str, str]]:
     yield from _list_problems("purpose.categories", purpose.categories, _is_name, _NAME_RULE)
     is_destination, is_column = _DESTINATION.fullmatch, _COLUMN.fullmatch
     yield from _list_problems("purpose.destinations", purpose.destinations, is_destination, "must be the name of a destination")
-    yield from _list_problems("purpose.columns", purpose.columns, is_column, "must be a path below properties, traits or context")
+    yield from _list_problems("purpose.columns", purpose.columns, is_column, _COLUMN_RULE)
+    yield from _warehouse_problems(purpose.warehouses)
     yield from _regional_problems("purpose.regional_defaults", purpose.regional_defaults)
+
+
+def _warehouse_problems(rules: Sequence[WarehouseRule]) -> Iterator[tuple[str, str]]:
+    names = [rule.warehouse for rule in rules]
+    rule_of_names = "must be the name of a warehouse, each once"
+    yield from _list_problems(
+        "purpose.warehouses", names, lambda name: _WAREHOUSE.fullmatch(name) and names.count(name) == 1, rule_of_names
+    )
+    for index, rule in enumerate(rules):
+        path = f"purpose.warehouses[{index}]"
+        yield from _list_problems(f"{path}.columns", rule.columns, _COLUMN.fullmatch, _COLUMN_RULE)
+        if not (rule.rows or rule.columns):
+            yield path, "must say what needs the purpose: rows or columns"
 
 
 def _policy_problems(policy: ConsentPolicy) -> Iterator[tuple[str, str]]:

@@ -83,8 +83,11 @@ class Status(IntEnum):
         return self in (Status.INVALID, Status.PARTIAL_SUCCESS, Status.FINISHED)
 
 
-REPORTED: Final = (Status.FAILED, Status.NOT_SUPPORTED, Status.FINISHED)
-"""What a store can report, the worst first: of two reports of the same attempt the better one counts, for what is done stays done."""
+REPORTED: Final = (Status.RUNNING, Status.FAILED, Status.NOT_SUPPORTED, Status.FINISHED)
+"""What a store can report, the worst first: of two reports of the same attempt the better one counts, for what is done stays done.
+
+RUNNING is no answer yet: the service goes on by itself, and has reported the attempt only when none of its stores is RUNNING in it.
+"""
 
 DEADLINE_DAYS: Final[Mapping[str, int]] = {"gdpr": 30, "us": 45}
 """Until when a request is answered: GDPR Art. 12(3), a month; California (CCPA § 1798.130) and other states, 45 days."""
@@ -119,7 +122,7 @@ class Part(NamedTuple):
         service: which.
         needed: reports of this attempt and later ones count.
         told: the newest attempt that it was told.
-        reported: the newest attempt that it reported; 0 for none.
+        reported: the newest attempt that it reported, with all its stores; 0 for none.
         tellings: times that it was told.
         retell_us: when it is told again unless it has reported.
     """
@@ -150,9 +153,20 @@ class Step(NamedTuple):
 
 
 def better(one: Report, other: Report) -> Report:
-    """Two reports of the same store and attempt as one; which comes first does not matter."""
-    best = max(one, other, key=lambda report: (REPORTED.index(report.status), report.detail))
-    return best._replace(counted=max(one.counted, other.counted), report_us=min(one.report_us, other.report_us))
+    """Two reports of the same store and attempt as one; which comes first does not matter.
+
+    When a store was done is told by the first report that says so; how far one is that runs, by the newest.
+    """
+    best = max(one, other, key=_rank)
+    if best.status is Status.RUNNING:
+        return best
+    times = [report.report_us for report in (one, other) if report.status is best.status]
+    return best._replace(counted=max(one.counted, other.counted), report_us=min(times))
+
+
+def _rank(report: Report) -> tuple[int, int, str, int]:
+    newest_us = report.report_us if report.status is Status.RUNNING else 0
+    return REPORTED.index(report.status), newest_us, report.detail, report.counted
 
 
 def steps_of(parts: Iterable[Part], reports: Iterable[Report]) -> list[Step]:
@@ -178,8 +192,10 @@ def _step(part: Part, store: str, attempts: Sequence[Report]) -> Step:
     newest = attempts[-1]
     is_current = newest.attempt == part.reported
     status = Status.RUNNING if part.is_pending else newest.status if is_current else Status.FINISHED
-    detail = newest.detail if is_current else ""
-    return Step(part.service, store, status, sum(one.counted for one in attempts), detail, part.tellings, newest.report_us)
+    detail = newest.detail if is_current or newest.status is Status.RUNNING else ""
+    # What ran in one attempt was counted on in the next.
+    counted = sum(one.counted for one in attempts if one.status is not Status.RUNNING or one is newest)
+    return Step(part.service, store, status, counted, detail, part.tellings, newest.report_us)
 
 
 def outcome(steps: Iterable[Step]) -> Status:

@@ -13,6 +13,20 @@ import msgspec
 from cdi_consent.domain.policy import ConsentPolicy, DefaultPolicy, RegionalDefaults, regional
 
 
+class WarehouseRule(NamedTuple):
+    """What one warehouse may have only where a purpose is granted.
+
+    Attributes:
+        warehouse: its name.
+        rows: events are loaded there only where it is granted.
+        columns: paths of members that are loaded there as NULL where it is denied, sorted.
+    """
+
+    warehouse: str
+    rows: bool = False
+    columns: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Purpose:
     """Something that data is used for.
@@ -29,6 +43,7 @@ class Purpose:
         destinations: names of destinations that need it, sorted.
         columns: paths of members of an event that need it, sorted: "traits.email".
         regional_defaults: exceptions from the default policy.
+        warehouses: what warehouses need it for, by name. The loader heeds them, evaluation does not.
     """
 
     workspace_id: str
@@ -42,6 +57,7 @@ class Purpose:
     destinations: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     regional_defaults: RegionalDefaults = ()
+    warehouses: tuple[WarehouseRule, ...] = ()
 
     def policy(self, policy: ConsentPolicy, region: str) -> DefaultPolicy:
         """What holds in a region without a decision: the purpose's own word before the workspace's, the closer region before the wider."""

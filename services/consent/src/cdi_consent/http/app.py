@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from google.protobuf import json_format
@@ -14,30 +13,12 @@ from cdi.consent.v1 import privacy_service_pb2 as pb
 from cdi_consent.servicer import PrivacyServicer
 from cdi_kernel.faults import Fault, InvalidArgument
 from cdi_runtime.rpc import TokenGuard, status_of
+from cdi_runtime.service import HttpAnswer, HttpLimits, HttpRequest
 
 PATH: Final = "/v1/privacy/requests"
 
-
-class Request(NamedTuple):
-    """A request of HTTP; names of headers in lower case."""
-
-    method: str
-    target: str
-    headers: Mapping[str, str]
-    body: bytes
-
-
-class Answer(NamedTuple):
-    """Its answer: a message as JSON, or none."""
-
-    status: HTTPStatus
-    message: Message | None = None
-
-    def body(self) -> bytes:
-        """As JSON in UTF-8."""
-        if self.message is None:
-            return b"{}"
-        return json_format.MessageToJson(self.message, preserving_proto_field_name=True, indent=None, ensure_ascii=False).encode()
+LIMITS: Final = HttpLimits(head_bytes=16 * 1024, body_bytes=4 * 1024 * 1024, seconds=30.0)
+"""Five thousand of the longest ids are less."""
 
 
 class HttpApp:
@@ -47,27 +28,33 @@ class HttpApp:
         self._servicer = servicer
         self._guard = guard
 
-    async def answer(self, request: Request) -> Answer:
+    async def answer(self, request: HttpRequest) -> HttpAnswer:
         """The answer to a request, whatever it is."""
         try:
             self._guard.admit(request.headers.get("authorization", ""))
             return await self._routed(request)
         except Fault as fault:
-            return Answer(HTTPStatus(fault.http_status), status_of(fault))
+            return _answer(HTTPStatus(fault.http_status), status_of(fault))
 
-    async def _routed(self, request: Request) -> Answer:
+    async def _routed(self, request: HttpRequest) -> HttpAnswer:
         url = urlsplit(request.target)
         if url.path == PATH:
             if request.method != "POST":
-                return Answer(HTTPStatus.METHOD_NOT_ALLOWED)
-            return Answer(HTTPStatus.OK, await self._servicer.CreatePrivacyRequests(_read(request.body), None))
+                return HttpAnswer(HTTPStatus.METHOD_NOT_ALLOWED)
+            return _answer(HTTPStatus.OK, await self._servicer.CreatePrivacyRequests(_read(request.body), None))
         if not url.path.startswith(f"{PATH}/"):
-            return Answer(HTTPStatus.NOT_FOUND)
+            return HttpAnswer(HTTPStatus.NOT_FOUND)
         if request.method != "GET":
-            return Answer(HTTPStatus.METHOD_NOT_ALLOWED)
+            return HttpAnswer(HTTPStatus.METHOD_NOT_ALLOWED)
         workspace_id = parse_qs(url.query).get("workspace", [""])[0]
         asked = pb.GetPrivacyRequestRequest(workspace_id=workspace_id, request_id=unquote(url.path[len(PATH) + 1 :]))
-        return Answer(HTTPStatus.OK, await self._servicer.GetPrivacyRequest(asked, None))
+        return _answer(HTTPStatus.OK, await self._servicer.GetPrivacyRequest(asked, None))
+
+
+def _answer(status: HTTPStatus, message: Message) -> HttpAnswer:
+    """A message as JSON in UTF-8."""
+    text = json_format.MessageToJson(message, preserving_proto_field_name=True, indent=None, ensure_ascii=False)
+    return HttpAnswer(status, text.encode())
 
 
 def _read(body: bytes) -> pb.CreatePrivacyRequestsRequest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 import grpc
 
@@ -14,9 +14,12 @@ from cdi_consent import convert, convert_pages, convert_states
 from cdi_consent.application import Consent
 from cdi_consent.asking import Asking
 from cdi_consent.domain.decisions import Decision
+from cdi_consent.evaluating import Evaluating
 from cdi_kernel.faults import Fault
 from cdi_runtime.rpc import status_of
 from cdi_runtime.telemetry import event_span, instruments
+
+FULL_NAME: Final = service_pb2.DESCRIPTOR.services_by_name["ConsentService"].full_name
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -24,9 +27,16 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class ConsentServicer(consent_service_pb2_grpc.ConsentServiceServicer):
     """``cdi.consent.v1.ConsentService``."""
 
-    def __init__(self, consent: Consent, asking: Asking) -> None:
+    def __init__(self, consent: Consent, evaluating: Evaluating, asking: Asking) -> None:
         self._consent = consent
+        self._evaluating = evaluating
         self._asking = asking
+
+    def add_to_server(self, _: object, server: grpc.aio.Server) -> None:
+        """Registers all methods, and in the place of ``EvaluateConsent`` the same on bytes."""
+        consent_service_pb2_grpc.add_ConsentServiceServicer_to_server(self, server)
+        on_bytes = {"EvaluateConsent": grpc.unary_unary_rpc_method_handler(self.EvaluateConsent)}
+        server.add_registered_method_handlers(FULL_NAME, on_bytes)  # type: ignore[attr-defined]  # public, missing in the stubs
 
     async def ApplyPurpose(self, request: service_pb2.ApplyPurposeRequest, context: Context) -> service_pb2.ApplyPurposeResponse:
         purpose, changed = await self._consent.apply_purpose(convert.purpose_of(request.purpose))
@@ -57,11 +67,13 @@ class ConsentServicer(consent_service_pb2_grpc.ConsentServiceServicer):
         results = await self._consent.record([convert.draft_of(decision) for decision in request.decisions])
         return service_pb2.RecordDecisionsResponse(results=[_result(index, result) for index, result in enumerate(results)])
 
-    async def EvaluateConsent(self, request: service_pb2.EvaluateConsentRequest, context: Context) -> service_pb2.EvaluateConsentResponse:
+    async def EvaluateConsent(self, request: bytes, context: Context) -> bytes:  # type: ignore[override]  # see add_to_server
+        """On bytes: an object per event, and per answer that it carries, would cost most."""
         started_ns = time.time_ns()
-        items, sampled = convert.items_of(request)
-        received_us = convert.receive_times(request, started_ns // 1_000)
-        response = convert.evaluated(await self._consent.evaluate(items, received_us))
+        inputs = convert.inputs_of(request)
+        items, sampled = convert.items_of(inputs)
+        received_us = convert.receive_times(inputs, started_ns // 1_000)
+        response = b"".join(await self._evaluating.evaluate(items, received_us))
         instruments.BATCH_EVENTS.record(len(items), stage="consent")
         _trace(sampled, started_ns)
         return response

@@ -6,10 +6,11 @@ nothing else that another one may hold. The stripes are few, so that a large bat
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Final
 
@@ -32,6 +33,9 @@ from cdi_runtime.store import Database, OutboxMessage, enqueue, raw
 MAX_ANNOUNCED: Final = 500
 """Decisions in one message on CONSENT: below 512 KiB unless ids and proofs are unusually long, below 8 MiB always."""
 
+MAX_LINES: Final = 1_000
+"""Lines that are written by one statement, and subjects from which on a transaction is large."""
+
 SIGNALS_LOCK: Final = 0x0CD1_0011
 """Held by who keeps a signal, shared, and by who removes signals that nobody needs any more: between looking for one and adding the line
 that needs it, it must not go. Taken behind the stripes of the subjects."""
@@ -44,7 +48,7 @@ _NEWEST: Final[Position] = (MAX_INSTANT_US, "ffffffff-ffff-ffff-ffff-fffffffffff
 # Many values travel as one JSON text per column: the driver would take half a microsecond for each element of an array. The answer is one
 # row per workspace and type: a row costs the driver more than two elements of arrays. OFFSET 0 keeps the planner from reading the whole
 # table for a hash join: the index is searched for the sorted ids, whatever the statistics say.
-_STANDINGS: Final = """
+STANDINGS: Final = """
 SELECT g.workspace_id, g.subject_type, array_agg(c.subject_id), array_agg(c.standings)
 FROM unnest($1::text[], $2::text[], $3::text[]) AS g (workspace_id, subject_type, ids)
 CROSS JOIN LATERAL (
@@ -53,7 +57,6 @@ CROSS JOIN LATERAL (
         AND c.subject_id = ANY (ARRAY(SELECT json_array_elements_text(g.ids::json))) OFFSET 0
 ) AS c
 GROUP BY g.workspace_id, g.subject_type
-UNION ALL SELECT '', '', NULL, ARRAY[(SELECT generation::text FROM tombstone_generation)]
 """
 
 _STANDINGS_WITHOUT: Final = """
@@ -99,11 +102,15 @@ async def lock_subjects(driver: asyncpg.Connection[asyncpg.Record], subjects: Co
 
 
 class LedgerStore:
-    """The ledger and what is in force. ``recorded`` is called after a commit that left something in the outbox."""
+    """The ledger and what is in force. ``recorded`` is called after a commit that left something in the outbox.
+
+    Of large transactions one at a time is written: each takes tens of megabytes, and Python writes no faster in several.
+    """
 
     def __init__(self, database: Database, recorded: Callable[[], None]) -> None:
         self._database = database
         self._recorded = recorded
+        self._writing_much = asyncio.Lock()
 
     @contextlib.asynccontextmanager
     async def reading(self) -> AsyncIterator[ConnectionLedger]:
@@ -112,7 +119,8 @@ class LedgerStore:
 
     @contextlib.asynccontextmanager
     async def writing(self, subjects: Collection[Subject]) -> AsyncIterator[ConnectionLedger]:
-        async with self._database.transaction() as connection:
+        gate = self._writing_much if len(subjects) > MAX_LINES else contextlib.nullcontext()
+        async with gate, self._database.transaction() as connection:
             await lock_subjects(raw(connection), subjects)
             ledger = ConnectionLedger(connection)
             yield ledger
@@ -143,23 +151,13 @@ class ConnectionLedger:
         self._connection = connection
         self._driver = raw(connection)
         self.announced = False
-        self.generation = 0
         self._asked: Collection[Subject] = ()
         self._found: dict[Subject, Decided] = {}
 
     async def standings(self, subjects: Collection[Subject]) -> dict[Subject, Decided]:
-        groups: dict[tuple[str, str], list[str]] = {}
-        for workspace_id, subject_type, subject_id in subjects:
-            groups.setdefault((workspace_id, subject_type), []).append(subject_id)
-        keys = [(*group, _json(ids)) for group, ids in groups.items()]
-        rows = await self._driver.fetch(_STANDINGS, *_columns(keys, 3))
         found: dict[Subject, Decided] = {}
-        for workspace_id, subject_type, own_ids, standings in rows:
-            if own_ids is None:
-                self.generation = int(standings[0])
-            else:
-                for subject_id, decided in zip(own_ids, _DECIDED.decode(f"[{','.join(standings)}]"), strict=True):
-                    found[workspace_id, subject_type, subject_id] = decided
+        for row in await self._driver.fetch(STANDINGS, *keys_of(subjects)):
+            found |= standings_of(row)
         self._asked, self._found = subjects, found
         return found
 
@@ -179,12 +177,14 @@ class ConnectionLedger:
         confirmations: Mapping[tuple[Subject, str], Standing] = {},
         restored: Mapping[tuple[Subject, str], Standing | None] = {},
     ) -> None:
-        lines = await self._add({decision.decision_id: decision for decision in decisions})
-        new = [line.decision for line in lines]
+        new: list[Decision] = []
+        for start in range(0, len(decisions), MAX_LINES):
+            lines = await self._add({decision.decision_id: decision for decision in decisions[start : start + MAX_LINES]})
+            await enqueue(self._connection, list(_announcements(lines)))
+            new += [line.decision for line in lines]
         if new or confirmations:
             split = [(decision.subject, decision.purpose) for decision in new if decision.source is Source.SPLIT]
             await self._put_in_force(new, confirmations, {key: restored[key] for key in split})
-        await enqueue(self._connection, list(_announcements(lines)))
         self.announced = bool(new)
 
     async def _add(self, by_id: Mapping[str, Decision]) -> list[Line]:
@@ -230,6 +230,21 @@ class ConnectionLedger:
         if changed:
             columns = (*zip(*changed, strict=True), [after[subject] for subject in changed])
             await self._driver.execute(_PUT_IN_FORCE, *map(_json, columns))
+
+
+def keys_of(subjects: Iterable[Subject]) -> Sequence[Sequence[object]]:
+    """What ``STANDINGS`` takes. Nothing is in force in a workspace whose name Postgres cannot hold."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for workspace_id, subject_type, subject_id in subjects:
+        groups.setdefault((workspace_id, subject_type), []).append(subject_id)
+    return _columns([(*group, _json(ids)) for group, ids in groups.items() if "\0" not in group[0]], 3)
+
+
+def standings_of(row: asyncpg.Record) -> dict[Subject, Decided]:
+    """A row of ``STANDINGS``."""
+    workspace_id, subject_type, ids, standings = row
+    decided = _DECIDED.decode(f"[{','.join(standings)}]")
+    return {(workspace_id, subject_type, subject_id): own for subject_id, own in zip(ids, decided, strict=True)}
 
 
 def _columns(rows: Sequence[Sequence[object]], width: int) -> list[Sequence[object]]:

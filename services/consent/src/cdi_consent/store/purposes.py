@@ -9,16 +9,18 @@ import asyncpg
 import msgspec
 
 from cdi_consent.domain.policy import ConsentPolicy, DefaultPolicy, RegionalDefaults
-from cdi_consent.domain.purposes import Purpose
+from cdi_consent.domain.purposes import Purpose, WarehouseRule
 from cdi_runtime.store import Database, raw
 
 _LOCK: Final = 0x0CD1_0011
 _REGIONAL: Final = msgspec.json.Decoder(tuple[tuple[str, DefaultPolicy], ...])
 
+_WAREHOUSES: Final = msgspec.json.Decoder(tuple[WarehouseRule, ...])
+
 _PURPOSES: Final = """
 SELECT DISTINCT ON (workspace_id, name)
     workspace_id, name, version, description, categories, default_policy, required_for_linking, legal_basis, destinations, columns,
-    regional_defaults::text AS regional_defaults
+    regional_defaults::text AS regional_defaults, warehouses::text AS warehouses
 FROM purposes {where} ORDER BY workspace_id, name, version DESC
 """
 
@@ -29,8 +31,8 @@ ORDER BY workspace_id, version DESC
 
 _ADD_PURPOSE: Final = """
 INSERT INTO purposes (workspace_id, name, version, description, categories, default_policy, required_for_linking, legal_basis,
-    destinations, columns, regional_defaults)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+    destinations, columns, regional_defaults, warehouses)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 """
 
 _ADD_POLICY: Final = "INSERT INTO policies (workspace_id, version, default_policy, regional_defaults) VALUES ($1, $2, $3, $4)"
@@ -66,7 +68,8 @@ class PostgresPurposes:
                 applied.legal_basis,
                 applied.destinations,
                 applied.columns,
-                _regional_text(applied.regional_defaults),
+                _json(applied.regional_defaults),
+                _json(applied.warehouses),
             )
         return applied, True
 
@@ -81,7 +84,7 @@ class PostgresPurposes:
             if applied == newest:
                 return applied, False
             applied = dataclasses.replace(policy, version=applied.version + 1)
-            regional = _regional_text(applied.regional_defaults)
+            regional = _json(applied.regional_defaults)
             await driver.execute(_ADD_POLICY, applied.workspace_id, applied.version, applied.default_policy, regional)
         return applied, True
 
@@ -112,6 +115,7 @@ def _purpose(row: asyncpg.Record) -> Purpose:
         tuple(row["destinations"]),
         tuple(row["columns"]),
         _REGIONAL.decode(row["regional_defaults"]),
+        _WAREHOUSES.decode(row["warehouses"]),
     )
 
 
@@ -120,5 +124,5 @@ def _policy(row: asyncpg.Record) -> ConsentPolicy:
     return ConsentPolicy(row["workspace_id"], default, regional, row["version"])
 
 
-def _regional_text(defaults: RegionalDefaults) -> str:
-    return msgspec.json.encode(defaults).decode()
+def _json(value: RegionalDefaults | tuple[WarehouseRule, ...]) -> str:
+    return msgspec.json.encode(value).decode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from cdi_consent.domain.privacy import Report, better
+from cdi_consent.domain.privacy import Report, Status, better
 from cdi_consent.ports import Reported
 from cdi_consent.store.instants import moment
 from cdi_consent.store.requests import Driver, report_of
@@ -32,7 +32,12 @@ _MARK_REPORTED: Final = """
 UPDATE privacy_parts AS p SET reported = greatest(p.reported, k.attempt)
 FROM (
     SELECT request_id, service, max(attempt) AS attempt
-    FROM unnest($1::uuid[], $2::text[], $3::integer[]) AS k (request_id, service, attempt) GROUP BY request_id, service
+    FROM unnest($1::uuid[], $2::text[], $3::integer[]) AS k (request_id, service, attempt)
+    WHERE NOT EXISTS (
+        SELECT FROM privacy_reports AS r
+        WHERE r.request_id = k.request_id AND r.service = k.service AND r.attempt = k.attempt AND r.status = $4
+    )
+    GROUP BY request_id, service
 ) AS k
 WHERE p.request_id = k.request_id AND p.service = k.service
 """
@@ -74,5 +79,5 @@ async def record(driver: Driver, attempts: Iterable[tuple[str, str, int]], repor
     if rows:
         values = [(*key, one.status, one.counted, one.detail, moment(one.report_us)) for key, one in rows.items()]
         await driver.execute(_PUT_REPORTS, *zip(*values, strict=True))
-    await driver.execute(_MARK_REPORTED, *columns)
+    await driver.execute(_MARK_REPORTED, *columns, Status.RUNNING)
     await driver.execute(_WAKE, columns[0], moment(now_us))

@@ -10,7 +10,7 @@ import grpc
 from cdi.error.v1 import error_pb2
 from cdi.warehouse.v1 import warehouse_service_pb2 as pb
 from cdi.warehouse.v1 import warehouse_service_pb2_grpc as pb_grpc
-from cdi_kernel.faults import Fault, Internal, TooLarge, Unavailable
+from cdi_kernel.faults import Fault, Internal, TooLarge, Unauthenticated, Unavailable
 from cdi_runtime.rpc import call
 
 PEER: Final = "warehouse"
@@ -32,12 +32,14 @@ class WarehouseQuery:
 
         Raises:
             TooLarge: over a limit of the loader.
-            Unavailable: it does not answer, or has too much to do.
+            Unavailable: it does not answer, has too much to do, or does not know the token.
         """
         try:
             answer = await call(self._stub.Query, pb.QueryRequest(sql=statement, max_rows=rows), timeout=DEADLINE_SECONDS, peer=PEER)
         except TooLarge:
             raise
+        except Unauthenticated as fault:
+            raise Unavailable(PEER, "the warehouse does not know the token: CDI_WAREHOUSE_TOKEN") from fault
         except Fault as fault:
             if fault.retryable:
                 raise Unavailable(PEER, f"the warehouse does not answer: {fault.message}", retry_after=fault.retry_after) from fault

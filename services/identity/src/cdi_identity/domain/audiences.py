@@ -184,4 +184,12 @@ def _parsed(given: str, country: str) -> phonenumbers.PhoneNumber | None:
         number = phonenumbers.parse(given, country or None)
     except phonenumbers.NumberParseException:
         return None
-    return number if phonenumbers.is_possible_number(number) else None
+    if not phonenumbers.is_possible_number(number):
+        return None
+    if (
+        number.italian_leading_zero
+        and phonenumbers.parse(phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)) != number
+    ):
+        # Zeros that a country does not write: read again it would be another number.
+        return None
+    return number

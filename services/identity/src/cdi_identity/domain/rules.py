@@ -1,7 +1,7 @@
 """The identity rules of a workspace: what may link, how many of each a person may have, and who gives way.
 
 Limits and their windows are Segment's; the unique type is Snowplow's. Where events carry an identifier (``paths``) is the business of
-enrichment: identity only keeps that.
+enrichment: identity keeps that, and refuses what would lead nowhere.
 """
 
 from __future__ import annotations
@@ -31,6 +31,12 @@ DEFAULT_PRIORITIES: Final[Mapping[str, int]] = {"user_id": 1, "email": 2}
 
 MAX_MERGES: Final = 100
 MAX_IDENTIFIERS: Final = 1_000
+
+PATH_ROOTS: Final = ("traits", "properties", "context")
+"""What a path begins with."""
+
+MAX_PATHS: Final = 100
+"""Of all types together: enrichment looks at no more."""
 
 _DAY_US: Final = 86_400_000_000
 _UNRANKED: Final = 1 << 32
@@ -172,6 +178,8 @@ def problems(rules: Rules) -> Iterable[tuple[str, str]]:
         yield "identifiers", "at most one type is unique"
     if len(names) > 200:
         yield "identifiers", "at most 200 rules"
+    if sum(len(rule.paths) for rule in rules.types) > MAX_PATHS:
+        yield "identifiers", f"at most {MAX_PATHS} paths in all"
     if len(rules.blocked_values) > 1_000 or any(len(value) > 500 for value in rules.blocked_values):
         yield "blocked_values", "at most 1,000 values of 500 characters"
     if len(rules.blocked_patterns) > 50 or any(len(pattern) > 500 for pattern in rules.blocked_patterns):
@@ -198,3 +206,7 @@ def _problems_of_types(types: Sequence[TypeRule]) -> Iterable[tuple[str, str]]:
             yield f"identifiers[{index}].limit", "at most 10,000"
         if len(rule.paths) > 20 or any(not 0 < len(path) <= 200 for path in rule.paths):
             yield f"identifiers[{index}].paths", "at most 20 paths of 1 to 200 characters"
+        for place, path in enumerate(rule.paths):
+            root, *names = path.split(".")
+            if root not in PATH_ROOTS or not names or not all(names):
+                yield f"identifiers[{index}].paths[{place}]", "a path is traits, properties or context and then names, such as traits.phone"

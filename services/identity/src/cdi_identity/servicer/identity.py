@@ -14,7 +14,7 @@ from cdi_identity.application import Identities
 from cdi_identity.domain.identifiers import Identifier
 from cdi_identity.operating import Operations
 from cdi_identity.ruling import Ruling
-from cdi_kernel.faults import NotFound
+from cdi_kernel.faults import InvalidArgument, NotFound
 from cdi_runtime.rpc import Registration
 from cdi_runtime.telemetry import event_span
 
@@ -88,8 +88,10 @@ class IdentityServicer(pb_grpc.IdentityServiceServicer):
         workspace_id = convert.workspace(request.workspace_id)
         if request.WhichOneof("subject") == "identifiers":
             decided = await self._operations.explain_identifiers(workspace_id, request.identifiers.identifiers)
-        else:
+        elif request.message_id:
             decided = await self._operations.explain_event(workspace_id, request.message_id)
+        else:
+            raise InvalidArgument("say which event, or which identifiers", field_violations=[("subject", "not set")])
         return pb.ExplainResolutionResponse(decision=convert.decision(decided))
 
 

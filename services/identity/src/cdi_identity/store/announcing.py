@@ -70,6 +70,10 @@ class Announcement:
         item.event_time.seconds = seconds
         item.event_time.nanos = microseconds * 1_000
 
+    def reread(self, profile_id: str) -> None:
+        """An erasure took a profile, or something from it."""
+        self._room(0).reread_profile_ids.append(profile_id)
+
     def messages(self) -> list[OutboxMessage]:
         """All of it, ready for the outbox."""
         subject, headers = topology.identity("changed"), {envelope.SCHEMA: SCHEMA}

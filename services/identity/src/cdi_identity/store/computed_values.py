@@ -14,8 +14,8 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cdi_identity.domain.changes import TraitEntry
-from cdi_identity.domain.traits import Source, Trait
-from cdi_identity.store.literals import array, moment
+from cdi_identity.domain.traits import Source, Trait, combined
+from cdi_identity.store.literals import array, documents, moment
 from cdi_runtime.store import raw
 
 # What events come to, of rows with aggregation, value, event_time and message_id; the numbers are those of
@@ -106,10 +106,40 @@ DOCUMENT: Final = """(
 )"""
 
 
+# The documents of a person's traits, as ``literals.documents`` reads them.
+DOCUMENTS: Final = f"""
+SELECT p.profile_id::text, p.traits, CASE WHEN p.merges > 0 THEN
+    (SELECT array_agg(m.traits ORDER BY m.ordinal) FROM profiles m WHERE m.canonical_profile_id = p.profile_id)
+END AS documents, {DOCUMENT} AS computed
+FROM profiles p WHERE p.profile_id = ANY($1::text::uuid[])
+"""
+
+_PREFETCHED: Final = 50
+"""Documents that wait in memory; one may have megabytes."""
+
+
 async def recompute(connection: AsyncConnection, profile_ids: Collection[str], now_us: int) -> list[TraitEntry]:
-    """Brings the values of the persons that some profiles are part of up to date. Returns what is to be told of them."""
-    now = moment(now_us)
-    rows = await raw(connection).fetch(_RECOMPUTE, array(sorted(set(profile_ids))), now)
-    return [
-        TraitEntry(row[0], row[1], row[2], None if row[3] is None else Trait(Source(now_us), msgspec.Raw(row[3].encode()))) for row in rows
-    ]
+    """Brings the values of the persons that some profiles are part of up to date. Returns what is to be told of them.
+
+    Where a value has gone, a trait of its name that events brought is the person's again.
+    """
+    rows = await raw(connection).fetch(_RECOMPUTE, array(sorted(set(profile_ids))), moment(now_us))
+    brought = await _brought(connection, {(row[1], row[2]) for row in rows if row[3] is None})
+    entries = []
+    for workspace_id, profile_id, name, value in rows:
+        trait = brought.get((profile_id, name)) if value is None else Trait(Source(now_us), msgspec.Raw(value.encode()))
+        entries.append(TraitEntry(workspace_id, profile_id, name, trait))
+    return entries
+
+
+async def _brought(connection: AsyncConnection, wanted: Collection[tuple[str, str]]) -> dict[tuple[str, str], Trait]:
+    """Of some persons, by canonical id and name, the traits that are there."""
+    names: dict[str, list[str]] = {}
+    for profile_id, name in wanted:
+        names.setdefault(profile_id, []).append(name)
+    found: dict[tuple[str, str], Trait] = {}
+    if names:
+        async for row in raw(connection).cursor(DOCUMENTS, array(list(names)), prefetch=_PREFETCHED):
+            traits = combined(documents(row))
+            found |= {(row[0], name): traits[name] for name in names[row[0]] if name in traits}
+    return found

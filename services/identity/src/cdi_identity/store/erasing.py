@@ -7,7 +7,8 @@ back into it. What could bring somebody back is an event that consent judged bef
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -16,9 +17,10 @@ from cdi.identity.v1 import rules_pb2
 from cdi_identity.domain import traits
 from cdi_identity.domain.decisions import Kind
 from cdi_identity.ports_persons import Person
+from cdi_identity.store.announcing import Announcement
 from cdi_identity.store.literals import array, columns, moment
 from cdi_identity.store.locking import hold
-from cdi_runtime.store import Database, raw
+from cdi_runtime.store import Database, OutboxMessage, enqueue, raw
 
 PROFILES: Final = "profiles"
 _PAGE: Final = 500
@@ -58,6 +60,7 @@ _FOES: Final = "DELETE FROM separations WHERE other_profile_id = ANY($1::text::u
 _TAKEN_OVER: Final = """
 DELETE FROM identifiers i USING unnest($1::text::text[], $2::text::text[], $3::text::text[]) AS k (workspace_id, type, value)
 WHERE ARRAY[i.workspace_id, i.type, i.value] = ARRAY[k.workspace_id, k.type, k.value]
+RETURNING i.workspace_id, i.profile_id::text
 """
 # A decision about somebody else may tell of an identifier that it left out. What is decided stays, its detail does not.
 _DETAILS: Final = """
@@ -100,7 +103,7 @@ class PostgresPersons:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def erase(self, people: Sequence[Person]) -> Sequence[Mapping[str, int]]:
+    async def erase(self, people: Sequence[Person], now_us: int) -> Sequence[Mapping[str, int]]:
         """See ``PersonStore``. The locks keep every batch out that could still write to the profiles."""
         identifiers = [one for person in people for one in person.identifiers]
         workspace_ids = sorted({person.workspace_id for person in people})
@@ -115,7 +118,9 @@ class PostgresPersons:
                     for number in owners[profile_id]:
                         counts[number][table] += 1
             await driver.execute(_FOES, ids)
-            await driver.execute(_TAKEN_OVER, *columns(identifiers))
+            touched = {(people[min(numbers)].workspace_id, profile_id) for profile_id, numbers in owners.items()}
+            touched |= {tuple(row) for row in await driver.fetch(_TAKEN_OVER, *columns(identifiers))}
+            await enqueue(connection, _told(sorted(touched), moment(now_us)))
             await driver.execute(_SPLITS, array(workspace_ids))
         values = sorted({value.encode() for _, _, value in identifiers})
         if values:
@@ -138,6 +143,14 @@ class PostgresPersons:
                 if table == PROFILES:
                     yield "traits", [told for row in rows for told in _traits(row)]
                 yield table, list(map(_shown, rows))
+
+
+def _told(touched: Iterable[tuple[str, str]], now: datetime) -> list[OutboxMessage]:
+    """What is to be told of an erasure: profiles, by workspace, and nothing of what they had."""
+    announcements: dict[str, Announcement] = {}
+    for workspace_id, profile_id in touched:
+        announcements.setdefault(workspace_id, Announcement(workspace_id, now)).reread(profile_id)
+    return [message for announcement in announcements.values() for message in announcement.messages()]
 
 
 async def _owners(connection: AsyncConnection, people: Sequence[Person]) -> dict[str, set[int]]:

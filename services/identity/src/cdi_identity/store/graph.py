@@ -17,20 +17,13 @@ from cdi_identity.domain.identifiers import Identifier
 from cdi_identity.domain.rules import Rules
 from cdi_identity.ports import GraphWriter, Lookup, StoredProfile
 from cdi_identity.store import decisions
-from cdi_identity.store.computed_values import DOCUMENT
+from cdi_identity.store.computed_values import DOCUMENT, DOCUMENTS
 from cdi_identity.store.graph_writer import PostgresGraphWriter
 from cdi_identity.store.literals import array, documents, microseconds
 from cdi_identity.store.locking import hold
 from cdi_identity.store.lookups import look_up
 from cdi_identity.store.rules import read_rules
 from cdi_runtime.store import Database, Readers, raw
-
-_DOCUMENTS: Final = f"""
-SELECT p.profile_id::text, p.traits, CASE WHEN p.merges > 0 THEN
-    (SELECT array_agg(m.traits ORDER BY m.ordinal) FROM profiles m WHERE m.canonical_profile_id = p.profile_id)
-END AS documents, {DOCUMENT} AS computed
-FROM profiles p WHERE p.profile_id = ANY($1::text::uuid[])
-"""
 
 _ID_OF_IDENTIFIER: Final = "(SELECT profile_id FROM identifiers WHERE ARRAY[workspace_id, type, value] = ARRAY[$1, $2, $3])"
 _ID_OF_ID: Final = "(SELECT coalesce(canonical_profile_id, profile_id) FROM profiles WHERE workspace_id = $1 AND profile_id = $2::uuid)"
@@ -68,11 +61,11 @@ class PostgresGraph:
         self._database = database
         self._readers = readers
 
-    async def look_up(self, identifiers: Sequence[Identifier], workspace_ids: Sequence[str]) -> Lookup:
+    async def look_up(self, identifiers: Sequence[Identifier], workspace_ids: Sequence[str], since: Mapping[str, int]) -> Lookup:
         """See ``GraphStore``."""
         # One statement is one snapshot by itself: BEGIN and COMMIT would be two more round trips.
         async with self._database.session() as connection:
-            return await look_up(connection, identifiers, workspace_ids)
+            return await look_up(connection, identifiers, workspace_ids, since)
 
     @asynccontextmanager
     async def changing(self, workspace_ids: Iterable[str]) -> AsyncIterator[GraphWriter]:
@@ -89,7 +82,7 @@ class PostgresGraph:
     async def documents(self, profile_ids: Sequence[str]) -> Mapping[str, Sequence[bytes]]:
         """See ``GraphStore``."""
         async with self._database.session() as connection:
-            rows = await raw(connection).fetch(_DOCUMENTS, array(profile_ids))
+            rows = await raw(connection).fetch(DOCUMENTS, array(profile_ids))
         return {row[0]: documents(row) for row in rows}
 
     async def profile_by_id(self, workspace_id: str, profile_id: str) -> StoredProfile | None:

@@ -1,14 +1,14 @@
-"""Reading identifiers and the standing of workspaces: one statement, one snapshot."""
+"""Reading identifiers, the standing of workspaces and what was merged in them: one statement, one snapshot."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cdi_identity.domain.identifiers import Identifier
-from cdi_identity.ports import Lookup, Standing
+from cdi_identity.ports import Lookup, Merges, Standing
 from cdi_identity.store.literals import array, columns
 from cdi_runtime.store import raw
 
@@ -24,27 +24,47 @@ SELECT (
     ), ',' ORDER BY k.position)
     FROM unnest($1::text::text[], $2::text::text[], $3::text::text[]) WITH ORDINALITY AS k (workspace_id, type, value, position)
 ), (
-    SELECT string_agg(coalesce(
-        (SELECT w.rules_version || ':' || w.splits FROM workspaces w WHERE w.workspace_id = k.workspace_id), ''
+    SELECT string_agg(concat_ws(':',
+        coalesce((SELECT w.rules_version || ':' || w.splits FROM workspaces w WHERE w.workspace_id = k.workspace_id), '0:0'),
+        coalesce((SELECT max(m.merge_id) FROM merges m WHERE m.workspace_id = k.workspace_id), 0),
+        (
+            SELECT string_agg(m.merged_profile_id || '>' || m.canonical_profile_id, ' ' ORDER BY m.merge_id)
+            FROM (
+                SELECT * FROM merges n WHERE n.workspace_id = k.workspace_id AND n.merge_id > k.since ORDER BY n.merge_id LIMIT $6
+            ) m
+        )
     ), ',' ORDER BY k.position)
-    FROM unnest($4::text::text[]) WITH ORDINALITY AS k (workspace_id, position)
+    FROM unnest($4::text::text[], $5::bigint[]) WITH ORDINALITY AS k (workspace_id, since, position)
 )
 """
 
-_AT_FIRST: Final = Standing()
+MAX_MERGES: Final = 1_000
+"""Merges that are read of a workspace."""
 
 
-async def look_up(connection: AsyncConnection, identifiers: Sequence[Identifier], workspace_ids: Sequence[str]) -> Lookup:
+async def look_up(
+    connection: AsyncConnection, identifiers: Sequence[Identifier], workspace_ids: Sequence[str], since: Mapping[str, int]
+) -> Lookup:
     """See ``GraphStore``."""
-    row = await raw(connection).fetchrow(_LOOK_UP, *columns(identifiers), array(workspace_ids))
+    asked = [since.get(workspace_id) for workspace_id in workspace_ids]
+    row = await raw(connection).fetchrow(_LOOK_UP, *columns(identifiers), array(workspace_ids), asked, MAX_MERGES + 1)
     assert row is not None, "a SELECT without FROM has one row"
     owners = [owner or None for owner in row[0].split(",")] if identifiers else []
-    standings = [_standing(text) for text in row[1].split(",")] if workspace_ids else []
-    return Lookup(dict(zip(identifiers, owners, strict=True)), dict(zip(workspace_ids, standings, strict=True)))
+    found = [text.split(":") for text in row[1].split(",")] if workspace_ids else []
+    return Lookup(
+        dict(zip(identifiers, owners, strict=True)),
+        {workspace_id: Standing(int(of[0]), int(of[1])) for workspace_id, of in zip(workspace_ids, found, strict=True)},
+        {workspace_id: _merges(int(of[2]), of[3:]) for workspace_id, of in zip(workspace_ids, found, strict=True)},
+    )
 
 
-def _standing(text: str) -> Standing:
-    if not text:
-        return _AT_FIRST
-    version, _, splits = text.partition(":")
-    return Standing(int(version), int(splits))
+def _merges(last: int, listed: Sequence[str]) -> Merges:
+    pairs = listed[0].split(" ") if listed else []
+    if len(pairs) > MAX_MERGES:
+        return Merges(last, None)
+    return Merges(last, dict(_pair(text) for text in pairs))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    merged, _, into = text.partition(">")
+    return merged, into

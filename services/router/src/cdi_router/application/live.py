@@ -11,6 +11,7 @@ from cdi_router.application.courier import Round
 from cdi_router.application.target import Admission, Target
 from cdi_router.domain.delivery import Barrier, Delivery, Progress, Settlement
 from cdi_router.domain.person import person_of
+from cdi_router.domain.trials import Trials
 from cdi_router.ports import Consent, DeliveryStore
 
 LOOK_AGAIN_SECONDS: Final = 2.0
@@ -104,7 +105,7 @@ class LiveDelivery:
         settlement.parked += made.behind
         now = target.clock.now()
         # Also for those who waited before: their barrier may have fallen since, and a row without one would wait for ever.
-        barriers = {delivery.person: Barrier(delivery.person, now, alone=False) for delivery in settlement.parked}
+        barriers = {delivery.person: Barrier(delivery.person, Trials(now), alone=False) for delivery in settlement.parked}
         for failure in made.failed:
             barrier = barriers[failure.delivery.person]
             barriers[barrier.person] = barrier.failed(failure.answer, target.destination.retry, now, target.clock.chance())

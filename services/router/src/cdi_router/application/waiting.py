@@ -10,6 +10,7 @@ from cdi_router.application.courier import Failure, Round
 from cdi_router.application.target import EXHAUSTED, Admission, Target
 from cdi_router.domain.breaker import TOLERATED
 from cdi_router.domain.delivery import MAX_REQUEST_BYTES, Barrier, Delivery, Refusal, Settlement
+from cdi_router.domain.trials import Trials
 from cdi_router.ports import Consent, DeliveryStore, Queue
 
 PEOPLE_PER_ROUND: Final = 200
@@ -93,7 +94,8 @@ class WaitingDelivery:
         settlement.delivered += made.delivered
         for refusal in self._target.refusals(made):
             barrier = _state(queues[refusal.delivery.person], refusal.delivery)
-            first, attempts = barrier.first_attempt or refusal.first_attempt, barrier.attempts + refusal.attempts
+            trials = barrier.trials
+            first, attempts = trials.first_attempt or refusal.first_attempt, trials.attempts + refusal.attempts
             settlement.dead.append(replace(refusal, attempts=attempts, first_attempt=first))
         for failure in made.failed:
             self._fail(settlement, failure, _state(queues[failure.delivery.person], failure.delivery))
@@ -104,11 +106,12 @@ class WaitingDelivery:
         policy = target.destination.retry
         again = barrier.failed(failure.answer, policy, now, target.clock.chance())
         # Nobody is given up for a request that others were in.
-        if failure.alone and again.exhausted(policy, now):
+        trials = again.trials
+        if failure.alone and trials.exhausted(policy, now):
             body = target.courier.body(failure.delivery)[:MAX_REQUEST_BYTES]
-            first = again.first_attempt or now
-            settlement.dead.append(Refusal(failure.delivery, EXHAUSTED, failure.answer, body, again.attempts, first))
-            again = Barrier(barrier.person, now, alone=True)
+            first = trials.first_attempt or now
+            settlement.dead.append(Refusal(failure.delivery, EXHAUSTED, failure.answer, body, trials.attempts, first))
+            again = Barrier(barrier.person, Trials(now), alone=True)
         settlement.barriers.append(again)
 
 
@@ -116,4 +119,4 @@ def _state(queue: Queue, delivery: Delivery) -> Barrier:
     """The state of a delivery: that of the barrier for the earliest of its person; a later one starts anew."""
     if delivery.key == queue.deliveries[0].key:
         return queue.barrier
-    return Barrier(delivery.person, queue.barrier.due, alone=True)
+    return Barrier(delivery.person, Trials(queue.barrier.trials.due), alone=True)

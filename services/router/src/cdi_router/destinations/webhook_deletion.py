@@ -13,8 +13,8 @@ import yarl
 
 from cdi_router.destinations.webhook import WebhookEndpoint, WebhookKind
 from cdi_router.domain.answer import Answer
-from cdi_router.domain.destination import Deletion, Destination
-from cdi_router.ports import Forgotten
+from cdi_router.domain.deletion import Forgotten
+from cdi_router.domain.destination import DeletionCall, Destination
 
 _ID: Final = "{id}"
 _TYPE: Final = "{type}"
@@ -29,17 +29,17 @@ class WebhookDeleter:
         deletion: what to send.
     """
 
-    def __init__(self, endpoint: WebhookEndpoint, deletion: Deletion) -> None:
+    def __init__(self, endpoint: WebhookEndpoint, deletion: DeletionCall) -> None:
         self._endpoint = endpoint
         self._deletion = deletion
 
-    def requests(self, person: Forgotten) -> int:
+    def calls(self, person: Forgotten) -> int:
         """See ``Deleter``."""
         subjects = self._subjects(person)
         return len(subjects) if _ID in self._deletion.url else min(len(subjects), 1)
 
     async def delete(self, person: Forgotten, number: int) -> Answer:
-        """See ``Deleter``. The key is the same for the same request of the same order, whenever it is sent."""
+        """See ``Deleter``. The key is the same for the same call of the same telling, whenever it is sent."""
         subjects = self._subjects(person)
         url: str | yarl.URL = self._deletion.url
         if _ID in self._deletion.url:
@@ -54,7 +54,7 @@ class WebhookDeleter:
             "subjects": [{"type": kind, "id": value} for kind, value in subjects],
             "profileIds": list(person.profile_ids),
         }
-        key = hashlib.sha256(f"{person.request_id}\x1f{number}".encode()).hexdigest()[:32]
+        key = hashlib.sha256(f"{person.request_id}\x1f{person.attempt}\x1f{self._deletion.url}\x1f{number}".encode()).hexdigest()[:32]
         return await self._endpoint.request(self._deletion.method, url, _encode(body), key)
 
     def _subjects(self, person: Forgotten) -> Sequence[tuple[str, str]]:

@@ -6,12 +6,13 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from cdi.event.v1.event_pb2 import Event
 from cdi_router.domain.answer import Answer
 from cdi_router.domain.retry import RetryPolicy
+from cdi_router.domain.trials import Trials
 
 MAX_REQUEST_BYTES: Final = 64 * 1024
 """How much of a request's body a dead delivery keeps."""
@@ -92,46 +93,23 @@ class Withheld:
     decision_ids: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Barrier:
     """What holds a person's events back: the state of the earliest one, behind which the others wait.
 
     Attributes:
         person: whose.
-        due: when the earliest is tried next.
+        trials: of the earliest event.
         alone: only the earliest may be tried, in a request of its own. Set by a failure, lifted by a success.
-        attempts: failed attempts of the earliest event.
-        counted_attempts: those of them that count towards giving up.
-        first_attempt: time of the first of them; ``None`` when it was not tried yet.
-        answer: the last answer to it.
     """
 
     person: bytes
-    due: datetime
+    trials: Trials
     alone: bool
-    attempts: int = 0
-    counted_attempts: int = 0
-    first_attempt: datetime | None = None
-    answer: Answer | None = None
 
     def failed(self, answer: Answer, policy: RetryPolicy, now: datetime, chance: float) -> Barrier:
         """The barrier after one more failed attempt of its earliest event."""
-        attempts = self.attempts + 1
-        return Barrier(
-            person=self.person,
-            due=now + timedelta(seconds=policy.wait(attempts, chance, answer.retry_after)),
-            alone=True,
-            attempts=attempts,
-            counted_attempts=self.counted_attempts + answer.counts,
-            first_attempt=self.first_attempt or now,
-            answer=answer,
-        )
-
-    def exhausted(self, policy: RetryPolicy, now: datetime) -> bool:
-        """Whether the earliest event is to be given up: both limits are passed and the last answer was not merely "later"."""
-        if self.answer is None or not self.answer.counts or self.first_attempt is None:
-            return False
-        return policy.exhausted(self.counted_attempts, (now - self.first_attempt).total_seconds())
+        return Barrier(self.person, self.trials.failed(answer, policy, now, chance), alone=True)
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from cdi_router.domain.retry import RetryPolicy
 
 
 @dataclass(frozen=True, slots=True)
-class Deletion:
+class DeletionCall:
     """How an endpoint is told to delete a person.
 
     Attributes:
@@ -43,7 +43,7 @@ class Webhook:
     max_batch_events: int = 100
     concurrency: int = 4
     timeout_seconds: float = 10.0
-    deletion: Deletion | None = None
+    deletion: DeletionCall | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,7 @@ class Destination:
         event_names: names of track events; empty means all.
         retry: when to try again.
         webhook: the endpoint.
+        kind: the name of the kind in the document.
         version: rises with every change.
     """
 
@@ -70,4 +71,10 @@ class Destination:
     event_types: frozenset[int] = frozenset()
     event_names: frozenset[str] = frozenset()
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+    kind: str = "webhook"
     version: int = 1
+
+    @property
+    def can_delete(self) -> bool:
+        """Whether its document says how it is told to delete a person."""
+        return self.webhook.deletion is not None

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from cdi.event.v1 import outcome_pb2
 from cdi.event.v1.event_pb2 import Event
 from cdi_router.domain.destination import Destination
-from cdi_router.domain.filter import CONSENT_DENIED, FILTERED, Filter
+from cdi_router.domain.filter import CONSENT_DENIED, FILTERED, SUPPRESSED, Filter
+
+
+@dataclass(frozen=True, slots=True)
+class NotMade:
+    """What stays of a delivery that was not made, without anything of the person.
+
+    Attributes:
+        reason: ``consent_denied``, ``suppressed``, or why it had been given up before the person was erased.
+        at: when it was held back, or deleted.
+        purposes: those that were missing.
+        decision_ids: the decisions that this rests on.
+    """
+
+    reason: str
+    at: datetime
+    purposes: tuple[str, ...] = ()
+    decision_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +37,7 @@ class Fate:
         sequence: how far the event's partition was worked through; 0 is nothing yet.
         first_sequence: the first message of the partition that the destination ever saw; ``None`` if none.
         dead: reason, last status and attempts of a given-up delivery.
-        withheld: the purposes that were missing when it was to be sent, and the decisions that this rests on.
+        withheld: why it was not made.
         waiting: it waits: failed attempts, when the next is due, the last status, and whether it is its person's earliest.
     """
 
@@ -28,7 +45,7 @@ class Fate:
     sequence: int
     first_sequence: int | None
     dead: tuple[str, int, int] | None
-    withheld: tuple[tuple[str, ...], tuple[str, ...]] | None
+    withheld: NotMade | None
     waiting: tuple[int, datetime, int, bool] | None
 
 
@@ -85,13 +102,26 @@ def _recorded(fate: Fate) -> Explanation | None:
         answer = f"status {status}" if status else "no answer"
         return Explanation(outcome_pb2.OUTCOME_DEAD_LETTERED, reason, f"given up after attempt {attempts}: {answer}")
     if fate.withheld is not None:
-        purposes, decision_ids = fate.withheld
-        why = f"no longer granted when it was to be delivered: {', '.join(purposes)}"
-        return Explanation(outcome_pb2.OUTCOME_FILTERED, CONSENT_DENIED, why, purposes, decision_ids)
+        return _not_made(fate.withheld)
     if fate.waiting is None:
         return None
     attempts, due, status, earliest = fate.waiting
     if not earliest or not attempts:
         return Explanation(outcome_pb2.OUTCOME_PARKED, "", "waits behind an earlier event of the same person, or for its turn")
     answer = f"status {status}" if status else "no answer"
-    return Explanation(outcome_pb2.OUTCOME_PARKED, "", f"attempt {attempts} failed ({answer}); the next is due at {due:%Y-%m-%dT%H:%M:%SZ}")
+    return Explanation(outcome_pb2.OUTCOME_PARKED, "", f"attempt {attempts} failed ({answer}); the next is due at {_text(due)}")
+
+
+def _not_made(fate: NotMade) -> Explanation:
+    if fate.reason == SUPPRESSED:
+        why = f"not delivered at {_text(fate.at)}: the person is suppressed, or was erased after the event was received"
+        return Explanation(outcome_pb2.OUTCOME_SUPPRESSED, SUPPRESSED, why)
+    if fate.reason == CONSENT_DENIED:
+        why = f"no longer granted when it was to be delivered, at {_text(fate.at)}: {', '.join(fate.purposes)}"
+        return Explanation(outcome_pb2.OUTCOME_FILTERED, CONSENT_DENIED, why, fate.purposes, fate.decision_ids)
+    why = f"given up; what was kept of it went when the person was erased, at {_text(fate.at)}"
+    return Explanation(outcome_pb2.OUTCOME_DEAD_LETTERED, fate.reason, why)
+
+
+def _text(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

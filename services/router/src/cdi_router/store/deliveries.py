@@ -18,8 +18,9 @@ from cdi.event.v1 import outcome_pb2
 from cdi.event.v1.event_pb2 import Event
 from cdi_kernel.ids import uuid7
 from cdi_router.domain.answer import Answer
-from cdi_router.domain.delivery import Barrier, Delivery, Key, Progress, Refusal, Settlement, Withheld
+from cdi_router.domain.delivery import Barrier, Delivery, Key, Progress, Settlement, Withheld
 from cdi_router.domain.filter import CONSENT_DENIED, SUPPRESSED
+from cdi_router.domain.trials import Trials
 from cdi_router.ports import Queue, Standing
 from cdi_runtime.store import Database, raw
 
@@ -62,9 +63,10 @@ SELECT $1, $2, d.*, now() FROM unnest($3::bigint[], $4::integer[], $5::text[], $
 ON CONFLICT DO NOTHING
 """
 _WITHHOLD = """
-INSERT INTO withheld_deliveries (destination_id, partition, sequence, position, message_id, purposes, decision_ids)
-SELECT $1, $2, w.sequence, w.position, w.message_id, string_to_array(w.purposes, E'\\x1f'), string_to_array(w.decision_ids, ' ')
-FROM unnest($3::bigint[], $4::integer[], $5::text[], $6::text[], $7::text[]) AS w (sequence, position, message_id, purposes, decision_ids)
+INSERT INTO withheld_deliveries (destination_id, partition, sequence, position, message_id, reason, purposes, decision_ids)
+SELECT $1, $2, w.sequence, w.position, w.message_id, w.reason, string_to_array(w.purposes, E'\\x1f'), string_to_array(w.decision_ids, ' ')
+FROM unnest($3::bigint[], $4::integer[], $5::text[], $6::text[], $7::text[], $8::text[])
+    AS w (sequence, position, message_id, reason, purposes, decision_ids)
 ON CONFLICT DO NOTHING
 """
 _COUNT = """
@@ -128,7 +130,7 @@ class PostgresDeliveries:
             if settlement.parked:
                 await connection.execute(_PARK, *where, *_parked(settlement.parked))
                 await connection.execute(_BAR_NEW, *where, *_barriers(settlement.barriers))
-            await _store_ends(connection, where, settlement.dead, settlement.withheld)
+            await _store_ends(connection, where, settlement)
             await _count(connection, where, _counted(settlement))
         return True
 
@@ -162,7 +164,7 @@ class PostgresDeliveries:
             people += [barrier.person for barrier in settlement.barriers]
             await connection.execute(_FALL, *where, people)
             mine = _only(settlement, removed)
-            await _store_ends(connection, where, mine.dead, mine.withheld)
+            await _store_ends(connection, where, mine)
             await _count(connection, where, _counted(mine))
 
 
@@ -203,8 +205,8 @@ async def _count(connection: Connection, where: tuple[int, int], counts: Counts)
         await connection.execute(_COUNT, *where, outcomes, reasons, list(counts.values()))
 
 
-async def _store_ends(connection: Connection, where: tuple[int, int], dead: Sequence[Refusal], withheld: Sequence[Withheld]) -> None:
-    if dead:
+async def _store_ends(connection: Connection, where: tuple[int, int], settlement: Settlement) -> None:
+    if dead := settlement.dead:
         await connection.execute(
             _BURY,
             *where,
@@ -220,14 +222,17 @@ async def _store_ends(connection: Connection, where: tuple[int, int], dead: Sequ
             [refusal.attempts for refusal in dead],
             [refusal.first_attempt for refusal in dead],
         )
+    withheld = [(CONSENT_DENIED, each) for each in settlement.withheld]
+    withheld += [(SUPPRESSED, Withheld(delivery, ())) for delivery in settlement.suppressed]
     if withheld:
         await connection.execute(
             _WITHHOLD,
             *where,
-            *_keys([entry.delivery for entry in withheld]),
-            [entry.delivery.event.message_id for entry in withheld],
-            ["\x1f".join(entry.purposes) for entry in withheld],
-            [" ".join(entry.decision_ids) for entry in withheld],
+            *_keys([entry.delivery for _, entry in withheld]),
+            [entry.delivery.event.message_id for _, entry in withheld],
+            [reason for reason, _ in withheld],
+            ["\x1f".join(entry.purposes) for _, entry in withheld],
+            [" ".join(entry.decision_ids) for _, entry in withheld],
         )
 
 
@@ -245,28 +250,28 @@ def _parked(deliveries: Sequence[Delivery]) -> tuple[list[Any], ...]:
 
 
 def _barriers(barriers: Sequence[Barrier]) -> tuple[list[Any], ...]:
+    tried = [barrier.trials for barrier in barriers]
     return (
         [barrier.person for barrier in barriers],
-        [barrier.due for barrier in barriers],
+        [trials.due for trials in tried],
         [barrier.alone for barrier in barriers],
-        [barrier.attempts for barrier in barriers],
-        [barrier.counted_attempts for barrier in barriers],
-        [barrier.first_attempt for barrier in barriers],
-        [barrier.answer.status if barrier.answer else None for barrier in barriers],
-        [barrier.answer.failure if barrier.answer else None for barrier in barriers],
+        [trials.attempts for trials in tried],
+        [trials.counted_attempts for trials in tried],
+        [trials.first_attempt for trials in tried],
+        [trials.answer.status if trials.answer else None for trials in tried],
+        [trials.answer.failure if trials.answer else None for trials in tried],
     )
 
 
 def _queue(person: bytes, rows: Sequence[asyncpg.Record]) -> Queue:
     head = rows[0]
     status = head["response_status"]
-    barrier = Barrier(
-        person=person,
+    trials = Trials(
         due=head["due_time"],
-        alone=head["alone"],
         attempts=head["attempts"],
         counted_attempts=head["counted_attempts"],
         first_attempt=head["first_attempt_time"],
         answer=None if status is None else Answer(status, failure=head["response_failure"]),
     )
+    barrier = Barrier(person, trials, head["alone"])
     return Queue(barrier, [Delivery(Event.FromString(row["event"]), person, (row["sequence"], row["position"])) for row in rows])

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from cdi_router.domain.delivery import Barrier, Delivery, Key, Progress, Settlement
+from cdi_router.domain.trials import Trials
 from cdi_router.ports import Queue, Standing
 
 Place = tuple[int, int]
@@ -46,12 +47,12 @@ class MemoryDeliveries:
 
     async def due(self, destination_id: int, partitions: Sequence[int], now: datetime) -> Sequence[int]:
         """See ``DeliveryStore``."""
-        return [p for p in partitions if any(barrier.due <= now for barrier in self._at(destination_id, p).barriers.values())]
+        return [p for p in partitions if any(barrier.trials.due <= now for barrier in self._at(destination_id, p).barriers.values())]
 
     async def queues(self, destination_id: int, partition: int, now: datetime, *, people: int, events: int) -> Sequence[Queue]:
         """See ``DeliveryStore``."""
         place = self._at(destination_id, partition)
-        due = sorted((b for b in place.barriers.values() if b.due <= now), key=lambda b: (b.due, b.person))
+        due = sorted((b for b in place.barriers.values() if b.trials.due <= now), key=lambda b: (b.trials.due, b.person))
         return [Queue(b, place.queue(b.person)[: 1 if b.alone else events]) for b in due[:people]]
 
     async def settle_parked(
@@ -68,7 +69,7 @@ class MemoryDeliveries:
         ]
         people = {delivery.person for delivery in ended if place.parked.pop(delivery.key, None) is not None}
         for person in people & place.barriers.keys():
-            place.barriers[person] = Barrier(person, now, place.barriers[person].alone and person not in freed)
+            place.barriers[person] = Barrier(person, Trials(now), place.barriers[person].alone and person not in freed)
         place.barriers |= {barrier.person: barrier for barrier in settlement.barriers}
         for person in people | {barrier.person for barrier in settlement.barriers}:
             if not place.queue(person):

@@ -24,10 +24,19 @@ _Key = tuple[int, int, int, int]
 _READ: Final = "SELECT destination_id, partition, sequence, position, event FROM {}"
 _LOCK: Final = "SELECT 1 FROM progress WHERE destination_id = $1 AND partition = $2 FOR UPDATE"
 _DELETE: Final = """
-DELETE FROM {} AS d USING unnest($3::bigint[], $4::integer[]) AS k (sequence, position)
-WHERE d.destination_id = $1 AND d.partition = $2 AND d.sequence = k.sequence AND d.position = k.position
-RETURNING d.sequence, d.position
+WITH gone AS (
+    DELETE FROM {table} AS d USING unnest($3::bigint[], $4::integer[]) AS k (sequence, position)
+    WHERE d.destination_id = $1 AND d.partition = $2 AND d.sequence = k.sequence AND d.position = k.position
+    RETURNING d.sequence, d.position, d.message_id, {reason} AS reason
+), told AS (
+    INSERT INTO withheld_deliveries (destination_id, partition, sequence, position, message_id, reason, purposes)
+    SELECT $1, $2, sequence, position, message_id, reason, ARRAY[]::text[] FROM gone ON CONFLICT DO NOTHING
+)
+SELECT sequence, position FROM gone
 """
+_REASON: Final = {PARKED: f"'{SUPPRESSED}'", DEAD: "d.reason"}
+"""Why what is deleted was not delivered; that much stays, so that ``ExplainDelivery`` does not take it for delivered."""
+
 _FALL: Final = """
 DELETE FROM barriers AS b WHERE destination_id = $1 AND partition = $2 AND NOT EXISTS (
     SELECT FROM parked_deliveries AS p WHERE p.destination_id = $1 AND p.partition = $2 AND p.person = b.person)
@@ -88,7 +97,9 @@ class PostgresPersons:
         async with self._database.transaction() as transaction:
             connection = raw(transaction)
             await connection.execute(_LOCK, *where)
-            rows = await connection.fetch(_DELETE.format(table), *where, [key[0] for key in keys], [key[1] for key in keys])
+            rows = await connection.fetch(
+                _DELETE.format(table=table, reason=_REASON[table]), *where, [key[0] for key in keys], [key[1] for key in keys]
+            )
             if table == PARKED and rows:
                 await connection.execute(_FALL, *where)
                 await connection.execute(_COUNT, *where, int(outcome_pb2.OUTCOME_SUPPRESSED), SUPPRESSED, len(rows))

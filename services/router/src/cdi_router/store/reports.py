@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import asyncpg
+
 from cdi.event.v1 import outcome_pb2
-from cdi_router.domain.explanation import Fate
+from cdi_router.domain.explanation import Fate, NotMade
 from cdi_router.ports import Count, DeadRow
 from cdi_runtime.store import Database, raw
 
@@ -19,7 +21,8 @@ ORDER BY d.delivery_id DESC LIMIT $4
 _FATE = """
 SELECT n.destination_id, g.sequence, g.first_sequence,
     d.reason AS dead_reason, d.response_status AS dead_status, d.attempts AS dead_attempts,
-    w.purposes, w.decision_ids, p.message_id IS NOT NULL AS parked, b.attempts, b.due_time, b.response_status,
+    w.reason AS withheld_reason, w.purposes, w.decision_ids, w.withhold_time,
+    p.message_id IS NOT NULL AS parked, b.attempts, b.due_time, b.response_status,
     NOT EXISTS (SELECT FROM parked_deliveries AS e WHERE e.destination_id = n.destination_id AND e.partition = $2
         AND e.person = p.person AND (e.sequence, e.position) < (p.sequence, p.position)) AS earliest
 FROM destinations AS n
@@ -85,7 +88,7 @@ class Reports:
                 row["sequence"] or 0,
                 row["first_sequence"],
                 (row["dead_reason"], row["dead_status"], row["dead_attempts"]) if row["dead_reason"] is not None else None,
-                (tuple(row["purposes"]), tuple(row["decision_ids"])) if row["purposes"] is not None else None,
+                _withheld(row) if row["withheld_reason"] is not None else None,
                 (row["attempts"] or 0, row["due_time"], row["response_status"] or 0, row["earliest"]) if row["parked"] else None,
             )
             for row in rows
@@ -96,3 +99,7 @@ class Reports:
         async with self._database.transaction() as transaction:
             rows = await raw(transaction).fetch(_COUNTS, outcome_pb2.OUTCOME_PARKED)
         return [Count(row["name"], row["outcome"], row["reason"], row["events"]) for row in rows]
+
+
+def _withheld(row: asyncpg.Record) -> NotMade:
+    return NotMade(row["withheld_reason"], row["withhold_time"], tuple(row["purposes"]), tuple(row["decision_ids"]))

@@ -13,6 +13,7 @@ from cdi_kernel.faults import RateLimited, Unavailable
 from cdi_runtime.telemetry import logger
 from cdi_warehouse_loader.domain.documents import targets
 from cdi_warehouse_loader.domain.load import Target
+from cdi_warehouse_loader.domain.withholding import NO_NEEDS, NeedsOf
 from cdi_warehouse_loader.ports import Warehouse
 
 MAX_WAITING_READS: Final = 16
@@ -36,11 +37,12 @@ class Access:
         rewrite: writes the closed warehouse anew, without what was deleted; blocks.
 
     Attributes:
-        targets: where the events of each workspace go, by the stored documents.
+        targets: where the events of each workspace go, by the stored documents and what purposes say of them.
     """
 
     def __init__(self, open_warehouse: Callable[[], Warehouse], rewrite: Callable[[], None]) -> None:
         self.targets: Mapping[str, Sequence[Target]] = {}
+        self._needs: Mapping[str, NeedsOf] = NO_NEEDS
         self._open = open_warehouse
         self._rewrite = rewrite
         self._warehouse: Warehouse | None = None
@@ -141,6 +143,11 @@ class Access:
         """Reads the documents again after a change."""
         await self.write(self._read_documents)
 
+    async def heed(self, needs: Mapping[str, NeedsOf]) -> None:
+        """Takes over what the purposes of all known workspaces say of warehouses; in force when it returns."""
+        self._needs = needs
+        await self.refresh_targets()
+
     def close(self) -> None:
         """Waits for running work and lets go of the warehouse."""
         self._reason = "closed"
@@ -163,7 +170,7 @@ class Access:
             raise WarehouseBroken(fault.message) from fault
 
     def _read_documents(self, warehouse: Warehouse) -> None:
-        self.targets = targets(warehouse.documents())
+        self.targets = targets(warehouse.documents(), self._needs)
 
     def _held(self) -> Warehouse:
         if self._warehouse is None:

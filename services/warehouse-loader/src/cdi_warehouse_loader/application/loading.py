@@ -22,6 +22,7 @@ from cdi_runtime.bus import isolate
 from cdi_runtime.telemetry import batch_span, event_span
 from cdi_warehouse_loader import metrics
 from cdi_warehouse_loader.application.access import Access
+from cdi_warehouse_loader.application.purposes import PurposeRules
 from cdi_warehouse_loader.domain import naming
 from cdi_warehouse_loader.domain.batches import Batch, fresh
 from cdi_warehouse_loader.domain.documents import targets_of
@@ -30,7 +31,7 @@ from cdi_warehouse_loader.domain.event_view import EventView
 from cdi_warehouse_loader.domain.graph_rows import Numbered, graph_loads
 from cdi_warehouse_loader.domain.layout import SEQUENCE_FACTOR
 from cdi_warehouse_loader.domain.leaving_out import SUPPRESSED, split_events, split_rejected, without_erased
-from cdi_warehouse_loader.domain.load import CountKey, Load, Position, StreamPartition, TableLoad, Target
+from cdi_warehouse_loader.domain.load import ColumnNeeds, CountKey, Load, Position, StreamPartition, TableLoad, Target
 from cdi_warehouse_loader.domain.rows import Item
 from cdi_warehouse_loader.domain.side_rows import rejected_rows
 from cdi_warehouse_loader.faults import OutOfMemory
@@ -51,11 +52,13 @@ class Loading:
 
     Args:
         access: the warehouse.
+        rules: what purposes say of it.
         clock: the time of a load.
     """
 
-    def __init__(self, access: Access, clock: Clock) -> None:
+    def __init__(self, access: Access, rules: PurposeRules, clock: Clock) -> None:
         self._access = access
+        self._rules = rules
         self._clock = clock
 
     async def events(self, batches: Sequence[Batch[EventView]]) -> None:
@@ -64,9 +67,11 @@ class Loading:
         A load that is too large for the warehouse's memory, as one that touches hundreds of tables, is done in halves.
 
         Raises:
-            Unavailable: the warehouse cannot now; what was not acknowledged is left out when it comes again.
+            Unavailable: the warehouse cannot now, or nobody knows yet what purposes say of it; what was not acknowledged is left out when
+                it comes again.
             Halt: nearly all events break the load.
         """
+        await self._rules.meet({event.workspace_id for batch in batches for event in batch.events})
         try:
             await self._events(batches)
         except OutOfMemory:
@@ -101,8 +106,9 @@ class Loading:
         """Loads changes of the identity graph, one row each.
 
         Raises:
-            Unavailable: the warehouse cannot now; nothing was done.
+            Unavailable: the warehouse cannot now, or nobody knows yet what purposes say of it; nothing was done.
         """
+        await self._rules.meet({changed.workspace_id for batch in batches for changed in batch.events})
         await self._access.write(partial(self._load_changes, batches))
 
     async def _load_events(self, items: Sequence[Item], new: _Arrived) -> Load:
@@ -166,14 +172,14 @@ class Loading:
         told = [changed for batch in new.batches for changed in batch.events]
         sequences = [batch.sequence for batch in new.batches for _ in batch.events]
         messages = list(map(Numbered, sequences, without_erased(told, held.newest_erasure_us, held.tombstones)))
-        found: dict[tuple[str, bool], list[Numbered]] = {}
+        found: dict[tuple[str, bool, ColumnNeeds], list[Numbered]] = {}
         for message in messages:
             for target in targets_of(self._access.targets, message.changed.workspace_id):
-                found.setdefault((target.schema, target.takes_everybody), []).append(message)
+                found.setdefault((target.schema, target.takes_everybody, target.columns), []).append(message)
         loads: list[TableLoad] = []
-        for (schema, personal), members in found.items():
+        for (schema, personal, columns), members in found.items():
             held.ensure_tables(schema)
-            loads += graph_loads(schema, members, self._clock.now_us(), personal=personal)
+            loads += graph_loads(schema, members, self._clock.now_us(), personal=personal, columns=columns)
         held.load(Load(StreamName.IDENTITY, len(messages), loads, new.positions, {}))
 
 

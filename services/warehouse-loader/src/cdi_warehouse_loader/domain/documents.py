@@ -10,6 +10,7 @@ from typing import Final
 from cdi.error.v1 import error_pb2
 from cdi_kernel.faults import FailedPrecondition, InvalidArgument
 from cdi_warehouse_loader.domain.load import DEFAULT_TARGET, Target
+from cdi_warehouse_loader.domain.withholding import NO_NEEDS, NeedsOf, needing
 
 RESERVED_SCHEMAS: Final = frozenset({"_cdi", "information_schema", "pg_catalog", "temp", "system"})
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
@@ -81,11 +82,18 @@ def succeed(wanted: Document, stored: Sequence[Document]) -> Document:
     return before if replace(wanted, version=before.version) == before else replace(wanted, version=before.version + 1)
 
 
-def targets(documents: Iterable[Document]) -> Mapping[str, Sequence[Target]]:
-    """Targets by workspace; a workspace that is not in it has ``DEFAULT_TARGET``."""
+def targets(documents: Iterable[Document], needs: Mapping[str, NeedsOf] = NO_NEEDS) -> Mapping[str, Sequence[Target]]:
+    """Targets by workspace; a workspace that is not in it has ``DEFAULT_TARGET``.
+
+    Args:
+        documents: of all workspaces.
+        needs: by workspace, what its purposes say of warehouses.
+    """
     found: dict[str, list[Target]] = {}
     for document in documents:
         found.setdefault(document.workspace_id, []).append(document.target)
+    for workspace_id, needed in needs.items():
+        found[workspace_id] = [needing(target, needed.get(target.warehouse)) for target in found.get(workspace_id, [DEFAULT_TARGET])]
     return found
 
 

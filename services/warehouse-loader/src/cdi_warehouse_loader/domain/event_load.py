@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
+from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from cdi.error.v1 import error_pb2
@@ -15,10 +17,12 @@ from cdi_kernel.faults import Fault, reason_name
 from cdi_kernel.topology import StreamName
 from cdi_warehouse_loader.domain import naming
 from cdi_warehouse_loader.domain.documents import targets_of
+from cdi_warehouse_loader.domain.event_view import EventView
 from cdi_warehouse_loader.domain.load import Catalog, CountKey, Load, Position, StreamPartition, TableLoad, Target
 from cdi_warehouse_loader.domain.plan import plan_schema
-from cdi_warehouse_loader.domain.rows import EventColumns, Item, event_columns
+from cdi_warehouse_loader.domain.rows import EventColumns, Item, Purposes, event_columns, granted_purposes
 from cdi_warehouse_loader.domain.side_rows import rejected_rows
+from cdi_warehouse_loader.domain.withholding import masked, withheld
 
 STAGE: Final = "warehouse-loader"
 CONSENT_DENIED: Final = reason_name(error_pb2.ERROR_REASON_CONSENT_DENIED)
@@ -31,6 +35,19 @@ class Poisoned:
 
     item: Item
     fault: Fault
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """The events of one schema.
+
+    Attributes:
+        rows: their places in the batch.
+        masked: by place, what stands for an event of which something is withheld here.
+    """
+
+    rows: list[int]
+    masked: dict[int, EventView]
 
 
 def plan_events(
@@ -53,15 +70,24 @@ def plan_events(
         The rest of the plan, by catalog; it needs every schema of ``schemas_of``.
     """
     counts: Counter[CountKey] = Counter()
-    columns = event_columns(items, now_us) if items else None
-    rows = _rows_by_schema(columns, targets, counts) if columns is not None else {}
+    events = [item[0] for item in items]
+    granted = granted_purposes(events)
+    shares = _shares(events, granted, targets, counts)
     turned_away = _turned_away(poisoned, targets, counts, now_us)
+
+    @cache
+    def whole() -> EventColumns:
+        return event_columns(items, granted, now_us)
+
+    def columns_of(share: _Share) -> EventColumns:
+        if not share.masked:
+            return whole()
+        return event_columns([(share.masked.get(row, item[0]), *item[1:]) for row, item in enumerate(items)], granted, now_us)
 
     def tables(catalog: Catalog) -> Iterator[TableLoad]:
         yield from turned_away
-        if columns is not None:
-            for schema, members in rows.items():
-                yield from plan_schema(schema, catalog[schema], columns, members)
+        for schema, share in shares.items():
+            yield from plan_schema(schema, catalog[schema], columns_of(share), share.rows)
 
     return lambda catalog: Load(StreamName.ENRICHED, len(items) + len(poisoned), tables(catalog), positions, counts)
 
@@ -71,23 +97,25 @@ def schemas_of(workspaces: set[str], targets: Mapping[str, Sequence[Target]]) ->
     return {target.schema for workspace in workspaces for target in targets_of(targets, workspace)}
 
 
-def _rows_by_schema(
-    columns: EventColumns, targets: Mapping[str, Sequence[Target]], counts: Counter[CountKey]
-) -> Mapping[str, Sequence[int]]:
-    """Which events are loaded into which schema; counts them, and those that consent leaves out."""
+def _shares(
+    events: Sequence[EventView], granted: Sequence[Purposes], targets: Mapping[str, Sequence[Target]], counts: Counter[CountKey]
+) -> Mapping[str, _Share]:
+    """Which events are loaded into which schema, and what is withheld of them there; counts them, and those that consent leaves out."""
     members: dict[str, list[int]] = {}
-    for row, event in enumerate(columns.events):
+    for row, event in enumerate(events):
         members.setdefault(event.workspace_id, []).append(row)
-    found: dict[str, list[int]] = {}
+    found: dict[str, _Share] = {}
     for workspace, rows in members.items():
         for target in targets_of(targets, workspace):
             allowed = rows
             if target.purposes:
-                allowed = [row for row in rows if target.purposes.issubset(columns.purposes[row])]
+                allowed = [row for row in rows if target.purposes.issubset(granted[row])]
                 counts[CountKey(target.sink, outcome_pb2.OUTCOME_FILTERED, CONSENT_DENIED)] += len(rows) - len(allowed)
             counts[CountKey(target.sink, outcome_pb2.OUTCOME_LOADED, "")] += len(allowed)
             if allowed:
-                found.setdefault(target.schema, []).extend(allowed)
+                share = found.setdefault(target.schema, _Share([], {}))
+                share.rows.extend(allowed)
+                share.masked.update(masked(events, granted, allowed, target.columns))
     return found
 
 
@@ -96,16 +124,25 @@ def _turned_away(
 ) -> list[TableLoad]:
     rows: dict[str, list[rejected_event_pb2.RejectedEvent]] = {}
     for one in poisoned:
-        rejected = _rejected(one, now_us)
-        for target in targets_of(targets, rejected.workspace_id):
-            rows.setdefault(target.schema, []).append(rejected)
+        granted = _granted(one.item[0])
+        for target in targets_of(targets, one.item[0].workspace_id):
+            is_whole = target.purposes.issubset(granted) and not withheld(target.columns, granted)
+            rows.setdefault(target.schema, []).append(_rejected(one, now_us, with_payload=is_whole))
             counts[CountKey(target.sink, outcome_pb2.OUTCOME_REJECTED, one.fault.reason_name)] += 1
     return [TableLoad(schema, naming.REJECTED_EVENTS, rejected_rows(events, now_us)) for schema, events in rows.items()]
 
 
-def _rejected(one: Poisoned, now_us: int) -> rejected_event_pb2.RejectedEvent:
+def _granted(event: EventView) -> Purposes:
+    """The purposes granted for an event that may be broken anywhere; unknown consent is none."""
+    try:
+        return granted_purposes([event])[0]
+    except DecodeError:
+        return ()
+
+
+def _rejected(one: Poisoned, now_us: int, *, with_payload: bool) -> rejected_event_pb2.RejectedEvent:
     event, partition, event_seq = one.item
-    payload = event.SerializeToString()
+    payload = event.SerializeToString() if with_payload else b""
     rejected = rejected_event_pb2.RejectedEvent(
         rejection_id=f"{StreamName.ENRICHED}-{partition}-{event_seq}",
         workspace_id=event.workspace_id,
@@ -119,7 +156,7 @@ def _rejected(one: Poisoned, now_us: int) -> rejected_event_pb2.RejectedEvent:
         stage=STAGE,
         received_time=Timestamp.FromString(event.received_time),
         payload=payload[:_MAX_PAYLOAD_BYTES],
-        payload_truncated=len(payload) > _MAX_PAYLOAD_BYTES,
+        payload_truncated=not with_payload or len(payload) > _MAX_PAYLOAD_BYTES,
     )
     rejected.rejected_time.FromMicroseconds(now_us)
     return rejected

@@ -16,7 +16,8 @@ from cdi_warehouse_loader.domain import naming
 from cdi_warehouse_loader.domain.columns import record_batch
 from cdi_warehouse_loader.domain.instants import micros
 from cdi_warehouse_loader.domain.layout import GRAPH_SEQUENCE_FACTOR, ID_GRAPH_COLUMNS, MAPPING_COLUMNS, TRAIT_COLUMNS
-from cdi_warehouse_loader.domain.load import TableLoad
+from cdi_warehouse_loader.domain.load import ColumnNeeds, TableLoad
+from cdi_warehouse_loader.domain.withholding import OWN_IDENTIFIERS, withheld_traits
 
 _OPERATIONS: Final = {profile_pb2.MAPPING_OPERATION_CREATED: "CREATED", profile_pb2.MAPPING_OPERATION_REMOVED: "REMOVED"}
 _T = TypeVar("_T")
@@ -29,7 +30,7 @@ class Numbered(NamedTuple):
     changed: profile_pb2.GraphChanged
 
 
-def graph_loads(schema: str, messages: Sequence[Numbered], now_us: int, *, personal: bool) -> list[TableLoad]:
+def graph_loads(schema: str, messages: Sequence[Numbered], now_us: int, *, personal: bool, columns: ColumnNeeds = ()) -> list[TableLoad]:
     """Rows of the messages, at most one load per table.
 
     Args:
@@ -37,10 +38,16 @@ def graph_loads(schema: str, messages: Sequence[Numbered], now_us: int, *, perso
         messages: in stream order.
         now_us: time of the load.
         personal: identifiers and traits as well, not only which profile is part of which.
+        columns: members of events that need purposes. A change comes without the person's, so what may rest on such a member is left out:
+            traits of its name, and identifiers that are found in events' members.
     """
     canonicals = [message.changed.canonicals for message in messages]
-    mappings = [message.changed.mappings for message in messages]
-    traits = [message.changed.traits for message in messages]
+    mappings: Sequence[Sequence[profile_pb2.MappingChange]] = [message.changed.mappings for message in messages]
+    traits: Sequence[Sequence[profile_pb2.TraitChange]] = [message.changed.traits for message in messages]
+    if columns:
+        hidden = withheld_traits(columns)
+        mappings = [[change for change in changes if change.identifier.type in OWN_IDENTIFIERS] for changes in mappings]
+        traits = [[change for change in changes if change.name not in hidden] for changes in traits]
     starts = [message.sequence * GRAPH_SEQUENCE_FACTOR for message in messages]
     loads = []
     if any(canonicals):

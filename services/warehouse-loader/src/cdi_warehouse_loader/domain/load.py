@@ -100,6 +100,10 @@ class Load:
     counts: Mapping[CountKey, int]
 
 
+ColumnNeeds = tuple[tuple[str, frozenset[str]], ...]
+"""Paths of members of an event, sorted, and the purposes that each needs."""
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """A place that events of a workspace are loaded into.
@@ -108,11 +112,13 @@ class Target:
         warehouse: its name.
         schema: schema that holds its tables.
         purposes: every one must be granted.
+        columns: members that are loaded only where their purposes are granted.
     """
 
     warehouse: str
     schema: str
     purposes: frozenset[str]
+    columns: ColumnNeeds = ()
 
     @property
     def sink(self) -> str:

@@ -6,7 +6,7 @@ dictionaries, the context as ``contexts`` says.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -41,7 +41,6 @@ class EventColumns:
         events: the events.
         kinds: the type of each.
         names: the name of each, or the schema that it names.
-        purposes: the purposes granted for each.
         received_us: when each was received.
         happened_us: when each happened, corrected.
         shared: the columns that every event table has.
@@ -53,7 +52,6 @@ class EventColumns:
     events: Sequence[EventView]
     kinds: Sequence[int]
     names: Sequence[str]
-    purposes: Sequence[Purposes]
     received_us: list[int]
     happened_us: list[int]
     shared: BatchColumns
@@ -71,17 +69,24 @@ def decode_object(text: bytes) -> dict[str, Any]:
     return _decode_object(text) if text else {}
 
 
-def event_columns(items: Sequence[Item], now_us: int) -> EventColumns:
+def granted_purposes(events: Iterable[EventView]) -> list[Purposes]:
+    """The purposes granted for each event."""
+    wholes, place_of = distinct([event.consent for event in events])
+    granted = [tuple(event_pb2.ConsentResult.FromString(whole).granted_purposes) for whole in wholes]
+    return list(map(granted.__getitem__, place_of))
+
+
+def event_columns(items: Sequence[Item], purposes: Sequence[Purposes], now_us: int) -> EventColumns:
     """Reads what all event tables need.
 
     Args:
         items: events with their place.
+        purposes: the purposes granted for each.
         now_us: time of the load.
     """
     events = [item[0] for item in items]
     received = microseconds([event.received_time for event in events])
     happened = microseconds([event.event_time for event in events])
-    purposes = _purposes([event.consent for event in events])
     names = [event.name or event.schema_uri for event in events]
     profile_ids, demoted, traits = _identities([event.identity for event in events])
     contexts = read_contexts([event.context for event in events], traits if any(traits) else [])
@@ -108,7 +113,6 @@ def event_columns(items: Sequence[Item], now_us: int) -> EventColumns:
         events,
         [event.type for event in events],
         names,
-        purposes,
         received,
         [happened[i] or received[i] for i in range(len(events))],
         shared,
@@ -121,13 +125,6 @@ def event_columns(items: Sequence[Item], now_us: int) -> EventColumns:
 def _optional(values: Sequence[Any], absent: object, kind: ColumnType) -> Each:
     """A value per event, of which one stands for none."""
     return Each([None if value == absent else value for value in values] if absent in values else values, kind)
-
-
-def _purposes(results: Sequence[bytes]) -> list[Purposes]:
-    """The purposes granted, of serialized ``ConsentResult``."""
-    wholes, place_of = distinct(results)
-    granted = [tuple(event_pb2.ConsentResult.FromString(whole).granted_purposes) for whole in wholes]
-    return list(map(granted.__getitem__, place_of))
 
 
 def _identities(results: Sequence[bytes]) -> tuple[list[str], list[tuple[str, ...]], list[bytes]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from pathlib import Path
 
 import duckdb
@@ -24,15 +25,17 @@ def rewrite_file(options: Options) -> None:
     Raises:
         Unavailable: another process has taken the file, or the disk is full; nothing was changed.
     """
-    draft = options.path.with_name(options.path.name + ".new")
+    draft, spilled = options.path.with_name(options.path.name + ".new"), options.path.with_name(options.path.name + ".tmp")
     connection = duckdb.connect(":memory:", config={"threads": options.threads, "memory_limit": options.memory_limit})
     try:
         connection.execute("set preserve_insertion_order = false")
-        connection.execute(f"set temp_directory = '{_text(options.path)}.tmp'")
+        connection.execute(f"set temp_directory = '{_text(spilled)}'")
         connection.execute(f"attach '{_text(options.path)}' as old (read_only)")
         if _log_of(options.path).exists():
             raise Unavailable("warehouse", "the write-ahead log is not folded in")
         _remove(draft)
+        # A process that was killed leaves what it had spilled.
+        shutil.rmtree(spilled, ignore_errors=True)
         connection.execute(f"attach '{_text(draft)}' as new")
         connection.execute("copy from database old to new")
         connection.execute("delete from new._cdi.unrewritten")

@@ -25,38 +25,10 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
-class JsonObject(_message.Message):
-    """A JSON object, in the form that is convenient or in the form that is fast."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    STRUCT_FIELD_NUMBER: _builtins.int
-    JSON_FIELD_NUMBER: _builtins.int
-    json: _builtins.bytes
-    """The fast form: UTF-8 JSON text of an object."""
-    @_builtins.property
-    def struct(self) -> _struct_pb2.Struct:
-        """The convenient form."""
-
-    def __init__(
-        self,
-        *,
-        struct: _struct_pb2.Struct | None = ...,
-        json: _builtins.bytes = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["form", b"form", "json", b"json", "struct", b"struct"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["form", b"form", "json", b"json", "struct", b"struct"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_form: _TypeAlias = _typing.Literal["struct", "json"]  # noqa: Y015
-    _WhichOneofArgType_form: _TypeAlias = _typing.Literal["form", b"form"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_form) -> _WhichOneofReturnType_form | None: ...
-
-Global___JsonObject: _TypeAlias = JsonObject  # noqa: Y015
-
-@_typing.final
 class EventInput(_message.Message):
-    """One event as a client gives it."""
+    """One event as a client gives it. Its fields have the names and numbers that they have in `cdi.event.v1.Event`, so that the collector
+    takes over what the client serialized; each object is given in the form that is convenient or in the form that is fast.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -69,9 +41,13 @@ class EventInput(_message.Message):
     GROUP_ID_FIELD_NUMBER: _builtins.int
     PREVIOUS_ID_FIELD_NUMBER: _builtins.int
     ORIGINAL_TIME_FIELD_NUMBER: _builtins.int
+    PROPERTIES_JSON_FIELD_NUMBER: _builtins.int
     PROPERTIES_FIELD_NUMBER: _builtins.int
+    TRAITS_JSON_FIELD_NUMBER: _builtins.int
     TRAITS_FIELD_NUMBER: _builtins.int
+    CONTEXT_JSON_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
+    INTEGRATIONS_JSON_FIELD_NUMBER: _builtins.int
     INTEGRATIONS_FIELD_NUMBER: _builtins.int
     SCHEMA_URI_FIELD_NUMBER: _builtins.int
     message_id: _builtins.str
@@ -90,6 +66,14 @@ class EventInput(_message.Message):
     """Required for group."""
     previous_id: _builtins.str
     """Required for alias."""
+    properties_json: _builtins.bytes
+    """The fast form: UTF-8 JSON text of an object."""
+    traits_json: _builtins.bytes
+    """The fast form."""
+    context_json: _builtins.bytes
+    """The fast form."""
+    integrations_json: _builtins.bytes
+    """The fast form."""
     schema_uri: _builtins.str
     """Required for a self-describing event: its Iglu URI."""
     @_builtins.property
@@ -97,20 +81,20 @@ class EventInput(_message.Message):
         """When it happened, by the client's clock."""
 
     @_builtins.property
-    def properties(self) -> Global___JsonObject:
-        """Track, page, screen."""
+    def properties(self) -> _struct_pb2.Struct:
+        """The convenient form."""
 
     @_builtins.property
-    def traits(self) -> Global___JsonObject:
-        """Identify, group."""
+    def traits(self) -> _struct_pb2.Struct:
+        """The convenient form."""
 
     @_builtins.property
-    def context(self) -> Global___JsonObject:
-        """Any event."""
+    def context(self) -> _struct_pb2.Struct:
+        """The convenient form."""
 
     @_builtins.property
-    def integrations(self) -> Global___JsonObject:
-        """Which destinations may have it."""
+    def integrations(self) -> _struct_pb2.Struct:
+        """The convenient form."""
 
     def __init__(
         self,
@@ -124,17 +108,36 @@ class EventInput(_message.Message):
         group_id: _builtins.str = ...,
         previous_id: _builtins.str = ...,
         original_time: _timestamp_pb2.Timestamp | None = ...,
-        properties: Global___JsonObject | None = ...,
-        traits: Global___JsonObject | None = ...,
-        context: Global___JsonObject | None = ...,
-        integrations: Global___JsonObject | None = ...,
+        properties_json: _builtins.bytes = ...,
+        properties: _struct_pb2.Struct | None = ...,
+        traits_json: _builtins.bytes = ...,
+        traits: _struct_pb2.Struct | None = ...,
+        context_json: _builtins.bytes = ...,
+        context: _struct_pb2.Struct | None = ...,
+        integrations_json: _builtins.bytes = ...,
+        integrations: _struct_pb2.Struct | None = ...,
         schema_uri: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "integrations", b"integrations", "original_time", b"original_time", "properties", b"properties", "traits", b"traits"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "context_form", b"context_form", "context_json", b"context_json", "integrations", b"integrations", "integrations_form", b"integrations_form", "integrations_json", b"integrations_json", "original_time", b"original_time", "properties", b"properties", "properties_form", b"properties_form", "properties_json", b"properties_json", "traits", b"traits", "traits_form", b"traits_form", "traits_json", b"traits_json"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymous_id", b"anonymous_id", "category", b"category", "context", b"context", "group_id", b"group_id", "integrations", b"integrations", "message_id", b"message_id", "name", b"name", "original_time", b"original_time", "previous_id", b"previous_id", "properties", b"properties", "schema_uri", b"schema_uri", "traits", b"traits", "type", b"type", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymous_id", b"anonymous_id", "category", b"category", "context", b"context", "context_form", b"context_form", "context_json", b"context_json", "group_id", b"group_id", "integrations", b"integrations", "integrations_form", b"integrations_form", "integrations_json", b"integrations_json", "message_id", b"message_id", "name", b"name", "original_time", b"original_time", "previous_id", b"previous_id", "properties", b"properties", "properties_form", b"properties_form", "properties_json", b"properties_json", "schema_uri", b"schema_uri", "traits", b"traits", "traits_form", b"traits_form", "traits_json", b"traits_json", "type", b"type", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_context_form: _TypeAlias = _typing.Literal["context_json", "context"]  # noqa: Y015
+    _WhichOneofArgType_context_form: _TypeAlias = _typing.Literal["context_form", b"context_form"]  # noqa: Y015
+    _WhichOneofReturnType_integrations_form: _TypeAlias = _typing.Literal["integrations_json", "integrations"]  # noqa: Y015
+    _WhichOneofArgType_integrations_form: _TypeAlias = _typing.Literal["integrations_form", b"integrations_form"]  # noqa: Y015
+    _WhichOneofReturnType_properties_form: _TypeAlias = _typing.Literal["properties_json", "properties"]  # noqa: Y015
+    _WhichOneofArgType_properties_form: _TypeAlias = _typing.Literal["properties_form", b"properties_form"]  # noqa: Y015
+    _WhichOneofReturnType_traits_form: _TypeAlias = _typing.Literal["traits_json", "traits"]  # noqa: Y015
+    _WhichOneofArgType_traits_form: _TypeAlias = _typing.Literal["traits_form", b"traits_form"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_context_form) -> _WhichOneofReturnType_context_form | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_integrations_form) -> _WhichOneofReturnType_integrations_form | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_properties_form) -> _WhichOneofReturnType_properties_form | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_traits_form) -> _WhichOneofReturnType_traits_form | None: ...
 
 Global___EventInput: _TypeAlias = EventInput  # noqa: Y015
 

@@ -425,7 +425,7 @@ class ReportStepsRequest(_message.Message):
     """The order's attempt."""
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[_privacy_pb2.PrivacyStep]:
-        """One per store. FINISHED, NOT_SUPPORTED or FAILED. `service`, `attempts` and `report_time` are ignored."""
+        """One per store. FINISHED, NOT_SUPPORTED, FAILED, or RUNNING for what the service still has to do by itself. `service`, `attempts` and `report_time` are ignored."""
 
     def __init__(
         self,

@@ -125,7 +125,8 @@ class PrivacyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReportSteps(self, request, context):
-        """For services: what a store has done. The newest attempt counts; the same report again changes nothing. Errors: NOT_FOUND.
+        """For services: what a store has done. The newest attempt counts; the same report again changes nothing. An attempt is answered when none of
+        its stores is RUNNING; until then the service reports again, all stores each time. Errors: NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -48,7 +48,9 @@ class PrivacyServiceStub:
     DownloadArchive: _grpc.UnaryStreamMultiCallable[_privacy_service_pb2.DownloadArchiveRequest, _privacy_service_pb2.DownloadArchiveResponse]
     """The archive of an access request: a ZIP with JSON and CSV, in pieces. Errors: NOT_FOUND (none, or it has expired), FAILED_PRECONDITION."""
     ReportSteps: _grpc.UnaryUnaryMultiCallable[_privacy_service_pb2.ReportStepsRequest, _privacy_service_pb2.ReportStepsResponse]
-    """For services: what a store has done. The newest attempt counts; the same report again changes nothing. Errors: NOT_FOUND."""
+    """For services: what a store has done. The newest attempt counts; the same report again changes nothing. An attempt is answered when none of
+    its stores is RUNNING; until then the service reports again, all stores each time. Errors: NOT_FOUND.
+    """
     SendHoldings: _grpc.StreamUnaryMultiCallable[_privacy_service_pb2.SendHoldingsRequest, _privacy_service_pb2.SendHoldingsResponse]
     """For services: what is held about the person of an access request, in pieces; the call as a whole replaces what the service sent before.
     Errors: NOT_FOUND, INVALID_ARGUMENT.
@@ -74,7 +76,9 @@ class PrivacyServiceAsyncStub(PrivacyServiceStub):
     DownloadArchive: _aio.UnaryStreamMultiCallable[_privacy_service_pb2.DownloadArchiveRequest, _privacy_service_pb2.DownloadArchiveResponse]  # type: ignore[assignment]
     """The archive of an access request: a ZIP with JSON and CSV, in pieces. Errors: NOT_FOUND (none, or it has expired), FAILED_PRECONDITION."""
     ReportSteps: _aio.UnaryUnaryMultiCallable[_privacy_service_pb2.ReportStepsRequest, _privacy_service_pb2.ReportStepsResponse]  # type: ignore[assignment]
-    """For services: what a store has done. The newest attempt counts; the same report again changes nothing. Errors: NOT_FOUND."""
+    """For services: what a store has done. The newest attempt counts; the same report again changes nothing. An attempt is answered when none of
+    its stores is RUNNING; until then the service reports again, all stores each time. Errors: NOT_FOUND.
+    """
     SendHoldings: _aio.StreamUnaryMultiCallable[_privacy_service_pb2.SendHoldingsRequest, _privacy_service_pb2.SendHoldingsResponse]  # type: ignore[assignment]
     """For services: what is held about the person of an access request, in pieces; the call as a whole replaces what the service sent before.
     Errors: NOT_FOUND, INVALID_ARGUMENT.
@@ -139,7 +143,9 @@ class PrivacyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _privacy_service_pb2.ReportStepsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_privacy_service_pb2.ReportStepsResponse, _abc.Awaitable[_privacy_service_pb2.ReportStepsResponse]]:
-        """For services: what a store has done. The newest attempt counts; the same report again changes nothing. Errors: NOT_FOUND."""
+        """For services: what a store has done. The newest attempt counts; the same report again changes nothing. An attempt is answered when none of
+        its stores is RUNNING; until then the service reports again, all stores each time. Errors: NOT_FOUND.
+        """
 
     @_abc_1.abstractmethod
     def SendHoldings(

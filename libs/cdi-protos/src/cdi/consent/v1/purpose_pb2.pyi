@@ -191,6 +191,40 @@ class ConsentPolicy(_message.Message):
 Global___ConsentPolicy: _TypeAlias = ConsentPolicy  # noqa: Y015
 
 @_typing.final
+class WarehouseRule(_message.Message):
+    """What one warehouse may have only where a purpose is granted. It says nothing of other warehouses and of destinations."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WAREHOUSE_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    warehouse: _builtins.str
+    """Name of the warehouse; "main" is the one of a workspace without a warehouse document."""
+    rows: _builtins.bool
+    """An event is loaded there only where the purpose is granted."""
+    @_builtins.property
+    def columns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Members of an event that are loaded there as NULL where it is denied, as paths like those of `Purpose.columns`. What was made of a member goes
+        with it. One that several purposes name needs all of them.
+        """
+
+    def __init__(
+        self,
+        *,
+        warehouse: _builtins.str = ...,
+        rows: _builtins.bool = ...,
+        columns: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "rows", b"rows", "warehouse", b"warehouse"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WarehouseRule: _TypeAlias = WarehouseRule  # noqa: Y015
+
+@_typing.final
 class Purpose(_message.Message):
     """Something that data is used for."""
 
@@ -207,6 +241,7 @@ class Purpose(_message.Message):
     DESTINATIONS_FIELD_NUMBER: _builtins.int
     COLUMNS_FIELD_NUMBER: _builtins.int
     REGIONAL_DEFAULTS_FIELD_NUMBER: _builtins.int
+    WAREHOUSES_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
     """The workspace."""
     name: _builtins.str
@@ -239,6 +274,10 @@ class Purpose(_message.Message):
     def regional_defaults(self) -> _containers.RepeatedCompositeFieldContainer[Global___RegionalDefault]:
         """Exceptions from its default policy by region."""
 
+    @_builtins.property
+    def warehouses(self) -> _containers.RepeatedCompositeFieldContainer[Global___WarehouseRule]:
+        """What warehouses need it for, each named once. Whoever is not named gets the event whole, save `columns`."""
+
     def __init__(
         self,
         *,
@@ -253,10 +292,11 @@ class Purpose(_message.Message):
         destinations: _abc.Iterable[_builtins.str] | None = ...,
         columns: _abc.Iterable[_builtins.str] | None = ...,
         regional_defaults: _abc.Iterable[Global___RegionalDefault] | None = ...,
+        warehouses: _abc.Iterable[Global___WarehouseRule] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["categories", b"categories", "columns", b"columns", "default_policy", b"default_policy", "description", b"description", "destinations", b"destinations", "legal_basis", b"legal_basis", "name", b"name", "regional_defaults", b"regional_defaults", "required_for_linking", b"required_for_linking", "version", b"version", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["categories", b"categories", "columns", b"columns", "default_policy", b"default_policy", "description", b"description", "destinations", b"destinations", "legal_basis", b"legal_basis", "name", b"name", "regional_defaults", b"regional_defaults", "required_for_linking", b"required_for_linking", "version", b"version", "warehouses", b"warehouses", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

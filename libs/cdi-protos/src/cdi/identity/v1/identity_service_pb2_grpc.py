@@ -135,7 +135,8 @@ class IdentityServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExplainResolution(self, request, context):
-        """What was decided for an event, and why; or what would be decided now for given identifiers, changing nothing. Errors: NOT_FOUND.
+        """What was decided for an event, and why; or what would be decided now for given identifiers, changing nothing. Errors: INVALID_ARGUMENT (neither
+        is given), NOT_FOUND (nothing was recorded for the event: it changed nothing and had nothing left out, or it never came).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

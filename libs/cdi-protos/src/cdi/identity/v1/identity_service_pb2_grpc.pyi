@@ -55,7 +55,9 @@ class IdentityServiceStub:
     ExplainProfile: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.ExplainProfileRequest, _identity_service_pb2.ExplainProfileResponse]
     """How a profile came to be what it is: every decision that made, extended, merged or split it, newest first. Errors: NOT_FOUND."""
     ExplainResolution: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.ExplainResolutionRequest, _identity_service_pb2.ExplainResolutionResponse]
-    """What was decided for an event, and why; or what would be decided now for given identifiers, changing nothing. Errors: NOT_FOUND."""
+    """What was decided for an event, and why; or what would be decided now for given identifiers, changing nothing. Errors: INVALID_ARGUMENT (neither
+    is given), NOT_FOUND (nothing was recorded for the event: it changed nothing and had nothing left out, or it never came).
+    """
 
 @_typing.type_check_only
 class IdentityServiceAsyncStub(IdentityServiceStub):
@@ -84,7 +86,9 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     ExplainProfile: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.ExplainProfileRequest, _identity_service_pb2.ExplainProfileResponse]  # type: ignore[assignment]
     """How a profile came to be what it is: every decision that made, extended, merged or split it, newest first. Errors: NOT_FOUND."""
     ExplainResolution: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.ExplainResolutionRequest, _identity_service_pb2.ExplainResolutionResponse]  # type: ignore[assignment]
-    """What was decided for an event, and why; or what would be decided now for given identifiers, changing nothing. Errors: NOT_FOUND."""
+    """What was decided for an event, and why; or what would be decided now for given identifiers, changing nothing. Errors: INVALID_ARGUMENT (neither
+    is given), NOT_FOUND (nothing was recorded for the event: it changed nothing and had nothing left out, or it never came).
+    """
 
 class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
     """Resolves identifiers to profiles."""
@@ -158,6 +162,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_service_pb2.ExplainResolutionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_service_pb2.ExplainResolutionResponse, _abc.Awaitable[_identity_service_pb2.ExplainResolutionResponse]]:
-        """What was decided for an event, and why; or what would be decided now for given identifiers, changing nothing. Errors: NOT_FOUND."""
+        """What was decided for an event, and why; or what would be decided now for given identifiers, changing nothing. Errors: INVALID_ARGUMENT (neither
+        is given), NOT_FOUND (nothing was recorded for the event: it changed nothing and had nothing left out, or it never came).
+        """
 
 def add_IdentityServiceServicer_to_server(servicer: IdentityServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

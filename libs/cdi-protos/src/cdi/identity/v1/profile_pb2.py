@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x63\x64i/identity/v1/profile.proto\x12\x0f\x63\x64i.identity.v1\x1a\x1fgoogle/protobuf/timestamp.proto\".\n\nIdentifier\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x12\n\x05value\x18\x02 \x01(\tB\x03\x80\x01\x01\"\xc7\x01\n\x07Profile\x12\x12\n\nprofile_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x30\n\x0bidentifiers\x18\x03 \x03(\x0b\x32\x1b.cdi.identity.v1.Identifier\x12\x13\n\x06traits\x18\x04 \x01(\x0c\x42\x03\x80\x01\x01\x12\x1a\n\x12merged_profile_ids\x18\x05 \x03(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xeb\x01\n\x0cGraphChanged\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12/\n\x0b\x63hange_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\ncanonicals\x18\x03 \x03(\x0b\x32 .cdi.identity.v1.CanonicalChange\x12\x30\n\x08mappings\x18\x04 \x03(\x0b\x32\x1e.cdi.identity.v1.MappingChange\x12,\n\x06traits\x18\x05 \x03(\x0b\x32\x1c.cdi.identity.v1.TraitChange\"\x7f\n\x0f\x43\x61nonicalChange\x12\x12\n\nprofile_id\x18\x01 \x01(\t\x12\x1c\n\x14\x63\x61nonical_profile_id\x18\x02 \x01(\t\x12\x1d\n\x15triggering_event_type\x18\x03 \x01(\t\x12\x1b\n\x13triggering_event_id\x18\x04 \x01(\t\"\xa7\x01\n\rMappingChange\x12/\n\nidentifier\x18\x01 \x01(\x0b\x32\x1b.cdi.identity.v1.Identifier\x12\x12\n\nprofile_id\x18\x02 \x01(\t\x12\x34\n\toperation\x18\x03 \x01(\x0e\x32!.cdi.identity.v1.MappingOperation\x12\x1b\n\x13triggering_event_id\x18\x04 \x01(\t\"\x90\x01\n\x0bTraitChange\x12\x12\n\nprofile_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\x05value\x18\x03 \x01(\x0c\x42\x03\x80\x01\x01\x12.\n\nevent_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1b\n\x13triggering_event_id\x18\x05 \x01(\t*s\n\x10MappingOperation\x12!\n\x1dMAPPING_OPERATION_UNSPECIFIED\x10\x00\x12\x1d\n\x19MAPPING_OPERATION_CREATED\x10\x01\x12\x1d\n\x19MAPPING_OPERATION_REMOVED\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x63\x64i/identity/v1/profile.proto\x12\x0f\x63\x64i.identity.v1\x1a\x1fgoogle/protobuf/timestamp.proto\".\n\nIdentifier\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x12\n\x05value\x18\x02 \x01(\tB\x03\x80\x01\x01\"\xc7\x01\n\x07Profile\x12\x12\n\nprofile_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x30\n\x0bidentifiers\x18\x03 \x03(\x0b\x32\x1b.cdi.identity.v1.Identifier\x12\x13\n\x06traits\x18\x04 \x01(\x0c\x42\x03\x80\x01\x01\x12\x1a\n\x12merged_profile_ids\x18\x05 \x03(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x87\x02\n\x0cGraphChanged\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12/\n\x0b\x63hange_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\ncanonicals\x18\x03 \x03(\x0b\x32 .cdi.identity.v1.CanonicalChange\x12\x30\n\x08mappings\x18\x04 \x03(\x0b\x32\x1e.cdi.identity.v1.MappingChange\x12,\n\x06traits\x18\x05 \x03(\x0b\x32\x1c.cdi.identity.v1.TraitChange\x12\x1a\n\x12reread_profile_ids\x18\x06 \x03(\t\"\x7f\n\x0f\x43\x61nonicalChange\x12\x12\n\nprofile_id\x18\x01 \x01(\t\x12\x1c\n\x14\x63\x61nonical_profile_id\x18\x02 \x01(\t\x12\x1d\n\x15triggering_event_type\x18\x03 \x01(\t\x12\x1b\n\x13triggering_event_id\x18\x04 \x01(\t\"\xa7\x01\n\rMappingChange\x12/\n\nidentifier\x18\x01 \x01(\x0b\x32\x1b.cdi.identity.v1.Identifier\x12\x12\n\nprofile_id\x18\x02 \x01(\t\x12\x34\n\toperation\x18\x03 \x01(\x0e\x32!.cdi.identity.v1.MappingOperation\x12\x1b\n\x13triggering_event_id\x18\x04 \x01(\t\"\x90\x01\n\x0bTraitChange\x12\x12\n\nprofile_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\x05value\x18\x03 \x01(\x0c\x42\x03\x80\x01\x01\x12.\n\nevent_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1b\n\x13triggering_event_id\x18\x05 \x01(\t*s\n\x10MappingOperation\x12!\n\x1dMAPPING_OPERATION_UNSPECIFIED\x10\x00\x12\x1d\n\x19MAPPING_OPERATION_CREATED\x10\x01\x12\x1d\n\x19MAPPING_OPERATION_REMOVED\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,18 +38,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROFILE'].fields_by_name['traits']._serialized_options = b'\200\001\001'
   _globals['_TRAITCHANGE'].fields_by_name['value']._loaded_options = None
   _globals['_TRAITCHANGE'].fields_by_name['value']._serialized_options = b'\200\001\001'
-  _globals['_MAPPINGOPERATION']._serialized_start=1017
-  _globals['_MAPPINGOPERATION']._serialized_end=1132
+  _globals['_MAPPINGOPERATION']._serialized_start=1045
+  _globals['_MAPPINGOPERATION']._serialized_end=1160
   _globals['_IDENTIFIER']._serialized_start=83
   _globals['_IDENTIFIER']._serialized_end=129
   _globals['_PROFILE']._serialized_start=132
   _globals['_PROFILE']._serialized_end=331
   _globals['_GRAPHCHANGED']._serialized_start=334
-  _globals['_GRAPHCHANGED']._serialized_end=569
-  _globals['_CANONICALCHANGE']._serialized_start=571
-  _globals['_CANONICALCHANGE']._serialized_end=698
-  _globals['_MAPPINGCHANGE']._serialized_start=701
-  _globals['_MAPPINGCHANGE']._serialized_end=868
-  _globals['_TRAITCHANGE']._serialized_start=871
-  _globals['_TRAITCHANGE']._serialized_end=1015
+  _globals['_GRAPHCHANGED']._serialized_end=597
+  _globals['_CANONICALCHANGE']._serialized_start=599
+  _globals['_CANONICALCHANGE']._serialized_end=726
+  _globals['_MAPPINGCHANGE']._serialized_start=729
+  _globals['_MAPPINGCHANGE']._serialized_end=896
+  _globals['_TRAITCHANGE']._serialized_start=899
+  _globals['_TRAITCHANGE']._serialized_end=1043
 # @@protoc_insertion_point(module_scope)

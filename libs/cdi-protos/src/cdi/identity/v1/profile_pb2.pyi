@@ -131,6 +131,7 @@ class GraphChanged(_message.Message):
     CANONICALS_FIELD_NUMBER: _builtins.int
     MAPPINGS_FIELD_NUMBER: _builtins.int
     TRAITS_FIELD_NUMBER: _builtins.int
+    REREAD_PROFILE_IDS_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
     """The workspace."""
     @_builtins.property
@@ -149,6 +150,12 @@ class GraphChanged(_message.Message):
     def traits(self) -> _containers.RepeatedCompositeFieldContainer[Global___TraitChange]:
         """Traits that have another value now."""
 
+    @_builtins.property
+    def reread_profile_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Profiles to read again: the erasure of a person took them, or an identifier from them. One that is not found any more was erased. What was
+        taken is not told, since the stream keeps what it was told: who holds a copy of the graph obeys the orders on PRIVACY.
+        """
+
     def __init__(
         self,
         *,
@@ -157,10 +164,11 @@ class GraphChanged(_message.Message):
         canonicals: _abc.Iterable[Global___CanonicalChange] | None = ...,
         mappings: _abc.Iterable[Global___MappingChange] | None = ...,
         traits: _abc.Iterable[Global___TraitChange] | None = ...,
+        reread_profile_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["canonicals", b"canonicals", "change_time", b"change_time", "mappings", b"mappings", "traits", b"traits", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canonicals", b"canonicals", "change_time", b"change_time", "mappings", b"mappings", "reread_profile_ids", b"reread_profile_ids", "traits", b"traits", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

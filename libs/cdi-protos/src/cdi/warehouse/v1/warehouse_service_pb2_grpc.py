@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class WarehouseServiceStub:
-    """Warehouses and what was loaded.
+    """Warehouses and what was loaded. Every call needs an admin token (`authorization: Bearer <token>`); errors: UNAUTHENTICATED (it has none).
     """
 
     def __init__(self, channel):
@@ -58,7 +58,7 @@ class WarehouseServiceStub:
 
 
 class WarehouseServiceServicer:
-    """Warehouses and what was loaded.
+    """Warehouses and what was loaded. Every call needs an admin token (`authorization: Bearer <token>`); errors: UNAUTHENTICATED (it has none).
     """
 
     def ApplyWarehouse(self, request, context):
@@ -122,7 +122,7 @@ def add_WarehouseServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class WarehouseService:
-    """Warehouses and what was loaded.
+    """Warehouses and what was loaded. Every call needs an admin token (`authorization: Bearer <token>`); errors: UNAUTHENTICATED (it has none).
     """
 
     @staticmethod

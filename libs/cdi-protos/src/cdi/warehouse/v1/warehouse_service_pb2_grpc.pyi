@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class WarehouseServiceStub:
-    """Warehouses and what was loaded."""
+    """Warehouses and what was loaded. Every call needs an admin token (`authorization: Bearer <token>`); errors: UNAUTHENTICATED (it has none)."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -46,7 +46,7 @@ class WarehouseServiceStub:
 
 @_typing.type_check_only
 class WarehouseServiceAsyncStub(WarehouseServiceStub):
-    """Warehouses and what was loaded."""
+    """Warehouses and what was loaded. Every call needs an admin token (`authorization: Bearer <token>`); errors: UNAUTHENTICATED (it has none)."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ApplyWarehouse: _aio.UnaryUnaryMultiCallable[_warehouse_service_pb2.ApplyWarehouseRequest, _warehouse_service_pb2.ApplyWarehouseResponse]  # type: ignore[assignment]
@@ -61,7 +61,7 @@ class WarehouseServiceAsyncStub(WarehouseServiceStub):
     """What became of all events that reached the loader."""
 
 class WarehouseServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Warehouses and what was loaded."""
+    """Warehouses and what was loaded. Every call needs an admin token (`authorization: Bearer <token>`); errors: UNAUTHENTICATED (it has none)."""
 
     @_abc_1.abstractmethod
     def ApplyWarehouse(

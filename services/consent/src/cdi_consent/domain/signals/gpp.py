@@ -6,7 +6,6 @@ Deliberately absent: the Canadian TCF and signal integrity. Sections that are no
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from cdi_consent.domain.signals import tcf, us_privacy
@@ -26,8 +25,7 @@ _COUNT_BITS: Final = 12
 _LONGEST_NUMBER: Final = 24
 
 
-@dataclass(frozen=True, slots=True)
-class GppReading(Reading):
+class GppReading(Reading, frozen=True, gc=False):
     """A GPP string, read.
 
     Attributes:

@@ -6,7 +6,6 @@ Deliberately absent: the Global Vendor List, and so which legal basis a vendor h
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import Final, NamedTuple
 
@@ -79,15 +78,14 @@ class Facts(NamedTuple):
 NO_FACTS: Final = Facts()
 
 
-@dataclass(frozen=True, slots=True)
-class TcReading(Reading):
+class TcReading(Reading, frozen=True, gc=False):
     """A TC string, read. ``answers`` holds the purposes and features that the policies define; ``answer`` knows everything.
 
     Attributes:
-        facts: what it says, not compared: equal strings say the same.
+        facts: what it says.
     """
 
-    facts: Facts = field(default=NO_FACTS, repr=False, compare=False)
+    facts: Facts = NO_FACTS
 
     def answer(self, key: str) -> bool | None:
         """As ``Reading.answer``. A vendor that the string does not mention has neither consent nor a legitimate interest."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final, TypeAlias
 
+import msgspec
+
 from cdi_consent.domain.signals.bits import Bits
 from cdi_consent.domain.signals.signal import Unreadable
 
@@ -15,8 +17,8 @@ _ENTRY_BITS: Final = 1 + _ID_BITS
 _COUNT_BITS: Final = 12
 
 
-class VendorIds:
-    """Vendor ids, not unpacked: the bits where there is one per vendor, else the ranges. A plain class: two or three are made per string.
+class VendorIds(msgspec.Struct, frozen=True, gc=False):
+    """Vendor ids, not unpacked: the bits where there is one per vendor, else the ranges. A struct: two or three are made per string.
 
     Attributes:
         last: the highest id that the set speaks of.
@@ -25,13 +27,10 @@ class VendorIds:
         ranges: where there are no bits.
     """
 
-    __slots__ = ("before", "bits", "last", "ranges")
-
-    def __init__(self, last: int, bits: int = 0, before: int = 0, ranges: Ranges = ()) -> None:
-        self.last = last
-        self.bits = bits
-        self.before = before
-        self.ranges = ranges
+    last: int
+    bits: int = 0
+    before: int = 0
+    ranges: Ranges = ()
 
     def has(self, vendor: int) -> bool:
         """Whether a vendor is in the set."""

@@ -1,0 +1,149 @@
+"""What this replica remembers of known people: the profile of events that bring the same identifiers again.
+
+Safe with any number of replicas, because nothing is answered from memory alone. Every batch reads, in the statement that it makes anyway,
+the merges of its workspaces since the last one that this replica has heard of, and how often their profiles were separated. Merges rename
+what is remembered; a separation (a split, an erasure) ends all that is remembered of its workspace. So an answer is as of the snapshot of
+that statement, like one that was read. The numbers of a workspace's merges rise in the order of its commits: its lock is held then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from cdi_identity.domain.identifiers import Identifier
+from cdi_identity.ports import Lookup
+
+CAPACITY: Final = 40_000
+"""Sets of identifiers that are remembered: at most; at least half as many of the last ones. About 25 MB."""
+
+MAX_WORKSPACES: Final = 1_000
+"""Workspaces that something is remembered of."""
+
+MAX_RENAMED: Final = 10_000
+"""Merged profiles of one workspace whose successors are remembered; after that it is begun anew."""
+
+_MAX_IDENTIFIERS: Final = 4
+_MAX_VALUE_LENGTH: Final = 100
+
+
+@dataclass(slots=True, eq=False)
+class _Workspace:
+    """What holds for all that is remembered of a workspace.
+
+    Attributes:
+        splits: how often its profiles had been separated.
+        first: number of the last merge before anything was remembered.
+        last: of the last one that was heard of.
+        successors: the profile that each merged one became part of, of the merges after ``first``.
+    """
+
+    splits: int
+    first: int
+    last: int
+    successors: dict[str, str] = field(default_factory=dict)
+
+    def canonical(self, profile_id: str) -> str:
+        """The profile that stands for it now."""
+        while (successor := self.successors.get(profile_id)) is not None:
+            profile_id = successor
+        return profile_id
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """Answers that count only together with the statement that follows.
+
+    Attributes:
+        owners: profile by place of the event, as of ``since``.
+        since: of each workspace, the last merge that these answers take in; nothing is remembered of those that are missing.
+        splits: of the same workspaces, how often their profiles had been separated.
+    """
+
+    owners: Mapping[int, str]
+    since: Mapping[str, int]
+    splits: Mapping[str, int]
+
+    def confirmed(self, lookup: Lookup) -> dict[int, str] | None:
+        """The answers as of a later snapshot; ``None`` if they hold no more."""
+        if not self.owners:
+            return {}
+        for workspace_id, standing in lookup.standings.items():
+            separated = self.splits.get(workspace_id, standing.splits) != standing.splits
+            if separated or lookup.merges[workspace_id].successors is None:
+                return None
+        renamed = {merged: into for merges in lookup.merges.values() for merged, into in (merges.successors or {}).items()}
+        if not renamed:
+            return dict(self.owners)
+        current = _Workspace(0, 0, 0, renamed)
+        return {index: current.canonical(owner) for index, owner in self.owners.items()}
+
+
+class KnownPeople:
+    """Profiles by the identifiers of an event. Two generations: what is asked for goes on into the younger one."""
+
+    def __init__(self) -> None:
+        self._workspaces: dict[str, _Workspace] = {}
+        self._young: dict[tuple[Identifier, ...], tuple[_Workspace, str]] = {}
+        self._old: dict[tuple[Identifier, ...], tuple[_Workspace, str]] = {}
+
+    def recall(self, workspace_ids: Iterable[str], events: Mapping[int, tuple[Identifier, ...]]) -> Recalled:
+        """What is remembered of events, by their places."""
+        known = {workspace_id: self._workspaces[workspace_id] for workspace_id in workspace_ids if workspace_id in self._workspaces}
+        owners = {}
+        for index, identifiers in events.items():
+            found = self._young.get(identifiers)
+            if found is None:
+                found = self._old.get(identifiers)
+                if found is None:
+                    continue
+                self._keep(identifiers, found)
+            workspace, owner = found
+            # Another one if all of it was forgotten since.
+            if workspace is known.get(identifiers[0][0]):
+                owners[index] = workspace.canonical(owner) if workspace.successors else owner
+        return Recalled(
+            owners,
+            {workspace_id: workspace.last for workspace_id, workspace in known.items()},
+            {workspace_id: workspace.splits for workspace_id, workspace in known.items()},
+        )
+
+    def hear(self, recalled: Recalled, lookup: Lookup) -> None:
+        """Takes in what a snapshot says of its workspaces. Snapshots may come in any order."""
+        for workspace_id, standing in lookup.standings.items():
+            merges, known = lookup.merges[workspace_id], self._workspaces.get(workspace_id)
+            since = recalled.since.get(workspace_id)
+            if known is None or standing.splits > known.splits:
+                self._begin(workspace_id, standing.splits, merges.last)
+            elif standing.splits < known.splits or merges.last <= known.last:
+                continue
+            elif merges.successors is None or len(known.successors) >= MAX_RENAMED:
+                self._begin(workspace_id, standing.splits, merges.last)
+            elif since is not None and since <= known.last:
+                known.successors.update(merges.successors)
+                known.last = merges.last
+
+    def learn(self, identifiers: tuple[Identifier, ...], owner: str, lookup: Lookup) -> None:
+        """Remembers whose the identifiers of an event all were in a snapshot that was heard of."""
+        workspace_id = identifiers[0][0]
+        known = self._workspaces.get(workspace_id)
+        if (
+            known is not None
+            and known.splits == lookup.standings[workspace_id].splits
+            and known.first <= lookup.merges[workspace_id].last
+            and len(identifiers) <= _MAX_IDENTIFIERS
+            and all(len(value) <= _MAX_VALUE_LENGTH for _, _, value in identifiers)
+        ):
+            self._keep(identifiers, (known, owner))
+
+    def _begin(self, workspace_id: str, splits: int, last: int) -> None:
+        self._workspaces.pop(workspace_id, None)
+        if len(self._workspaces) >= MAX_WORKSPACES:
+            del self._workspaces[next(iter(self._workspaces))]
+        self._workspaces[workspace_id] = _Workspace(splits, last, last)
+
+    def _keep(self, identifiers: tuple[Identifier, ...], entry: tuple[_Workspace, str]) -> None:
+        if len(self._young) >= CAPACITY // 2:
+            self._old, self._young = self._young, {}
+        self._young[identifiers] = entry
