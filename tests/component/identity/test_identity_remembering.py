@@ -46,7 +46,8 @@ async def test_what_another_replica_merges_and_splits_is_answered_at_once(
 
 async def test_what_is_known_needs_no_identifier_of_the_table(migrated_database: MigratedDatabases) -> None:
     """And very many merges at once, and an erasure, end what is remembered."""
-    async with Database.connect(migrated_database("identity")) as database, Readers(database, 1) as readers:
+    url = migrated_database("identity")
+    async with Database.connect(url) as database, Readers(database, 1) as readers:
         indexed_only(database)
         store = PostgresGraph(database, readers)
         identities, other = (Identities(store, RuleBook(), lambda: 1, lambda: None) for _ in range(2))
