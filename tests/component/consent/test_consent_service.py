@@ -315,7 +315,7 @@ async def test_a_withdrawal_holds_at_once_on_the_other_replica(replicas: Any, cl
 async def test_what_one_replica_learns_of_odd_ids_the_other_one_knows_at_once(replicas: Any, client: Client) -> None:
     stubs = list(map(client, (replicas.one, replicas.two)))
     await apply(stubs[0])
-    await eventually(lambda: knows_purposes(stubs[1]), within=3)
+    await eventually(lambda: knows_purposes(stubs[1]))
     people = ["Zoë", "\U0001f600", "a:b\x1f", "\\\"'", " ", "x" * 512]
     events = [event(person, anonymous_id=f"{person[:9]}-device") for person in people]
     for second in range(4):
@@ -333,7 +333,7 @@ async def test_what_is_remembered_goes_with_the_changes_that_are_no_longer_told(
 ) -> None:
     one, two = map(client, (replicas.one, replicas.two))
     await apply(one)
-    await eventually(lambda: knows_purposes(two), within=3)
+    await eventually(lambda: knows_purposes(two))
     connection = await asyncpg.connect(module_database_url)
     try:
         for statements in (

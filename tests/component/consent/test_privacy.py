@@ -270,11 +270,11 @@ async def test_what_a_service_still_has_to_do_is_shown_and_waited_for(stand: Sta
         return {one.store: (one.status, one.count, one.detail) for one in found if one.service == "router"}
 
     waiting = privacy_pb2.PRIVACY_STATUS_RUNNING
-    await eventually(lambda: _is(shown(), {"destination:crm": (waiting, 1, "status 503"), "rows": (waiting, 2, "")}), within=20)
+    await eventually(lambda: _is(shown(), {"destination:crm": (waiting, 1, "status 503"), "rows": (waiting, 2, "")}))
     assert [order.attempt for order in stand.services.of(stand.workspace)] == [1]
     done = [step("rows", count=2), step("destination:crm", count=3)]
     await desk.privacy.ReportSteps(pb.ReportStepsRequest(request_id=request_id, service="router", attempt=1, steps=done))
-    await eventually(lambda: desk.is_finished(request_id), within=20)
+    await eventually(lambda: desk.is_finished(request_id))
     finished = privacy_pb2.PRIVACY_STATUS_FINISHED
     assert await shown() == {"destination:crm": (finished, 4, ""), "rows": (finished, 4, "")}
     assert [order.attempt for order in stand.services.of(stand.workspace)] == [1, 2]

@@ -190,7 +190,7 @@ async def test_where_a_value_goes_the_trait_of_its_name_is_told_again(world: Wor
     async def told_of_value() -> bool:
         return (await last("orders"))[1] == b"1"
 
-    await eventually(told_of_value, within=10)
+    await eventually(told_of_value)
     await delete(world.computed, "orders")
     first = int(builders.EVENT_TIME.timestamp())
 
@@ -199,7 +199,7 @@ async def test_where_a_value_goes_the_trait_of_its_name_is_told_again(world: Wor
         often = (ada.profile_id, b'"often"', "brought-lately", first)
         return (await last("orders"), await last("lately")) == (many, often)
 
-    await eventually(told_again, within=20)
+    await eventually(told_again)
     assert await traits_of(world, "user_id:ada") == {"orders": "many", "lately": "often"}
 
 

@@ -169,7 +169,7 @@ async def test_who_watches_hears_of_the_erasure_and_the_stream_tells_nothing_of_
     await tell(bus, erasing)
     await consent.reported(erasing, SERVICE)
     # A watched profile is read every minute in any case.
-    await eventually(lambda: hers.code == "NOT_FOUND" and names(theirs.told[-1]) == {"user_id:other"}, within=20)
+    await eventually(lambda: hers.code == "NOT_FOUND" and names(theirs.told[-1]) == {"user_id:other"})
     [change] = (await told(bus))[before:]
     assert set(change.reread_profile_ids) == {mine.profile_id, other.profile_id}
     assert TOKEN not in str(change)

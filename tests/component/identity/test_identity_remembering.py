@@ -4,7 +4,7 @@ import asyncpg
 
 from cdi.identity.v1.identity_service_pb2 import MergeProfilesRequest, SplitProfileRequest
 from cdi.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
-from cdi_cli.embedded import PostgresServer, ServiceProcess
+from cdi_cli.embedded import ServiceProcess
 from cdi_identity import convert
 from cdi_identity.application import Identities
 from cdi_identity.domain.identifiers import usable
@@ -14,9 +14,8 @@ from cdi_identity.store.erasing import PostgresPersons
 from cdi_identity.store.graph import PostgresGraph, indexed_only
 from cdi_identity.store.lookups import MAX_MERGES
 from cdi_runtime.store import Database, Readers
-from cdi_runtime.store.migrations import upgrade
 from cdi_testing.builders import WORKSPACE
-from cdi_testing.plugin import new_database_name
+from cdi_testing.plugin import MigratedDatabases
 
 from .conftest import Client
 from .identity_calls import identifier, resolve, seen
@@ -45,10 +44,9 @@ async def test_what_another_replica_merges_and_splits_is_answered_at_once(
     assert await both(one) == await both(other) == [ann, bob]
 
 
-async def test_what_is_known_needs_no_identifier_of_the_table(postgres_server: PostgresServer) -> None:
+async def test_what_is_known_needs_no_identifier_of_the_table(migrated_database: MigratedDatabases) -> None:
     """And very many merges at once, and an erasure, end what is remembered."""
-    url = postgres_server.create_database(new_database_name())
-    await upgrade(url, "cdi_identity.migrations")
+    url = migrated_database("identity")
     async with Database.connect(url) as database, Readers(database, 1) as readers:
         indexed_only(database)
         store = PostgresGraph(database, readers)

@@ -53,7 +53,7 @@ async def test_a_published_graph_is_merged_split_and_deleted_and_its_copy_follow
         assert rows("copy") == rows("graph")
         return True
 
-    await eventually(same, within=30)
+    await eventually(same)
     assert logical_postgres.execute("SELECT type, profile_id FROM identifiers ORDER BY type", "copy").splitlines() == [
         f"anonymous_id|{phone.profile_id}",
         f"user_id|{ada.profile_id}",

@@ -93,7 +93,7 @@ async def test_killed_during_a_call_it_calls_again_under_the_same_key(stage: Sta
     await asyncio.to_thread(router.process.kill)
     calls.open.set()
     await asyncio.to_thread(router.process.start)
-    steps = by_store(await stage.consent.reported(erasing, SERVICE, within=30))
+    steps = by_store(await stage.consent.reported(erasing, SERVICE))
     assert steps == {"parked_deliveries": (FINISHED, 2), "destination:crm": (FINISHED, 1)}
     assert len(calls.taken) == 2
     assert len({key for _, _, _, key in calls.taken}) == 1
@@ -117,7 +117,7 @@ async def test_killed_before_it_could_report_it_reports_all_that_it_did(stage: S
         await asyncio.to_thread(router.process.kill)
         await asyncio.to_thread(router.process.start)
     stage.consent.away = False
-    steps = by_store(await stage.consent.reported(erasing, SERVICE, within=30))
+    steps = by_store(await stage.consent.reported(erasing, SERVICE))
     assert steps == {"parked_deliveries": (FINISHED, 2), "destination:crm": (FINISHED, 1)}
     await eventually(lambda: _nothing_kept(stage))
     assert await router.counts("crm") == {("parked", ""): 1, ("suppressed", "suppressed"): 2}
@@ -130,7 +130,7 @@ async def test_killed_again_and_again_under_many_orders_every_person_is_deleted(
     orders = [stage.order(("user_id", person), at_destinations=True) for person in people]
     await tell(router.bus, *orders)
     for made in (1, 15, 40):
-        await eventually(lambda made=made: len(calls.taken) >= made, within=30)
+        await eventually(lambda made=made: len(calls.taken) >= made)
         await asyncio.to_thread(router.process.kill)
         await asyncio.to_thread(router.process.start)
     for each in orders:

@@ -20,8 +20,6 @@ SERVICE = "warehouse-loader"
 FILLER = 2_000_000
 """Rows that make the copy take seconds, so that a kill meets it."""
 
-pytestmark = pytest.mark.timeout(300)
-
 
 @pytest.fixture
 async def side() -> AsyncIterator[tuple[PrivacySide, str]]:

@@ -96,7 +96,7 @@ async def test_a_changed_purpose_is_in_force_within_two_seconds_and_for_what_com
         await client.loaded(4 + 2 * (number - 1))
         return ("warehouse:main", "consent_denied") in await client.counts()
 
-    await eventually(filtered, within=10.0)
+    await eventually(filtered)
     assert await client.value("select count(*) from bought where user_id = 'no' and total = 1") == 1
     assert await client.value(f"select count(*) from bought where user_id = 'no' and total = {number}") == 0
 
@@ -109,7 +109,7 @@ async def test_while_consent_never_answered_nothing_is_loaded_and_nothing_is_los
     servicer.purposes = ads(WarehouseRule(warehouse="main", rows=True))
     client = await ask(start_loader(CDI_CONSENT_TARGET=address))
     await enrichment.publish(events(1))
-    await eventually(lambda: servicer.asked > 1, within=20.0)
+    await eventually(lambda: servicer.asked > 1)
     assert await client.counts() == {}
     servicer.away = False
     await client.loaded(2)
