@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any, cast
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -173,31 +174,66 @@ def histories(draw: st.DrawFn) -> list[tuple[Any, ...]]:
     return draw(st.lists(events, min_size=2, max_size=12))
 
 
+async def lived(history: Sequence[tuple[Any, ...]], size: int) -> None:
+    """Lets it happen to two replicas that remember, and to one that does not: they answer and record the same."""
+    shared, alone = Store(), Store()
+    replicas = [await replica(shared, size), await replica(shared, size)]
+    last: tuple[Any, ...] = ("batch", 0, [])
+    for event in history:
+        kind, *given_ = event if event != ("again",) else last
+        if kind == "batch":
+            last = ("batch", 1 - given_[0], given_[1])
+            answers_ = await replicas[given_[0]].evaluate(given_[1], lambda _: 0)
+            assert answers_ == await judged(alone, given_[1])
+        for store in (shared, alone):
+            if kind == "record":
+                await store.record([recorded(*given_)])
+            elif kind == "erase":
+                store.erase(given_[0])
+            elif kind == "bury":
+                store.buried.setdefault(DIGEST(given_[0]), Tombstone(None, True))
+            elif kind == "prune":
+                store.pruned = len(store.changes)
+        assert (shared.ledger, shared.current) == (alone.ledger, alone.current)
+
+
 @settings(max_examples=200)
 @given(histories(), st.sampled_from([0, 2, 100]))
 def test_replicas_that_remember_answer_and_record_as_one_that_does_not(history: list[tuple[Any, ...]], size: int) -> None:
-    async def run() -> None:
-        shared, alone = Store(), Store()
-        replicas = [await replica(shared, size), await replica(shared, size)]
-        last: tuple[Any, ...] = ("batch", 0, [])
-        for event in history:
-            kind, *given_ = event if event != ("again",) else last
-            if kind == "batch":
-                last = ("batch", 1 - given_[0], given_[1])
-                answers_ = await replicas[given_[0]].evaluate(given_[1], lambda _: 0)
-                assert answers_ == await judged(alone, given_[1])
-            for store in (shared, alone):
-                if kind == "record":
-                    await store.record([recorded(*given_)])
-                elif kind == "erase":
-                    store.erase(given_[0])
-                elif kind == "bury":
-                    store.buried.setdefault(DIGEST(given_[0]), Tombstone(None, True))
-                elif kind == "prune":
-                    store.pruned = len(store.changes)
-            assert (shared.ledger, shared.current) == (alone.ledger, alone.current)
+    asyncio.run(lived(history, size))
 
-    asyncio.run(run())
+
+def said(proof: str, granted: bool, at_us: int = 5, *who: Subject) -> Item:
+    return Item("acme", who or (ADA,), (("ads", granted),), at_us, proof, True)
+
+
+PLAIN = Item("acme", (ADA,))
+BOTH = Item("acme", (ADA, BROWSER))
+GRANTED = [("batch", 0, [said("m1", True)]), ("batch", 0, [said("m2", True)])]
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        pytest.param(
+            [*GRANTED, ("batch", 0, [PLAIN, said("m1", True)])], id="an event that comes again does not speak for those before it"
+        ),
+        pytest.param([*GRANTED, ("batch", 0, [said("m3", True, 3 * CONFIRM_AFTER_US)])], id="an answer that confirms is news"),
+        pytest.param([("batch", 0, [Item("acme", (BOB,), region=region)]) for region in ("US", "US", "DE", "")], id="the region counts"),
+        pytest.param(
+            [("batch", 0, [PLAIN]), ("bury", BOB), ("batch", 0, [PLAIN]), ("bury", ADA), ("batch", 0, [PLAIN])], id="a new tombstone"
+        ),
+        pytest.param([("batch", 0, [BOTH]), ("batch", 0, [said("m1", True), BOTH])], id="news holds for later events of the same batch"),
+        pytest.param(
+            [*GRANTED, ("batch", 1, [said("m3", False, 6)]), ("batch", 0, [Item("acme", (BOB,))]), ("batch", 0, [PLAIN])],
+            id="news on another replica",
+        ),
+        pytest.param([*GRANTED, ("batch", 0, [PLAIN]), ("record", ADA, False, 6), ("prune",), ("batch", 0, [PLAIN])], id="told no more"),
+        pytest.param([*GRANTED, ("batch", 0, [PLAIN]), ("erase", ADA), ("batch", 0, [PLAIN])], id="an erasure"),
+    ],
+)
+def test_what_was_remembered_does_not_outlive_its_reason(history: list[tuple[Any, ...]]) -> None:
+    asyncio.run(lived(history, 100))
 
 
 def test_who_is_remembered_is_read_once_and_again_after_a_change_elsewhere() -> None:

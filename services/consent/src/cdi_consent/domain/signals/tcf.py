@@ -149,12 +149,18 @@ def read(text: str) -> TcReading:
         + _interest_answers(interests >> PURPOSES - KNOWN_PURPOSES)
         + _feature_answers(features >> SPECIAL_FEATURES - KNOWN_FEATURES),
         "",
-        f"tcf {version} policy {policy} cmp {head >> 123 & 0xFFF}/{head >> 111 & 0xFFF} gvl {head >> 81 & 0xFFF}",
+        _version(policy, head >> 123 & 0xFFF, head >> 111 & 0xFFF, head >> 81 & 0xFFF),
         text,
         updated_ds * 100_000,
         skipped=skipped,
         facts=Facts(consents, interests, features, vendor_consents, vendor_interests, restrictions, disclosed, publisher),
     )
+
+
+@lru_cache(maxsize=1_024)
+def _version(policy: int, cmp: int, cmp_version: int, vendor_list: int) -> str:
+    """The versions that a string names; few sites change them within a week."""
+    return f"tcf {VERSION} policy {policy} cmp {cmp}/{cmp_version} gvl {vendor_list}"
 
 
 # Tables rather than caches: their arguments have 11 and 2 bits, so there are no more than 2,048 and 4 answers to keep.
