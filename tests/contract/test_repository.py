@@ -51,6 +51,17 @@ def test_every_setting_of_its_own_is_in_a_services_readme(service: str) -> None:
     assert {name for name in own if f"CDI_{name.upper()}" not in text} == set()
 
 
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_migrations_of_a_service_are_one_line(service: str) -> None:
+    """Two of the same number, from two branches, would be one for Alembic, which then leaves out the other."""
+    folder = ROOT / "services" / service / "src" / package(service) / "migrations" / "versions"
+    files = sorted(folder.glob("[0-9]*.py"))
+    found = [re.search(r'^revision = "(\d+)"\ndown_revision = (?:"(\d+)"|None)$', file.read_text(), re.MULTILINE) for file in files]
+    numbers = [f"{number:04}" for number in range(1, len(files) + 1)]
+    assert [file.name.partition("_")[0] for file in files] == numbers
+    assert [match and match.groups() for match in found] == list(zip(numbers, [None, *numbers], strict=False))
+
+
 def test_services_take_no_library_along_that_only_happens_to_be_installed() -> None:
     """Libraries import others if they are there; these would cost a process 6 and 18 MB for nothing."""
     bootstraps = ", ".join(f"{package(service)}.bootstrap" for service in SERVICES)
