@@ -26,13 +26,19 @@ class Replicas:
 
 
 @pytest.fixture(scope="module")
-def replicas(module_nats: NatsServer, migrated_database: MigratedDatabases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicas]:
+def module_database_url(migrated_database: MigratedDatabases) -> str:
+    """URL of a migrated database that only this module uses."""
+    return migrated_database("consent")
+
+
+@pytest.fixture(scope="module")
+def replicas(module_nats: NatsServer, module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicas]:
     directory = tmp_path_factory.mktemp("consent")
     spans = SpanReceiver(directory / "spans")
     spans.start()
     environment = {
         "CDI_NATS_URL": module_nats.url,
-        "CDI_DATABASE_URL": migrated_database("consent"),
+        "CDI_DATABASE_URL": module_database_url,
         "CDI_TRACE_SAMPLE_RATIO": "0",
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{spans.address}",
         "OTEL_BSP_SCHEDULE_DELAY": "100",
