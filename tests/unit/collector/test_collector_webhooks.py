@@ -14,6 +14,7 @@ from cdi.collector.v1 import source_pb2
 from cdi_collector.convert import sources
 from cdi_collector.domain import json_text, webhook_rules, webhooks
 from cdi_collector.domain.client_event import ABSENT, ClientEvent
+from cdi_collector.domain.limits import MAX_NESTING
 from cdi_collector.domain.webhooks import MappingRule, SignatureRule, WebhookRule, at, map_event, verify
 from cdi_kernel.faults import Fault, InvalidArgument, Unauthenticated
 
@@ -172,6 +173,17 @@ def test_an_identify() -> None:
     assert (page.type, page.name, page.event) == ("page", "Home", None)
 
 
+def test_a_consent_stands_where_consent_reads_it() -> None:
+    body = {"payload": {"identifier": "u1", "purposes": [{"Id": "ads", "TransactionType": "WITHDRAWN"}]}}
+    event = mapped(MappingRule(user_id="/payload/identifier", consent="onetrust"), body)
+    assert event.user_id == "u1"
+    assert json.loads(bytes(event.context)) == {"consent": {"onetrust": body}}
+    deep = b'{"payload":' + b"[" * (MAX_NESTING - 2) + b"]" * (MAX_NESTING - 2) + b"}"
+    with pytest.raises(Fault) as raised:
+        mapped(MappingRule(consent="onetrust"), deep)
+    assert raised.value.reason_name == "nesting_too_deep"
+
+
 @pytest.mark.parametrize("body", [5, [1, 2], "x", None, {"a": 1}])
 def test_without_a_mapping_any_json_is_an_event_of_nobody(body: Any) -> None:
     event = mapped(MappingRule(), body)
@@ -247,14 +259,16 @@ def test_what_a_signature_may_not_be(changes: dict[str, Any], field: str) -> Non
     assert f"source.webhook.signature{'.' if field else ''}{field}" in dict(webhook_rules.violations(WebhookRule(rule)))
 
 
-@pytest.mark.parametrize("changes", [{"type": "alias"}, {"properties": "a"}, {"traits": "header:a"}, {"event": "x" * 300}])
+@pytest.mark.parametrize(
+    "changes", [{"type": "alias"}, {"properties": "a"}, {"traits": "header:a"}, {"event": "x" * 300}, {"consent": "other"}]
+)
 def test_what_a_mapping_may_not_be(changes: dict[str, Any]) -> None:
     assert len(webhook_rules.violations(WebhookRule(None, MappingRule(**changes)))) == 1
 
 
 def test_a_rule_is_the_same_as_a_message() -> None:
     for signature in (None, *(replace(rule, secrets=("env:A", "env:B")) for rule in RULES.values())):
-        rule = WebhookRule(signature, MappingRule(event="/type", properties="/data"))
+        rule = WebhookRule(signature, MappingRule(event="/type", properties="/data", consent="cookiebot"))
         assert sources.webhook_of(sources.webhook_message(rule)) == rule
     assert sources.webhook_of(source_pb2.Webhook()) == WebhookRule()
     given = source_pb2.Webhook(signature=source_pb2.WebhookSignature(header="X", secrets=["env:A"]))

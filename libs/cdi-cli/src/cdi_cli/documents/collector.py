@@ -38,6 +38,7 @@ class WebhookMappingSpec(Strict):
     timestamp: str = ""
     properties: str = ""
     traits: str = ""
+    consent: Literal["", "onetrust", "cookiebot"] = ""
 
 
 class SourceWebhookSpec(Strict):

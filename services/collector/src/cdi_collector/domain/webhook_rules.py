@@ -6,7 +6,7 @@ import re
 from dataclasses import astuple
 from typing import Final
 
-from cdi_collector.domain.webhooks import HEADER, MappingRule, SignatureRule, WebhookRule
+from cdi_collector.domain.webhooks import CONSENT_PLATFORMS, HEADER, MappingRule, SignatureRule, WebhookRule
 
 _TYPES: Final = ("track", "identify", "page", "screen", "group")
 _NAME: Final = re.compile(r"[A-Za-z0-9-]{1,100}")
@@ -54,6 +54,8 @@ def _of_mapping(rule: MappingRule) -> list[tuple[str, str]]:
     wrong: list[tuple[str, str]] = []
     if rule.type not in _TYPES and not rule.type.startswith("/") and not _is_header(rule.type):
         wrong.append(("mapping.type", f"one of {', '.join(_TYPES)}, a pointer, or header:Name"))
+    if rule.consent and rule.consent not in CONSENT_PLATFORMS:
+        wrong.append(("mapping.consent", f"one of {', '.join(CONSENT_PLATFORMS)}"))
     for field, value in (("properties", rule.properties), ("traits", rule.traits)):
         if value and not value.startswith("/"):
             wrong.append((f"mapping.{field}", "a JSON pointer"))

@@ -32,6 +32,9 @@ Algorithm: TypeAlias = Literal["sha1", "sha256", "sha512"]
 Encoding: TypeAlias = Literal["hex", "base64"]
 
 HEADER: Final = "header:"
+CONSENT_PLATFORMS: Final = ("onetrust", "cookiebot")
+"""Whose web hooks are consents, by the names under which consent reads them in ``context.consent``."""
+
 _MAX_SIGNATURES: Final = 16
 _MAX_SKEW_SECONDS: Final = 300
 _PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
@@ -81,6 +84,7 @@ class MappingRule:
         timestamp: when it happened.
         properties: an object; what is none becomes its member ``data``.
         traits: an object.
+        consent: the platform, if the body is a consent: one of ``CONSENT_PLATFORMS``.
     """
 
     type: str = "track"
@@ -92,6 +96,7 @@ class MappingRule:
     timestamp: str = ""
     properties: str = ""
     traits: str = ""
+    consent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +169,8 @@ def map_event(rule: MappingRule, headers: Headers, body: bytes, nobody: str) -> 
     if rule.traits and (traits := at(found.root, rule.traits)) is not ABSENT:
         object_of("traits", traits)
         item.traits = traits
+    if rule.consent:
+        item.context = msgspec.Raw(b'{"consent":{"%b":%b}}' % (rule.consent.encode(), bytes(found.root)))
     if item.user_id in (None, "") and item.anonymous_id in (None, ""):
         item.anonymous_id = nobody
     if (nested := nesting_fault(item)) is not None:

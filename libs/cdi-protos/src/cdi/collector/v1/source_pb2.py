@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x63\x64i/collector/v1/source.proto\x12\x10\x63\x64i.collector.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc0\x02\n\x06Source\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x11\n\tsource_id\x18\x02 \x01(\t\x12\x17\n\nwrite_keys\x18\x03 \x03(\tB\x03\x80\x01\x01\x12\x10\n\x08\x64isabled\x18\x04 \x01(\x08\x12\x0f\n\x07version\x18\x05 \x01(\r\x12*\n\x07webhook\x18\x06 \x01(\x0b\x32\x19.cdi.collector.v1.Webhook\x12\x17\n\x0f\x61llowed_origins\x18\x07 \x03(\t\x12\x31\n\x0bip_handling\x18\x08 \x01(\x0e\x32\x1c.cdi.collector.v1.IpHandling\x12/\n\nrate_limit\x18\t \x01(\x0b\x32\x1b.cdi.collector.v1.RateLimit\x12(\n\x04keys\x18\n \x03(\x0b\x32\x1a.cdi.collector.v1.WriteKey\"P\n\x08WriteKey\x12\x13\n\x0b\x66ingerprint\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"5\n\tRateLimit\x12\x19\n\x11\x65vents_per_second\x18\x01 \x01(\x01\x12\r\n\x05\x62urst\x18\x02 \x01(\r\"s\n\x07Webhook\x12\x35\n\tsignature\x18\x01 \x01(\x0b\x32\".cdi.collector.v1.WebhookSignature\x12\x31\n\x07mapping\x18\x02 \x01(\x0b\x32 .cdi.collector.v1.WebhookMapping\"\x81\x02\n\x10WebhookSignature\x12\x0e\n\x06header\x18\x01 \x01(\t\x12\x10\n\x08template\x18\x02 \x01(\t\x12\x11\n\tseparator\x18\x03 \x01(\t\x12\x0e\n\x06signed\x18\x04 \x01(\t\x12\x11\n\ttimestamp\x18\x05 \x01(\t\x12\x32\n\talgorithm\x18\x06 \x01(\x0e\x32\x1f.cdi.collector.v1.HmacAlgorithm\x12\x35\n\x08\x65ncoding\x18\x07 \x01(\x0e\x32#.cdi.collector.v1.SignatureEncoding\x12\x19\n\x11tolerance_seconds\x18\x08 \x01(\r\x12\x0f\n\x07secrets\x18\t \x03(\t\"\xb1\x01\n\x0eWebhookMapping\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\r\n\x05\x65vent\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\x14\n\x0c\x61nonymous_id\x18\x04 \x01(\t\x12\x10\n\x08group_id\x18\x05 \x01(\t\x12\x12\n\nmessage_id\x18\x06 \x01(\t\x12\x11\n\ttimestamp\x18\x07 \x01(\t\x12\x12\n\nproperties\x18\x08 \x01(\t\x12\x0e\n\x06traits\x18\t \x01(\t*o\n\nIpHandling\x12\x1b\n\x17IP_HANDLING_UNSPECIFIED\x10\x00\x12\x14\n\x10IP_HANDLING_KEEP\x10\x01\x12\x18\n\x14IP_HANDLING_TRUNCATE\x10\x02\x12\x14\n\x10IP_HANDLING_DROP\x10\x03*~\n\rHmacAlgorithm\x12\x1e\n\x1aHMAC_ALGORITHM_UNSPECIFIED\x10\x00\x12\x19\n\x15HMAC_ALGORITHM_SHA256\x10\x01\x12\x17\n\x13HMAC_ALGORITHM_SHA1\x10\x02\x12\x19\n\x15HMAC_ALGORITHM_SHA512\x10\x03*r\n\x11SignatureEncoding\x12\"\n\x1eSIGNATURE_ENCODING_UNSPECIFIED\x10\x00\x12\x1a\n\x16SIGNATURE_ENCODING_HEX\x10\x01\x12\x1d\n\x19SIGNATURE_ENCODING_BASE64\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x63\x64i/collector/v1/source.proto\x12\x10\x63\x64i.collector.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc0\x02\n\x06Source\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x11\n\tsource_id\x18\x02 \x01(\t\x12\x17\n\nwrite_keys\x18\x03 \x03(\tB\x03\x80\x01\x01\x12\x10\n\x08\x64isabled\x18\x04 \x01(\x08\x12\x0f\n\x07version\x18\x05 \x01(\r\x12*\n\x07webhook\x18\x06 \x01(\x0b\x32\x19.cdi.collector.v1.Webhook\x12\x17\n\x0f\x61llowed_origins\x18\x07 \x03(\t\x12\x31\n\x0bip_handling\x18\x08 \x01(\x0e\x32\x1c.cdi.collector.v1.IpHandling\x12/\n\nrate_limit\x18\t \x01(\x0b\x32\x1b.cdi.collector.v1.RateLimit\x12(\n\x04keys\x18\n \x03(\x0b\x32\x1a.cdi.collector.v1.WriteKey\"P\n\x08WriteKey\x12\x13\n\x0b\x66ingerprint\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"5\n\tRateLimit\x12\x19\n\x11\x65vents_per_second\x18\x01 \x01(\x01\x12\r\n\x05\x62urst\x18\x02 \x01(\r\"s\n\x07Webhook\x12\x35\n\tsignature\x18\x01 \x01(\x0b\x32\".cdi.collector.v1.WebhookSignature\x12\x31\n\x07mapping\x18\x02 \x01(\x0b\x32 .cdi.collector.v1.WebhookMapping\"\x81\x02\n\x10WebhookSignature\x12\x0e\n\x06header\x18\x01 \x01(\t\x12\x10\n\x08template\x18\x02 \x01(\t\x12\x11\n\tseparator\x18\x03 \x01(\t\x12\x0e\n\x06signed\x18\x04 \x01(\t\x12\x11\n\ttimestamp\x18\x05 \x01(\t\x12\x32\n\talgorithm\x18\x06 \x01(\x0e\x32\x1f.cdi.collector.v1.HmacAlgorithm\x12\x35\n\x08\x65ncoding\x18\x07 \x01(\x0e\x32#.cdi.collector.v1.SignatureEncoding\x12\x19\n\x11tolerance_seconds\x18\x08 \x01(\r\x12\x0f\n\x07secrets\x18\t \x03(\t\"\xc2\x01\n\x0eWebhookMapping\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\r\n\x05\x65vent\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\x14\n\x0c\x61nonymous_id\x18\x04 \x01(\t\x12\x10\n\x08group_id\x18\x05 \x01(\t\x12\x12\n\nmessage_id\x18\x06 \x01(\t\x12\x11\n\ttimestamp\x18\x07 \x01(\t\x12\x12\n\nproperties\x18\x08 \x01(\t\x12\x0e\n\x06traits\x18\t \x01(\t\x12\x0f\n\x07\x63onsent\x18\n \x01(\t*o\n\nIpHandling\x12\x1b\n\x17IP_HANDLING_UNSPECIFIED\x10\x00\x12\x14\n\x10IP_HANDLING_KEEP\x10\x01\x12\x18\n\x14IP_HANDLING_TRUNCATE\x10\x02\x12\x14\n\x10IP_HANDLING_DROP\x10\x03*~\n\rHmacAlgorithm\x12\x1e\n\x1aHMAC_ALGORITHM_UNSPECIFIED\x10\x00\x12\x19\n\x15HMAC_ALGORITHM_SHA256\x10\x01\x12\x17\n\x13HMAC_ALGORITHM_SHA1\x10\x02\x12\x19\n\x15HMAC_ALGORITHM_SHA512\x10\x03*r\n\x11SignatureEncoding\x12\"\n\x1eSIGNATURE_ENCODING_UNSPECIFIED\x10\x00\x12\x1a\n\x16SIGNATURE_ENCODING_HEX\x10\x01\x12\x1d\n\x19SIGNATURE_ENCODING_BASE64\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,12 +34,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SOURCE'].fields_by_name['write_keys']._loaded_options = None
   _globals['_SOURCE'].fields_by_name['write_keys']._serialized_options = b'\200\001\001'
-  _globals['_IPHANDLING']._serialized_start=1101
-  _globals['_IPHANDLING']._serialized_end=1212
-  _globals['_HMACALGORITHM']._serialized_start=1214
-  _globals['_HMACALGORITHM']._serialized_end=1340
-  _globals['_SIGNATUREENCODING']._serialized_start=1342
-  _globals['_SIGNATUREENCODING']._serialized_end=1456
+  _globals['_IPHANDLING']._serialized_start=1118
+  _globals['_IPHANDLING']._serialized_end=1229
+  _globals['_HMACALGORITHM']._serialized_start=1231
+  _globals['_HMACALGORITHM']._serialized_end=1357
+  _globals['_SIGNATUREENCODING']._serialized_start=1359
+  _globals['_SIGNATUREENCODING']._serialized_end=1473
   _globals['_SOURCE']._serialized_start=85
   _globals['_SOURCE']._serialized_end=405
   _globals['_WRITEKEY']._serialized_start=407
@@ -51,5 +51,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WEBHOOKSIGNATURE']._serialized_start=662
   _globals['_WEBHOOKSIGNATURE']._serialized_end=919
   _globals['_WEBHOOKMAPPING']._serialized_start=922
-  _globals['_WEBHOOKMAPPING']._serialized_end=1099
+  _globals['_WEBHOOKMAPPING']._serialized_end=1116
 # @@protoc_insertion_point(module_scope)

@@ -329,6 +329,7 @@ class WebhookMapping(_message.Message):
     TIMESTAMP_FIELD_NUMBER: _builtins.int
     PROPERTIES_FIELD_NUMBER: _builtins.int
     TRAITS_FIELD_NUMBER: _builtins.int
+    CONSENT_FIELD_NUMBER: _builtins.int
     type: _builtins.str
     """"track", "identify", "page", "screen" or "group"; default "track"."""
     event: _builtins.str
@@ -347,6 +348,8 @@ class WebhookMapping(_message.Message):
     """Pointer to the properties; default the whole body. What is no object becomes {"data": …}."""
     traits: _builtins.str
     """Pointer to the traits."""
+    consent: _builtins.str
+    """"onetrust" or "cookiebot": the body is a consent of that platform, kept as `context.consent.<platform>`, where consent reads it."""
     def __init__(
         self,
         *,
@@ -359,10 +362,11 @@ class WebhookMapping(_message.Message):
         timestamp: _builtins.str = ...,
         properties: _builtins.str = ...,
         traits: _builtins.str = ...,
+        consent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymous_id", b"anonymous_id", "event", b"event", "group_id", b"group_id", "message_id", b"message_id", "properties", b"properties", "timestamp", b"timestamp", "traits", b"traits", "type", b"type", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymous_id", b"anonymous_id", "consent", b"consent", "event", b"event", "group_id", b"group_id", "message_id", b"message_id", "properties", b"properties", "timestamp", b"timestamp", "traits", b"traits", "type", b"type", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
