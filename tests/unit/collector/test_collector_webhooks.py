@@ -16,6 +16,9 @@ from cdi_collector.domain import json_text, webhook_rules, webhooks
 from cdi_collector.domain.client_event import ABSENT, ClientEvent
 from cdi_collector.domain.limits import MAX_NESTING
 from cdi_collector.domain.webhooks import MappingRule, SignatureRule, WebhookRule, at, map_event, verify
+from cdi_consent.domain.signals import registry
+from cdi_consent.domain.signals.signal import SignalKind
+from cdi_enrichment.domain.consent import read_consent
 from cdi_kernel.faults import Fault, InvalidArgument, Unauthenticated
 
 NOW = 1_767_323_046
@@ -178,6 +181,8 @@ def test_a_consent_stands_where_consent_reads_it() -> None:
     event = mapped(MappingRule(user_id="/payload/identifier", consent="onetrust"), body)
     assert event.user_id == "u1"
     assert json.loads(bytes(event.context)) == {"consent": {"onetrust": body}}
+    ((kind, signal),) = read_consent(json.dumps({"onetrust": body}).encode()).signals
+    assert registry.read(SignalKind(kind), signal).answer("ads") is False
     deep = b'{"payload":' + b"[" * (MAX_NESTING - 2) + b"]" * (MAX_NESTING - 2) + b"}"
     with pytest.raises(Fault) as raised:
         mapped(MappingRule(consent="onetrust"), deep)
