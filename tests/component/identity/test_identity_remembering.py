@@ -69,7 +69,7 @@ async def test_what_is_known_needs_no_identifier_of_the_table(migrated_database:
         assert await connection.fetchval("SELECT count(*) FROM merges") == MAX_MERGES + 1
         assert await whose(identities) == await whose(identities) == ann
 
-        await PostgresPersons(database).erase([Person(WORKSPACE, usable(WORKSPACE, map(identifier, ANN)), [ann], 0)])
+        await PostgresPersons(database).erase([Person(WORKSPACE, usable(WORKSPACE, map(identifier, ANN)), [ann], 0)], 1)
         again = await whose(identities)
         assert again != ann
         assert await whose(other) == await whose(identities) == again
