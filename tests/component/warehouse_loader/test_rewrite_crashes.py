@@ -9,11 +9,12 @@ from typing import Any
 import duckdb
 import pytest
 
+from cdi.consent.v1.consent_service_pb2_grpc import add_ConsentServiceServicer_to_server
 from cdi_cli.embedded import ServiceProcess
 from cdi_kernel.faults import Unavailable
 from cdi_runtime.bus import Bus
 from cdi_testing import builders, eventually
-from tests.component.privacy_side import PrivacySide, order, privacy_side, tell
+from tests.component.privacy_side import Consents, PrivacySide, order, privacy_side, tell
 
 TOKEN = "planted-91be"
 SERVICE = "warehouse-loader"
@@ -24,7 +25,7 @@ FILLER = 2_000_000
 @pytest.fixture
 async def side() -> AsyncIterator[tuple[PrivacySide, str]]:
     async with AsyncExitStack() as stack:
-        yield await stack.enter_async_context(privacy_side())
+        yield await stack.enter_async_context(privacy_side((add_ConsentServiceServicer_to_server, Consents())))
 
 
 async def test_killed_while_it_writes_the_file_anew(
