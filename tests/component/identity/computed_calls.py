@@ -88,14 +88,17 @@ async def reading(bus: Bus, partitions: Iterable[int] = range(topology.DEFAULT_P
 
 async def counted(bus: Bus, events: Sequence[Event], partition: int = 0) -> None:
     """Publishes events and returns when identity has counted them."""
-    await publish(bus, events, partition)
-    await caught_up(bus, partition)
+    await caught_up(bus, await publish(bus, events, partition), partition)
 
 
-async def caught_up(bus: Bus, partition: int = 0) -> None:
-    """Returns when identity has counted what was published."""
+async def caught_up(bus: Bus, sequence: int, partition: int = 0) -> None:
+    """Returns when identity has counted a partition up to a message of it.
+
+    Not when nothing is pending: JetStream acknowledges a message before it tells the consumers of it, so for a moment nothing is.
+    """
 
     async def settled() -> bool:
-        return await bus.lag(StreamName.ENRICHED, READER, partition) == 0
+        info = await bus.api(f"CONSUMER.INFO.{StreamName.ENRICHED}.{topology.durable(READER, partition)}")
+        return int(info["ack_floor"]["stream_seq"]) >= sequence
 
     await eventually(settled, within=60)

@@ -181,17 +181,17 @@ async def test_a_replica_that_is_killed_in_the_middle_costs_nothing(
         await apply(computed, trait("orders"), trait("value", "SUM", "properties.total"))
         await reading(bus)
 
-        async def send(partition: int) -> None:
+        async def send(partition: int) -> int:
             for _ in range(30):
                 batch = [order(person, 0.1, user_id=f"u{number}") for number, person in enumerate(people) for _ in range(8)]
-                await publish(bus, [*batch, *batch[:5]], partition)
+                last = await publish(bus, [*batch, *batch[:5]], partition)
+            return last
 
         sending = asyncio.gather(*(send(partition) for partition in range(8)))
         await eventually(lambda: some(computed, people[0]))
         first.kill()
-        await sending
-        for partition in range(8):
-            await caught_up(bus, partition)
+        for partition, last in enumerate(await sending):
+            await caught_up(bus, last, partition)
         for person in people:
             assert await values(computed, person) == {"orders": 8 * 30 * 8, "value": 192}
         assert (await states(computed))["orders"].fill_error

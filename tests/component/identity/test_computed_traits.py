@@ -296,8 +296,8 @@ async def test_a_profile_with_ten_thousand_events(world: World) -> None:
     await reading(world.bus)
     now = datetime.now(UTC)
     for _ in range(20):
-        await publish(world.bus, [order(ada.profile_id, 0.1, user_id="ada", at=now) for _ in range(500)])
-    await caught_up(world.bus)
+        last = await publish(world.bus, [order(ada.profile_id, 0.1, user_id="ada", at=now) for _ in range(500)])
+    await caught_up(world.bus, last)
     assert await values(world.computed, ada.profile_id) == {"orders": 10_000, "value": 1_000, "week": 10_000}
 
 
