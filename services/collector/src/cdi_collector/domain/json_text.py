@@ -73,7 +73,7 @@ def are_plain_objects(texts: Sequence[bytes]) -> bool:
     that the next one completes. A no is not final.
     """
     array = b"[%b]" % b",".join(texts)
-    if not is_sound(array, MAX_NESTING + 2):
+    if not is_sound(array, MAX_NESTING + 1):
         return False
     try:
         values = _decode_array(array)
