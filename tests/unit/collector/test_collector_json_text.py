@@ -5,7 +5,7 @@ import json
 import zlib
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cdi_collector.domain import json_text
@@ -133,6 +133,8 @@ HALVES = [
 DEEP = [b'{"a":' * levels + b"{}" + b"}" * levels for levels in (62, 63, 64)]
 
 
+@example(DEEP[-1:])
+@example([b"{}", DEEP[-1]])
 @given(st.lists(st.sampled_from([b"{}", b'{"a":{"b":[1,2]}}', b'{"a":"{,}"}', *HALVES, *DEEP]), max_size=5))
 def test_texts_that_pass_together_pass_alone(texts: list[bytes]) -> None:
     alone = all(

@@ -10,9 +10,9 @@ from cdi_identity.remembering import KnownPeople, Recalled
 ANN: tuple[Identifier, ...] = (("w", "user_id", "ann"), ("w", "anonymous_id", "1"))
 
 
-def snapshot(last: int = 0, successors: Mapping[str, str] | None = {}, splits: int = 0) -> Lookup:
+def snapshot(last: int = 0, successors: Mapping[str, str] | None = {}, splits: int = 0, server: str = "monday") -> Lookup:
     """What a statement says of the workspace."""
-    return Lookup({}, {"w": Standing(0, splits)}, {"w": Merges(last, successors)})
+    return Lookup({}, {"w": Standing(0, splits)}, {"w": Merges(last, successors)}, server)
 
 
 def recall(people: KnownPeople) -> Recalled:
@@ -49,6 +49,16 @@ def test_a_separation_ends_what_is_remembered() -> None:
     assert recalled.confirmed(split) is None
     people.hear(recalled, split)
     assert recall(people).owners == {}
+
+
+def test_another_run_of_the_server_ends_what_is_remembered() -> None:
+    people = knowing_ann(last=3)
+    recalled, restored = recall(people), snapshot(3, server="tuesday")
+    assert recalled.confirmed(restored) is None
+    people.hear(recalled, restored)
+    assert recall(people).owners == {}
+    people.learn(ANN, "b", restored)
+    assert recall(people).confirmed(restored) == {0: "b"}
 
 
 def test_too_many_merges_end_what_is_remembered() -> None:
@@ -107,6 +117,6 @@ def test_workspaces_are_bounded_and_long_identifiers_are_not_kept() -> None:
     assert people.recall(["w"], {0: long}).owners == {}
     for number in range(remembering.MAX_WORKSPACES):
         name = f"w{number}"
-        people.hear(people.recall([name], {}), Lookup({}, {name: Standing()}, {name: Merges(0, {})}))
+        people.hear(people.recall([name], {}), Lookup({}, {name: Standing()}, {name: Merges(0, {})}, "monday"))
     people.learn(ANN, "a", snapshot())
-    assert recall(people) == Recalled({}, {}, {})
+    assert recall(people) == Recalled({}, {}, {}, "monday")

@@ -76,11 +76,13 @@ class Lookup:
         owners: the canonical profile id of each, ``None`` if nobody has it.
         standings: of each workspace asked for.
         merges: of the same workspaces.
+        server: which run of Postgres answered.
     """
 
     owners: Mapping[Identifier, str | None]
     standings: Mapping[str, Standing]
     merges: Mapping[str, Merges]
+    server: str = ""
 
 
 class GraphWriter(Protocol):

@@ -2,8 +2,9 @@
 
 Safe with any number of replicas, because nothing is answered from memory alone. Every batch reads, in the statement that it makes anyway,
 the merges of its workspaces since the last one that this replica has heard of, and how often their profiles were separated. Merges rename
-what is remembered; a separation (a split, an erasure) ends all that is remembered of its workspace. So an answer is as of the snapshot of
-that statement, like one that was read. The numbers of a workspace's merges rise in the order of its commits: its lock is held then.
+what is remembered; a separation (a split, an erasure) ends all that is remembered of its workspace, another run of Postgres all of it. So
+an answer is as of the snapshot of that statement, like one that was read. The numbers of a workspace's merges rise in the order of its
+commits: its lock is held then.
 """
 
 from __future__ import annotations
@@ -59,16 +60,20 @@ class Recalled:
         owners: profile by place of the event, as of ``since``.
         since: of each workspace, the last merge that these answers take in; nothing is remembered of those that are missing.
         splits: of the same workspaces, how often their profiles had been separated.
+        server: the run of Postgres that said all of it.
     """
 
     owners: Mapping[int, str]
     since: Mapping[str, int]
     splits: Mapping[str, int]
+    server: str
 
     def confirmed(self, lookup: Lookup) -> dict[int, str] | None:
         """The answers as of a later snapshot; ``None`` if they hold no more."""
         if not self.owners:
             return {}
+        if lookup.server != self.server:
+            return None
         for workspace_id, standing in lookup.standings.items():
             separated = self.splits.get(workspace_id, standing.splits) != standing.splits
             if separated or lookup.merges[workspace_id].successors is None:
@@ -84,6 +89,8 @@ class KnownPeople:
     """Profiles by the identifiers of an event. Two generations: what is asked for goes on into the younger one."""
 
     def __init__(self) -> None:
+        # Another server, or the same one after a crash, may lack the commits that came last, or be put back to an earlier state.
+        self._server = ""
         self._workspaces: dict[str, _Workspace] = {}
         self._young: dict[tuple[Identifier, ...], tuple[_Workspace, str]] = {}
         self._old: dict[tuple[Identifier, ...], tuple[_Workspace, str]] = {}
@@ -107,10 +114,14 @@ class KnownPeople:
             owners,
             {workspace_id: workspace.last for workspace_id, workspace in known.items()},
             {workspace_id: workspace.splits for workspace_id, workspace in known.items()},
+            self._server,
         )
 
     def hear(self, recalled: Recalled, lookup: Lookup) -> None:
         """Takes in what a snapshot says of its workspaces. Snapshots may come in any order."""
+        if lookup.server != self._server:
+            self._server = lookup.server
+            self._workspaces.clear()
         for workspace_id, standing in lookup.standings.items():
             merges, known = lookup.merges[workspace_id], self._workspaces.get(workspace_id)
             since = recalled.since.get(workspace_id)

@@ -35,7 +35,7 @@ SELECT (
         )
     ), ',' ORDER BY k.position)
     FROM unnest($4::text::text[], $5::bigint[]) WITH ORDINALITY AS k (workspace_id, since, position)
-)
+), pg_postmaster_start_time()::text
 """
 
 MAX_MERGES: Final = 1_000
@@ -55,6 +55,7 @@ async def look_up(
         dict(zip(identifiers, owners, strict=True)),
         {workspace_id: Standing(int(of[0]), int(of[1])) for workspace_id, of in zip(workspace_ids, found, strict=True)},
         {workspace_id: _merges(int(of[2]), of[3:]) for workspace_id, of in zip(workspace_ids, found, strict=True)},
+        row[2],
     )
 
 
