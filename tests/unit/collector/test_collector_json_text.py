@@ -146,12 +146,6 @@ def test_texts_that_pass_together_pass_alone(texts: list[bytes]) -> None:
         assert not alone or any(text in DEEP for text in texts)
 
 
-def test_one_level_too_many_does_not_pass() -> None:
-    """Also where the innermost object is empty, which simdjson does not count."""
-    assert [json_text.too_deep(text) for text in DEEP] == [False, False, True]
-    assert not json_text.are_plain_objects(DEEP[2:])
-
-
 @given(st.lists(st.dictionaries(st.text(max_size=5), VALUES, max_size=4), max_size=5))
 def test_objects_as_encoders_write_them_pass_together(values: list[object]) -> None:
     assert json_text.are_plain_objects([json.dumps(value).encode() for value in values])
