@@ -6,7 +6,6 @@ nothing else that another one may hold. The stripes are few, so that a large bat
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import os
@@ -32,9 +31,6 @@ from cdi_runtime.store import Database, OutboxMessage, enqueue, raw
 
 MAX_ANNOUNCED: Final = 500
 """Decisions in one message on CONSENT: below 512 KiB unless ids and proofs are unusually long, below 8 MiB always."""
-
-MAX_LINES: Final = 1_000
-"""Lines that are written by one statement, and subjects from which on a transaction is large."""
 
 SIGNALS_LOCK: Final = 0x0CD1_0011
 """Held by who keeps a signal, shared, and by who removes signals that nobody needs any more: between looking for one and adding the line
@@ -102,15 +98,11 @@ async def lock_subjects(driver: asyncpg.Connection[asyncpg.Record], subjects: Co
 
 
 class LedgerStore:
-    """The ledger and what is in force. ``recorded`` is called after a commit that left something in the outbox.
-
-    Of large transactions one at a time is written: each takes tens of megabytes, and Python writes no faster in several.
-    """
+    """The ledger and what is in force. ``recorded`` is called after a commit that left something in the outbox."""
 
     def __init__(self, database: Database, recorded: Callable[[], None]) -> None:
         self._database = database
         self._recorded = recorded
-        self._writing_much = asyncio.Lock()
 
     @contextlib.asynccontextmanager
     async def reading(self) -> AsyncIterator[ConnectionLedger]:
@@ -119,8 +111,7 @@ class LedgerStore:
 
     @contextlib.asynccontextmanager
     async def writing(self, subjects: Collection[Subject]) -> AsyncIterator[ConnectionLedger]:
-        gate = self._writing_much if len(subjects) > MAX_LINES else contextlib.nullcontext()
-        async with gate, self._database.transaction() as connection:
+        async with self._database.transaction() as connection:
             await lock_subjects(raw(connection), subjects)
             ledger = ConnectionLedger(connection)
             yield ledger
@@ -177,14 +168,12 @@ class ConnectionLedger:
         confirmations: Mapping[tuple[Subject, str], Standing] = {},
         restored: Mapping[tuple[Subject, str], Standing | None] = {},
     ) -> None:
-        new: list[Decision] = []
-        for start in range(0, len(decisions), MAX_LINES):
-            lines = await self._add({decision.decision_id: decision for decision in decisions[start : start + MAX_LINES]})
-            await enqueue(self._connection, list(_announcements(lines)))
-            new += [line.decision for line in lines]
+        lines = await self._add({decision.decision_id: decision for decision in decisions})
+        new = [line.decision for line in lines]
         if new or confirmations:
             split = [(decision.subject, decision.purpose) for decision in new if decision.source is Source.SPLIT]
             await self._put_in_force(new, confirmations, {key: restored[key] for key in split})
+        await enqueue(self._connection, list(_announcements(lines)))
         self.announced = bool(new)
 
     async def _add(self, by_id: Mapping[str, Decision]) -> list[Line]:
