@@ -10,14 +10,13 @@ import hashlib
 import os
 import tempfile
 import time
-from pathlib import Path
 
 import duckdb
 
 from cdi_warehouse_loader.domain.erasure import PROFILE_ID, Erasure, PersonId
 from cdi_warehouse_loader.warehouses.base import Options
-from cdi_warehouse_loader.warehouses.duckdb import DuckDbWarehouse, open_file
-from cdi_warehouse_loader.warehouses.duckdb_file import rewrite_file
+from cdi_warehouse_loader.warehouses.duckdb.file import rewrite
+from cdi_warehouse_loader.warehouses.duckdb.warehouse import DuckDbWarehouse, open_warehouse
 
 EVENTS = int(os.environ.get("BENCH_EVENTS", "10000000"))
 PEOPLE = EVENTS // 1_000
@@ -29,21 +28,21 @@ WORKSPACE = "bench"
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
-        options = Options(Path(directory) / "warehouse.duckdb")
+        options = Options(f"duckdb:{directory}/warehouse.duckdb")
         fill(options)
-        warehouse = open_file(options)
+        warehouse = open_warehouse(options)
         print(f"{EVENTS:,} events of {PEOPLE:,} people, file of {options.path.stat().st_size / 1e6:,.0f} MB")
         timed("one person", warehouse, [0])
         timed("1,000 people", warehouse, list(range(1, min(1_001, PEOPLE))))
         warehouse.close()
         started = time.perf_counter()
-        rewrite_file(options)
+        rewrite(options)
         print(f"file written anew: {time.perf_counter() - started:.1f} s, {options.path.stat().st_size / 1e6:,.0f} MB")
 
 
 def fill(options: Options) -> None:
     """Rows of ``tracks`` as the loader writes them, people in turn, with the columns that erasing looks at and a payload."""
-    warehouse = open_file(options)
+    warehouse = open_warehouse(options)
     warehouse.ensure_tables("main")
     warehouse.close()
     connection = duckdb.connect(str(options.path), config={"threads": 2, "memory_limit": "1GB"})

@@ -1,7 +1,6 @@
 """Totals before noise, on a real DuckDB: what one person changes is never more than the plan says."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from cdi_warehouse_loader.domain.columns import ColumnType
 from cdi_warehouse_loader.domain.release import vector
 from cdi_warehouse_loader.ports import QueryLimits, Totals
 from cdi_warehouse_loader.warehouses.base import Options
-from cdi_warehouse_loader.warehouses.duckdb import DuckDbWarehouse, open_file
+from cdi_warehouse_loader.warehouses.duckdb.warehouse import DuckDbWarehouse, open_warehouse
 
 LIMITS = QueryLimits(1_000, 1 << 20, 20.0)
 COLUMNS = {
@@ -37,7 +36,7 @@ OUTSIDE = (Condition("partition", Numbers(-50.0, 60.0)),)
 
 @pytest.fixture(scope="module")
 def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DuckDbWarehouse]:
-    opened = open_file(Options(Path(tmp_path_factory.mktemp("totals")) / "warehouse.duckdb"))
+    opened = open_warehouse(Options(f"duckdb:{tmp_path_factory.mktemp('totals')}/warehouse.duckdb"))
     opened.ensure_tables("main")
     yield opened
     opened.close()

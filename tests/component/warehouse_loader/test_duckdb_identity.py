@@ -14,9 +14,9 @@ import pytest
 from cdi.identity.v1.profile_pb2 import GraphChanged
 from cdi_warehouse_loader.domain.graph_rows import Numbered, graph_loads
 from cdi_warehouse_loader.domain.load import Load, Position, StreamPartition, TableLoad
-from cdi_warehouse_loader.ports import QueryLimits
+from cdi_warehouse_loader.ports import QueryLimits, Question
 from cdi_warehouse_loader.warehouses.base import Options
-from cdi_warehouse_loader.warehouses.duckdb import DuckDbWarehouse, open_file
+from cdi_warehouse_loader.warehouses.duckdb.warehouse import DuckDbWarehouse, open_warehouse
 
 from .conftest import graph_changed
 
@@ -33,13 +33,13 @@ def load(warehouse: DuckDbWarehouse, *messages: GraphChanged) -> None:
 
 
 def rows(warehouse: DuckDbWarehouse, sql: str) -> list[list[object]]:
-    return [list(row) for row in warehouse.query(sql, LIMITS).values]
+    return [list(row) for row in warehouse.query(Question(sql, LIMITS)).values]
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> DuckDbWarehouse:
     """One file for all examples; each has a workspace of its own."""
-    warehouse = open_file(Options(tmp_path_factory.mktemp("graph") / "warehouse.duckdb"))
+    warehouse = open_warehouse(Options(f"duckdb:{tmp_path_factory.mktemp('graph')}/warehouse.duckdb"))
     warehouse.ensure_tables("main")
     return warehouse
 
@@ -224,7 +224,7 @@ def test_a_file_of_the_previous_layout_is_taken_over(tmp_path: Path) -> None:
         old.execute("create table _cdi.progress (stream varchar, partition integer, sequence bigint, source_sequence bigint)")
         old.execute("insert into _cdi.progress values ('IDENTITY', 0, 4, 0)")
     for _ in range(2):
-        warehouse = open_file(Options(path))
+        warehouse = open_warehouse(Options(f"duckdb:{path}"))
         assert rows(warehouse, "select profile_id, canonical_profile_id from profile_merges order by 1") == [
             ["a", "d"],
             ["b", "d"],
@@ -239,7 +239,7 @@ def test_a_file_of_the_previous_layout_is_taken_over(tmp_path: Path) -> None:
         assert warehouse.positions == {AT: Position(4, 0)}
         warehouse.close()
 
-    warehouse = open_file(Options(path))
+    warehouse = open_warehouse(Options(f"duckdb:{path}"))
     members = [(profile, "e") for profile in ("a", "b", "c", "d")]
     load(warehouse, graph_changed(canonicals=[("e", "e"), *members], workspace_id="w"))
     assert rows(warehouse, "select distinct canonical_profile_id from profile_merges order by 1") == [["e"], ["y"]]

@@ -6,9 +6,9 @@ import duckdb
 
 from cdi.event.v1 import outcome_pb2
 from cdi_warehouse_loader.domain.load import CountKey, Load, Position, StreamPartition
-from cdi_warehouse_loader.ports import QueryLimits
+from cdi_warehouse_loader.ports import QueryLimits, Question
 from cdi_warehouse_loader.warehouses.base import Options
-from cdi_warehouse_loader.warehouses.duckdb import open_file
+from cdi_warehouse_loader.warehouses.duckdb.warehouse import open_warehouse
 
 LOADED = CountKey("warehouse:main", outcome_pb2.OUTCOME_LOADED, "")
 FILTERED = CountKey("warehouse:main", outcome_pb2.OUTCOME_FILTERED, "consent_denied")
@@ -18,7 +18,7 @@ LIMITS = QueryLimits(10, 1_000, 10.0)
 
 def test_progress_of_many_loads_is_folded_and_stays_what_it_is(tmp_path: Path) -> None:
     path = tmp_path / "warehouse.duckdb"
-    warehouse = open_file(Options(path))
+    warehouse = open_warehouse(Options(f"duckdb:{path}"))
     for number in range(1, LOADS + 1):
         counts = {LOADED: 2, **({FILTERED: 1} if number % 2 else {})}
         at = StreamPartition("ENRICHED", number % 3)
@@ -27,12 +27,12 @@ def test_progress_of_many_loads_is_folded_and_stays_what_it_is(tmp_path: Path) -
             warehouse.load(Load("ENRICHED", 2, (), {at: Position(9_999, 9_999)}, {LOADED: 7}), keep=False)
     positions = {StreamPartition("ENRICHED", n % 3): Position(n, n + 1_000) for n in range(LOADS - 2, LOADS + 1)}
     expected = {LOADED: 2 * LOADS, FILTERED: LOADS // 2}
-    kept = warehouse.query("select count(*) from _cdi.progress", LIMITS).values[0][0]
+    kept = warehouse.query(Question("select count(*) from _cdi.progress", LIMITS)).values[0][0]
     assert int(kept) < LOADS / 2
     assert (warehouse.positions, warehouse.counts()) == (positions, expected)
     warehouse.close()
 
-    again = open_file(Options(path))
+    again = open_warehouse(Options(f"duckdb:{path}"))
     assert (again.positions, again.counts()) == (positions, expected)
     again.close()
 
@@ -47,7 +47,7 @@ def test_a_file_of_the_first_loaders_is_taken_over(tmp_path: Path) -> None:
         old.execute("insert into _cdi.positions values ('ENRICHED', 3, 17, 90)")
         old.execute("insert into _cdi.outcome_counts values (?, ?, ?, 12)", [LOADED.sink, int(LOADED.outcome), LOADED.reason])
     for _ in range(2):
-        warehouse = open_file(Options(path))
+        warehouse = open_warehouse(Options(f"duckdb:{path}"))
         assert warehouse.positions == {StreamPartition("ENRICHED", 3): Position(17, 90)}
         assert warehouse.counts() == {LOADED: 12}
         warehouse.close()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cdi_identity.clients import archive_sql
 from cdi_identity.domain.computed_traits import Aggregation, ComputedTrait, Condition, Operator
 from cdi_warehouse_loader.domain import naming
-from cdi_warehouse_loader.warehouses.duckdb_sql import starting_tables
+from cdi_warehouse_loader.warehouses.duckdb.sql import starting_tables
 
 LINKED = "018f0000-0000-7000-8000-000000000001"
 OWN = frozenset({"id", "user_id", "event", "timestamp", "workspace_id"})

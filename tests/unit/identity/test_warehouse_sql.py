@@ -12,7 +12,7 @@ from cdi_identity.clients import warehouse_sql
 from cdi_identity.clients.warehouse_sql import EventRows, literal, properties_statement, quoted, search_statement, tables_of_track
 from cdi_identity.domain.history import EventSearch, Place
 from cdi_warehouse_loader.domain import naming
-from cdi_warehouse_loader.warehouses.duckdb_sql import create_table, place, starting_tables
+from cdi_warehouse_loader.warehouses.duckdb.sql import create_table, place, starting_tables
 
 LINKED = "018f0000-0000-7000-8000-000000000001"
 UNLINKED = "5b1d7c52-6d0a-5d7e-9a55-0cd1f3a3b0a1"

@@ -29,7 +29,7 @@ from cdi_warehouse_loader.domain.columns import ColumnType
 from cdi_warehouse_loader.domain.ledger import Budget, check_budget
 from cdi_warehouse_loader.domain.release import SMALL_GROUP_CHANCE, Noised, release, vector
 from cdi_warehouse_loader.noise import OpenDpNoise
-from cdi_warehouse_loader.warehouses.duckdb_aggregates import statement_of
+from cdi_warehouse_loader.warehouses.duckdb.aggregates import statement_of
 
 HASH = "a" * 64
 TABLE = Table(

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from urllib.parse import quote
 
 import pyarrow
 
@@ -53,7 +54,7 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
     gc.set_threshold(*_GC_THRESHOLDS)
     pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # the default pool keeps what it once had
     options = Options(
-        settings.duckdb_path,
+        f"duckdb:{quote(str(settings.duckdb_path))}",
         memory_limit=settings.duckdb_memory_limit,
         threads=settings.duckdb_threads,
         checkpoint_threshold=settings.checkpoint_threshold,

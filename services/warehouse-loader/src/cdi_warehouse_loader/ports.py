@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Protocol
 
 from cdi_warehouse_loader.domain.aggregates import Plan
@@ -14,6 +15,14 @@ from cdi_warehouse_loader.domain.ledger import Entry
 from cdi_warehouse_loader.domain.load import Catalog, CountKey, Load, Position, StreamPartition, TableLoad
 from cdi_warehouse_loader.domain.release import Answer, Noised
 from cdi_warehouse_loader.domain.withholding import NeedsOf
+
+
+class Change(StrEnum):
+    """What can happen to tables; its value is what the history stores."""
+
+    TABLE_ADDED = "table_added"
+    COLUMN_ADDED = "column_added"
+    COLUMN_WIDENED = "column_widened"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +41,21 @@ class QueryLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """A query of people.
+
+    Attributes:
+        sql: one read-only statement of the warehouse's own dialect.
+        limits: what it may cost.
+        purposes: only rows of events, and of people, for which all of these are granted are there for it; none: all rows are.
+    """
+
+    sql: str
+    limits: QueryLimits
+    purposes: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Rows:
     """The answer of a query.
 
@@ -44,6 +68,50 @@ class Rows:
     columns: Sequence[tuple[str, str]]
     values: Sequence[Sequence[Any]]
     truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LoadEntry:
+    """A load in the log.
+
+    Attributes:
+        stream: what was loaded.
+        started_us: when, microseconds since 1970.
+        milliseconds: how long it took.
+        events: events in it.
+        rows: rows that it made.
+        size: bytes of these rows in memory.
+        tables: tables that it touched.
+    """
+
+    stream: str
+    started_us: int
+    milliseconds: float
+    events: int
+    rows: int
+    size: int
+    tables: int
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaChange:
+    """A change of the tables in the history.
+
+    Attributes:
+        changed_us: when, microseconds since 1970.
+        schema: which schema.
+        table: which table.
+        column: which column; empty for a new table.
+        change: what happened.
+        type: of the column from then on; empty for a new table.
+    """
+
+    changed_us: int
+    schema: str
+    table: str
+    column: str
+    change: Change
+    type: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +201,16 @@ class PurposeReader(Protocol):
 class Warehouse(Protocol):
     """One warehouse, open.
 
-    ``query``, ``counts`` and ``holdings`` are called from one thread, one at a time, all others from another one.
+    ``query``, ``stream``, ``counts`` and ``holdings`` are called from one thread, one at a time, all others from another one. ``catalog``,
+    ``positions`` and ``newest_erasure_us`` are read without asking the warehouse: they are as this process last saw them.
+
+    Several processes may have it open where the engine allows that. What another one has loaded, or added to the tables, since this one
+    last looked is found in ``load``, which then looks anew and does nothing.
     """
 
     @property
-    def clean_rooms(self) -> CleanRooms:
-        """Clean rooms and their ledger."""
+    def clean_rooms(self) -> CleanRooms | None:
+        """Clean rooms and their ledger; ``None``: this kind of warehouse has none."""
         ...
 
     @property
@@ -181,7 +253,7 @@ class Warehouse(Protocol):
 
         Raises:
             OutOfMemory: the load is too large.
-            Unavailable: the warehouse cannot now.
+            Unavailable: the warehouse cannot now, or another process has been there since the load was planned.
             Exception: of the warehouse's driver when it refuses the values.
         """
         ...
@@ -222,13 +294,33 @@ class Warehouse(Protocol):
         """When the first rows were erased that still lie in the file, unreadable, microseconds since 1970; 0: there are none."""
         ...
 
-    def query(self, sql: str, limits: QueryLimits) -> Rows:
+    def query(self, question: Question) -> Rows:
         """Runs one read-only statement on the committed state.
 
         Raises:
-            InvalidArgument: not one read-only statement, or it fails.
+            InvalidArgument: not one read-only statement, or it fails, or this kind of warehouse cannot see to the purposes.
             TooLarge: it takes longer or answers more than allowed.
         """
+        ...
+
+    def stream(self, question: Question, take: Callable[[Any], None]) -> bool:
+        """As ``query``, in Arrow record batches.
+
+        Args:
+            question: what is asked.
+            take: gets the batches, at least one, which may be without rows; what it raises ends the query.
+
+        Returns:
+            Whether there were more rows than allowed.
+        """
+        ...
+
+    def loads(self, limit: int) -> Sequence[LoadEntry]:
+        """The newest entries of the log of loads, newest first; it goes back two weeks."""
+        ...
+
+    def schema_changes(self, schema: str) -> Sequence[SchemaChange]:
+        """How the tables of a schema came to be as they are, oldest first."""
         ...
 
     def close(self) -> None:

@@ -21,6 +21,7 @@ from cdi_warehouse_loader.domain.aggregates import AggregateQuery, Plan
 from cdi_warehouse_loader.domain.clean_room import MAX_GROUPS, CleanRoom, Partner
 from cdi_warehouse_loader.domain.ledger import Budget, Entry, Outcome, check_budget
 from cdi_warehouse_loader.domain.release import Answer
+from cdi_warehouse_loader.ports import CleanRooms as Ledger
 from cdi_warehouse_loader.ports import Noise, QueryLimits, Warehouse
 
 NEWEST: Final = (1 << 63) - 1
@@ -98,12 +99,12 @@ class CleanRooms:
         """
 
         def work(warehouse: Warehouse) -> tuple[CleanRoom, bool]:
-            stored = warehouse.clean_rooms.document(wanted.workspace_id, wanted.name)
+            stored = _rooms(warehouse).document(wanted.workspace_id, wanted.name)
             room = clean_room.succeed(wanted, stored)
             if room == stored:
                 return room, False
             warehouse.ensure_tables(room.schema)
-            warehouse.clean_rooms.put_document(room)
+            _rooms(warehouse).put_document(room)
             return room, True
 
         return await self._in_turn(work)
@@ -122,7 +123,7 @@ class CleanRooms:
         entry = paid.entry
         if entry.answer is None:
             answer = await self._access.read(lambda warehouse: self._answer(warehouse, paid, query))
-            entry = await self._access.write(lambda warehouse: warehouse.clean_rooms.settle(entry.query_id, answer, self._clock.now_us()))
+            entry = await self._access.write(lambda warehouse: _rooms(warehouse).settle(entry.query_id, answer, self._clock.now_us()))
         if entry.outcome is Outcome.REFUSED:
             raise _too_few_outside(paid.minimum)
         return Answered(entry, entry.epsilon if paid.new else 0, paid.budget)
@@ -138,7 +139,7 @@ class CleanRooms:
 
         def work(warehouse: Warehouse) -> Sequence[Entry]:
             _, own = _seen(warehouse, caller, named, partner)
-            return warehouse.clean_rooms.log(named.workspace_id, named.name, own, before, limit + 1)
+            return _rooms(warehouse).log(named.workspace_id, named.name, own, before, limit + 1)
 
         entries = await self._in_turn(work)
         return entries[:limit], len(entries) > limit
@@ -178,7 +179,7 @@ class CleanRooms:
 
     def _pay(self, warehouse: Warehouse, caller: Caller, named: Room, query: AggregateQuery) -> _Paid:
         """In the one thread that writes: nobody else pays between the look at the budget and the payment."""
-        ledger, now_us = warehouse.clean_rooms, self._clock.now_us()
+        ledger, now_us = _rooms(warehouse), self._clock.now_us()
         room = ledger.document(named.workspace_id, named.name)
         partner = room.partner_of(caller.digest) if room else None
         if room is None or partner is None:
@@ -197,7 +198,7 @@ class CleanRooms:
 
     def _answer(self, warehouse: Warehouse, paid: _Paid, query: AggregateQuery) -> Answer:
         plan = paid.plan
-        totals = warehouse.clean_rooms.totals(plan, self._limits)
+        totals = _rooms(warehouse).totals(plan, self._limits)
         noised = {
             measure: self._noise.laplace(
                 release.vector(plan, measure, totals.groups, totals.outside), plan.sensitivity(measure), plan.share
@@ -209,13 +210,13 @@ class CleanRooms:
 
 def _budget(warehouse: Warehouse, room: CleanRoom, partner: Partner, now_us: int) -> Budget:
     start_us, end_us = room.period(now_us)
-    spent = warehouse.clean_rooms.spent(room.workspace_id, room.name, partner.name, start_us)
+    spent = _rooms(warehouse).spent(room.workspace_id, room.name, partner.name, start_us)
     return Budget(partner.name, partner.epsilon, spent, start_us, end_us)
 
 
 def _seen(warehouse: Warehouse, caller: Caller, named: Room, partner: str) -> tuple[CleanRoom, str]:
     """The clean room and the partner that a caller may look at; an administrator at all."""
-    room = warehouse.clean_rooms.document(named.workspace_id, named.name)
+    room = _rooms(warehouse).document(named.workspace_id, named.name)
     own = room.partner_of(caller.digest) if room else None
     if own is None and not caller.administers:
         raise Unauthenticated(error_pb2.ERROR_REASON_PERMISSION_DENIED, "this needs an admin token, or one of a partner's")
@@ -238,3 +239,11 @@ def _too_few_outside(minimum: int) -> FailedPrecondition:
         "the conditions leave out too few people, or nobody: leave them away, or ask for a smaller part",
         metadata={"minimum_group_size": str(minimum)},
     )
+
+
+def _rooms(warehouse: Warehouse) -> Ledger:
+    if warehouse.clean_rooms is None:
+        raise FailedPrecondition(
+            error_pb2.ERROR_REASON_NOT_FOUND, "only an embedded warehouse has clean rooms", metadata={"resource": "clean_room"}
+        )
+    return warehouse.clean_rooms

@@ -8,7 +8,7 @@ from typing import Final
 from cdi_warehouse_loader.application.access import Access
 from cdi_warehouse_loader.domain.documents import Document, succeed
 from cdi_warehouse_loader.domain.load import CountKey
-from cdi_warehouse_loader.ports import QueryLimits, Rows, Warehouse
+from cdi_warehouse_loader.ports import QueryLimits, Question, Rows, Warehouse
 
 DEFAULT_ROWS: Final = 1_000
 MAX_ROWS: Final = 10_000
@@ -66,7 +66,7 @@ class Serving:
             TooLarge: over a limit.
         """
         limits = QueryLimits(min(max_rows or DEFAULT_ROWS, MAX_ROWS), MAX_ANSWER_BYTES, self._query_seconds)
-        return await self._access.read(lambda warehouse: warehouse.query(sql, limits))
+        return await self._access.read(lambda warehouse: warehouse.query(Question(sql, limits)))
 
     async def counts(self) -> Mapping[CountKey, int]:
         """What became of all events."""

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from cdi_warehouse_loader.domain import naming
 from cdi_warehouse_loader.domain.columns import ColumnType
+from cdi_warehouse_loader.domain.layout import is_event_table
 
 PROFILE_ID: Final = "profile_id"
 """Kind of a profile's id, beside the types of identifiers."""
@@ -111,7 +112,7 @@ def found_by(table: str, columns: Mapping[str, ColumnType], kinds: Iterable[str]
         return [*found, Found("external_id_value", "")] if table == naming.EXTERNAL_ID_MAPPING_UPDATES else found
     if table == naming.USERS:
         return [Found("id", "user_id"), Found(PROFILE_ID, PROFILE_ID), *_traits(columns, kinds, dated=False)]
-    if "event_seq" not in columns or table in naming.VIEWS:
+    if not is_event_table(table, columns):
         return ()
     found = [Found(column, column, dated=True) for column in _EVENT_IDS]
     if table == naming.ALIASES:

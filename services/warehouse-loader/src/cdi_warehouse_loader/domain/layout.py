@@ -187,6 +187,18 @@ TRACK_TABLE_COLUMNS: Final[Columns] = {**EVENT_COLUMNS, **_NAMED}
 """What the table of a track event begins with. Enrichment columns appear in it with the first value: each column of a table costs every
 load that touches it memory and time, and there may be hundreds of such tables."""
 
+
+def is_event_table(table: str, columns: Columns) -> bool:
+    """Whether a table has one row per event; views of events do not count."""
+    return table not in naming.VIEWS and "event_seq" in columns
+
+
+def filled_by_events(tables: Mapping[str, Columns]) -> list[str]:
+    """The tables of a schema that events bring rows into."""
+    others = (naming.USERS, naming.ACCOUNTS, naming.DISCARDS)
+    return [table for table, columns in tables.items() if table in others or is_event_table(table, columns)]
+
+
 CANONICAL_PROFILE_ID: Final = "canonical_profile_id"
 """What the views of the identity graph add to the columns of an event."""
 

@@ -65,6 +65,7 @@ class TableLoad:
         merge_keys: empty to append; otherwise one row per key is kept, with the newest values by the column ``timestamp``.
         oldest_us: when the first event of the rows was received, microseconds since 1970; ``None`` where that is of no interest.
         row_count: rows that were loaded; 0 before.
+        size: bytes of these rows in memory; 0 before.
     """
 
     schema: str
@@ -75,10 +76,11 @@ class TableLoad:
     merge_keys: Sequence[str] = ()
     oldest_us: int | None = None
     row_count: int = 0
+    size: int = 0
 
     def done(self) -> TableLoad:
         """The same without its rows, once they are loaded."""
-        return self if self.rows is None else replace(self, rows=None, row_count=self.rows.num_rows)
+        return self if self.rows is None else replace(self, rows=None, row_count=self.rows.num_rows, size=self.rows.nbytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,7 @@ class Load:
         tables: rows by table. May be made while they are loaded, so that one table's rows are in memory at a time: to be read once.
         positions: per partition, where the stream now stands.
         counts: what became of the events.
+        clears: a schema whose tables of events, users and accounts are emptied first; empty: none.
     """
 
     stream: str
@@ -98,6 +101,7 @@ class Load:
     tables: Iterable[TableLoad]
     positions: Mapping[StreamPartition, Position]
     counts: Mapping[CountKey, int]
+    clears: str = ""
 
 
 ColumnNeeds = tuple[tuple[str, frozenset[str]], ...]

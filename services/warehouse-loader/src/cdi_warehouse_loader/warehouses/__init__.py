@@ -1,12 +1,34 @@
-"""Warehouses: one file per engine, and the registry of what exists."""
+"""Warehouses: one package per engine, and the registry of what exists."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
 from typing import Final
 
-from cdi_warehouse_loader.warehouses import duckdb, duckdb_file
-from cdi_warehouse_loader.warehouses.base import Engine
+from cdi_warehouse_loader.ports import Warehouse
+from cdi_warehouse_loader.warehouses.base import Engine, Options
 
-REGISTRY: Final[Mapping[str, Engine]] = {"duckdb": Engine(duckdb.open_file, duckdb_file.rewrite_file)}
-"""How to open each kind, and to write it anew. A new kind is one file and one line here."""
+KINDS: Final = ("duckdb",)
+"""What exists. A new kind is a package of its name, with ``open_warehouse`` and ``rewrite``, and a word here."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Engine:
+    """An ``Engine`` that is imported, with its driver, when it is used: a process pays for the drivers that it needs."""
+
+    kind: str
+
+    def open(self, options: Options) -> Warehouse:
+        """See ``Engine``."""
+        opened: Warehouse = import_module(f"{__name__}.{self.kind}").open_warehouse(options)
+        return opened
+
+    def rewrite(self, options: Options) -> None:
+        """See ``Engine``."""
+        import_module(f"{__name__}.{self.kind}").rewrite(options)
+
+
+REGISTRY: Final[Mapping[str, Engine]] = {kind: _Engine(kind) for kind in KINDS}
+"""How to open each kind, and to write it anew."""

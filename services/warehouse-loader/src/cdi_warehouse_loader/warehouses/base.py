@@ -1,10 +1,11 @@
-"""What every kind of warehouse offers beside ``ports.Warehouse``: being opened."""
+"""What every kind of warehouse offers beside ``ports.Warehouse``: being opened, and being written anew."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import unquote, urlsplit
 
 from cdi_warehouse_loader.ports import Warehouse
 
@@ -14,46 +15,48 @@ class Options:
     """How to open a warehouse.
 
     Attributes:
-        path: file of an embedded warehouse.
-        memory_limit: what the engine may use beside the process itself, for example ``48MB``.
+        url: where it is; its scheme says the kind. It may hold a password, so it is never logged.
+        memory_limit: what an engine in this process may use beside the process itself, for example ``48MB``.
         query_memory_limit: the part of it that a query may use.
-        threads: of the engine, beside the caller's.
+        threads: of an engine in this process, beside the caller's.
         checkpoint_threshold: size of the write-ahead log at which it is folded into the file.
     """
 
-    path: Path
+    url: str
     memory_limit: str = "48MB"
     query_memory_limit: str = "32MB"
     threads: int = 1
     checkpoint_threshold: str = "64MB"
 
+    @property
+    def kind(self) -> str:
+        """The kind of warehouse, as in the registry."""
+        return urlsplit(self.url).scheme.partition("+")[0]
 
-class Open(Protocol):
-    """Opens a warehouse; blocks.
-
-    Raises:
-        Unavailable: it cannot be opened now, for example because another process holds it.
-    """
-
-    def __call__(self, options: Options) -> Warehouse: ...
-
-
-class Rewrite(Protocol):
-    """Writes a closed warehouse anew, without what was deleted from it; blocks.
-
-    Raises:
-        Unavailable: it cannot now; nothing was changed.
-    """
-
-    def __call__(self, options: Options) -> None: ...
+    @property
+    def path(self) -> Path:
+        """The file of an embedded warehouse: ``duckdb:relative/path`` or ``duckdb:///absolute/path``."""
+        return Path(unquote(urlsplit(self.url).path))
 
 
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """A kind of warehouse."""
+class Engine(Protocol):
+    """A kind of warehouse. Both calls block."""
 
-    open: Open
-    rewrite: Rewrite
+    def open(self, options: Options) -> Warehouse:
+        """Opens a warehouse, and makes what it needs for itself.
+
+        Raises:
+            Unavailable: it cannot be opened now, for example because another process holds it.
+        """
+        ...
+
+    def rewrite(self, options: Options) -> None:
+        """Writes a warehouse that this process does not have open anew, without what was deleted from it.
+
+        Raises:
+            Unavailable: it cannot now; nothing was changed.
+        """
+        ...
 
 
-__all__ = ["Engine", "Open", "Options", "Rewrite", "Warehouse"]
+__all__ = ["Engine", "Options", "Warehouse"]

@@ -13,7 +13,7 @@ from typing import Final
 from cdi_warehouse_loader.domain import naming
 from cdi_warehouse_loader.domain.columns import ColumnType
 from cdi_warehouse_loader.domain.layout import ENRICHMENT_COLUMNS, EVENT_COLUMNS, OWN_COLUMNS
-from cdi_warehouse_loader.warehouses.duckdb_sql import place, quoted
+from cdi_warehouse_loader.warehouses.duckdb.sql import place, quoted
 
 _PROFILE_MERGES: Final = """
 select workspace_id, profile_id, arg_max(canonical_profile_id, seq) as canonical_profile_id,

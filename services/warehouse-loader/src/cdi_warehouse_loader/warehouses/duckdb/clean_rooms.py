@@ -21,8 +21,8 @@ from cdi_warehouse_loader.domain.clean_room import CleanRoom
 from cdi_warehouse_loader.domain.ledger import Entry, Outcome
 from cdi_warehouse_loader.domain.release import Answer
 from cdi_warehouse_loader.ports import QueryLimits, Totals
-from cdi_warehouse_loader.warehouses.duckdb_aggregates import EPOCH, statement_of
-from cdi_warehouse_loader.warehouses.duckdb_query import run_query
+from cdi_warehouse_loader.warehouses.duckdb.aggregates import EPOCH, statement_of
+from cdi_warehouse_loader.warehouses.duckdb.query import run_query
 
 OWN_TABLES: Final = (
     """create table if not exists _cdi.clean_rooms (

@@ -12,24 +12,22 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import duckdb
 
 from cdi_kernel.faults import Unavailable
 from cdi_warehouse_loader.domain import naming
+from cdi_warehouse_loader.domain.columns import json_text
 from cdi_warehouse_loader.domain.documents import Document
 from cdi_warehouse_loader.domain.erasure import Erased, Erasure, Tombstone
 from cdi_warehouse_loader.domain.load import Catalog, CountKey, Load, Position, StreamPartition, TableLoad
 from cdi_warehouse_loader.faults import OutOfMemory
-from cdi_warehouse_loader.ports import QueryLimits, Rows
-from cdi_warehouse_loader.warehouses import duckdb_clean_rooms as clean_rooms
-from cdi_warehouse_loader.warehouses import duckdb_erasure as erasure
-from cdi_warehouse_loader.warehouses import duckdb_identity as identity
-from cdi_warehouse_loader.warehouses import duckdb_sql as sql
-from cdi_warehouse_loader.warehouses import duckdb_state as state
+from cdi_warehouse_loader.ports import LoadEntry, Question, Rows, SchemaChange
 from cdi_warehouse_loader.warehouses.base import Options
-from cdi_warehouse_loader.warehouses.duckdb_query import run_query
+from cdi_warehouse_loader.warehouses.changes import changes_of
+from cdi_warehouse_loader.warehouses.duckdb import clean_rooms, consenting, erasure, identity, sql, state
+from cdi_warehouse_loader.warehouses.duckdb.query import run_query, stream_query
 
 DEPENDENCY: Final = "warehouse"
 _BATCH: Final = "cdi_batch"
@@ -40,7 +38,7 @@ _FOLD_EVERY: Final = 500
 _FATAL: Final = (duckdb.FatalException, duckdb.InternalException)
 
 
-def open_file(options: Options) -> DuckDbWarehouse:
+def open_warehouse(options: Options) -> DuckDbWarehouse:
     """Opens, or makes, the database file. Blocks while the write-ahead log of a crash is replayed.
 
     Raises:
@@ -69,7 +67,7 @@ def open_file(options: Options) -> DuckDbWarehouse:
 
 
 class DuckDbWarehouse:
-    """See ``ports.Warehouse``; made by ``open_file``."""
+    """See ``ports.Warehouse``; made by ``open_warehouse``."""
 
     def __init__(self, root: duckdb.DuckDBPyConnection, options: Options) -> None:
         self.broken: str | None = None
@@ -79,11 +77,12 @@ class DuckDbWarehouse:
         self._ready: set[str] = set()
         self._unfolded = _FOLD_EVERY
         self._root = root
-        self._loading, self._querying = root.cursor(), root.cursor()
+        self._loading, self._querying, self._consenting = root.cursor(), root.cursor(), root.cursor()
         for connection in (self._loading, self._querying):
             connection.execute("use warehouse")
         self.clean_rooms = clean_rooms.DuckDbCleanRooms(self._loading, self._querying, self._translated)
-        self._querying.execute(f"set operator_memory_limit = '{options.query_memory_limit}'")
+        for connection in (self._querying, self._consenting):
+            connection.execute(f"set operator_memory_limit = '{options.query_memory_limit}'")
         root.execute("set global enable_external_access = false")
         root.execute("set global lock_configuration = true")
         with self._transaction(keep=True):
@@ -122,6 +121,7 @@ class DuckDbWarehouse:
                 with self._transaction(keep=keep):
                     if self._unfolded >= _FOLD_EVERY:
                         self._fold()
+                    self._run(sql.empty(load.clears, self.catalog.get(load.clears, {})))
                     for table in load.tables:
                         self._load_table(table)
                         done.append(table.done())
@@ -190,15 +190,39 @@ class DuckDbWarehouse:
         with self._translated():
             return erasure.oldest_unrewritten_us(self._loading)
 
-    def query(self, text: str, limits: QueryLimits) -> Rows:
+    def query(self, question: Question) -> Rows:
         """See ``ports.Warehouse``."""
         with self._translated():
-            return run_query(self._querying, text, limits)
+            connection, before = self._asked(question)
+            return run_query(connection, question.sql, question.limits, before=before)
+
+    def stream(self, question: Question, take: Callable[[Any], None]) -> bool:
+        """See ``ports.Warehouse``."""
+        with self._translated():
+            connection, before = self._asked(question)
+            return stream_query(connection, question.sql, question.limits, take, before)
+
+    def loads(self, limit: int) -> Sequence[LoadEntry]:
+        """See ``ports.Warehouse``."""
+        with self._translated():
+            return state.loads(self._loading, limit)
+
+    def schema_changes(self, schema: str) -> Sequence[SchemaChange]:
+        """See ``ports.Warehouse``."""
+        with self._translated():
+            return state.schema_changes(self._loading, schema)
 
     def close(self) -> None:
         """See ``ports.Warehouse``."""
-        for connection in (self._querying, self._loading, self._root):
+        for connection in (self._consenting, self._querying, self._loading, self._root):
             connection.close()
+
+    def _asked(self, question: Question) -> tuple[duckdb.DuckDBPyConnection, Iterable[str]]:
+        """The connection that answers a question, and what it has to do before."""
+        if not question.purposes:
+            return self._querying, ()
+        consenting.check_names(self._consenting, question.sql)
+        return self._consenting, consenting.views(self.catalog, question.purposes)
 
     def _load_table(self, load: TableLoad) -> None:
         known = self.catalog.get(load.schema, {}).get(load.table)
@@ -224,9 +248,12 @@ class DuckDbWarehouse:
 
     def _write_progress(self, load: Load, done: Sequence[TableLoad], started: float) -> None:
         self._append_progress(load.positions, load.counts)
-        rows = sum(table.row_count for table in done)
+        rows, size = sum(table.row_count for table in done), sum(table.size for table in done)
         milliseconds = (time.perf_counter() - started) * 1_000
-        self._loading.execute(sql.WRITE_LOG, [load.stream, milliseconds, load.events, rows, len(done)])
+        self._loading.execute(sql.WRITE_LOG, [load.stream, milliseconds, load.events, rows, len(done), size])
+
+        if changes := list(changes_of(done, self.catalog)):
+            self._loading.execute(sql.WRITE_CHANGES, [json_text(changes)])
 
     def _append_progress(self, positions: Mapping[StreamPartition, Position], counts: Mapping[CountKey, int]) -> None:
         places = [(where.stream, where.partition, at.sequence, at.source_sequence) for where, at in positions.items()]

@@ -16,7 +16,7 @@ from cdi_kernel.faults import Unavailable
 from cdi_warehouse_loader.warehouses.base import Options
 
 
-def rewrite_file(options: Options) -> None:
+def rewrite(options: Options) -> None:
     """Replaces the file by a copy of what is in it. Nobody in this process may have it open; blocks.
 
     The old file stays locked until the new one has its name, so another process takes over the one or the other, whole. Killed in between,

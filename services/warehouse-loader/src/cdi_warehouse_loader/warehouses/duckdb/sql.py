@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from cdi_warehouse_loader.domain import naming
 from cdi_warehouse_loader.domain.columns import ColumnType
-from cdi_warehouse_loader.domain.layout import STARTING_TABLES, TRACK_TABLE_COLUMNS
+from cdi_warehouse_loader.domain.layout import STARTING_TABLES, TRACK_TABLE_COLUMNS, filled_by_events, is_event_table
 
 OWN_TABLES: Final = (
     "create schema if not exists _cdi",
@@ -21,6 +20,8 @@ OWN_TABLES: Final = (
     """create table if not exists _cdi.loads (
         stream varchar not null, started_at timestamptz not null, milliseconds double not null, events bigint not null,
         row_count bigint not null, tables integer not null)""",
+    "alter table _cdi.loads add column if not exists byte_count bigint default 0",
+    "create table if not exists _cdi.schema_changes (changed_at timestamptz not null, changes varchar not null)",
     f"delete from _cdi.loads where started_at < now() - interval {14} day",
 )
 """The loader's own tables; loads are remembered for two weeks.
@@ -51,7 +52,13 @@ WRITE_COUNTS: Final = """insert into _cdi.outcomes
     select unnest(?::varchar[]), unnest(?::integer[]), unnest(?::varchar[]), unnest(?::bigint[])"""
 FORGET_PROGRESS: Final = ("delete from _cdi.progress", "delete from _cdi.outcomes")
 WRITE_DOCUMENT: Final = "insert or replace into _cdi.warehouses values (?, ?, ?, ?, ?)"
-WRITE_LOG: Final = "insert into _cdi.loads values (?, now(), ?, ?, ?, ?)"
+WRITE_LOG: Final = "insert into _cdi.loads values (?, now(), ?, ?, ?, ?, ?)"
+READ_LOG: Final = """select stream, epoch_us(started_at), milliseconds, events, row_count, byte_count, tables
+    from _cdi.loads order by started_at desc limit ?"""
+WRITE_CHANGES: Final = "insert into _cdi.schema_changes values (now(), ?)"
+"""All changes of a load as one JSON text: a row for each of thousands of new columns would take the memory that the load needs."""
+
+READ_CHANGES: Final = "select epoch_us(changed_at), changes from _cdi.schema_changes order by changed_at"
 
 
 def quoted(name: str) -> str:
@@ -76,12 +83,8 @@ def starting_tables(schema: str, tables: Mapping[str, Mapping[str, ColumnType]])
         if table not in tables:
             yield create_table(schema, table, columns)
     for table, known in tables.items():
-        columns = STARTING_TABLES.get(table, TRACK_TABLE_COLUMNS if _is_event_table(table, known) else {})
+        columns = STARTING_TABLES.get(table, TRACK_TABLE_COLUMNS if is_event_table(table, known) else {})
         yield from (add_column(schema, table, name, kind) for name, kind in columns.items() if name not in known)
-
-
-def _is_event_table(table: str, columns: Mapping[str, ColumnType]) -> bool:
-    return table not in naming.VIEWS and "event_seq" in columns
 
 
 def create_table(schema: str, table: str, columns: Mapping[str, ColumnType]) -> str:
@@ -98,6 +101,11 @@ def add_column(schema: str, table: str, column: str, kind: ColumnType) -> str:
 def widen_column(schema: str, table: str, column: str) -> str:
     """An integer column becomes double."""
     return f"alter table {place(schema, table)} alter column {quoted(column)} set data type {ColumnType.DOUBLE}"
+
+
+def empty(schema: str, tables: Mapping[str, Mapping[str, ColumnType]]) -> Iterable[str]:
+    """A schema without what events have brought into it; rejected events and the identity graph have streams of their own, and stay."""
+    return [f"delete from {place(schema, table)}" for table in filled_by_events(tables)]
 
 
 def append(schema: str, table: str, source: str) -> str:

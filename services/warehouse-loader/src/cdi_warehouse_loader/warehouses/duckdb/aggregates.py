@@ -13,7 +13,7 @@ from typing import Final
 from cdi_warehouse_loader.domain import naming
 from cdi_warehouse_loader.domain.aggregates import Boolean, Condition, Kind, Measure, Numbers, Plan, Texts, Times
 from cdi_warehouse_loader.domain.clean_room import Key, Number
-from cdi_warehouse_loader.warehouses.duckdb_sql import place, quoted
+from cdi_warehouse_loader.warehouses.duckdb.sql import place, quoted
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 

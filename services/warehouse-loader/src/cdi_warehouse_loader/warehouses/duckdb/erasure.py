@@ -22,7 +22,7 @@ from cdi_warehouse_loader.domain.columns import ColumnType
 from cdi_warehouse_loader.domain.erasure import Erased, Erasure, Found, Tombstone, folded, found_by
 from cdi_warehouse_loader.domain.load import Catalog
 from cdi_warehouse_loader.domain.payload_values import payload_values
-from cdi_warehouse_loader.warehouses.duckdb_sql import place, quoted
+from cdi_warehouse_loader.warehouses.duckdb.sql import place, quoted
 
 TOMBSTONES: Final = """create table if not exists _cdi.tombstones (
     digest blob not null, erased_before timestamptz not null, erased_at timestamptz not null)"""

@@ -1,0 +1,104 @@
+"""The engines under test, each as a fresh and empty warehouse, and loads as the loader plans them."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cdi.event.v1.event_pb2 import Event, EventBatch
+from cdi.event.v1.outcome_pb2 import OUTCOME_LOADED
+from cdi.identity.v1.profile_pb2 import GraphChanged
+from cdi_warehouse_loader.domain.event_load import plan_events
+from cdi_warehouse_loader.domain.event_view import read_batch
+from cdi_warehouse_loader.domain.graph_rows import Numbered, graph_loads
+from cdi_warehouse_loader.domain.layout import SEQUENCE_FACTOR
+from cdi_warehouse_loader.domain.load import START, CountKey, Load, Position, StreamPartition, Target
+from cdi_warehouse_loader.ports import QueryLimits, Question, Warehouse
+from cdi_warehouse_loader.warehouses import REGISTRY
+from cdi_warehouse_loader.warehouses.base import Options
+
+LIMITS = QueryLimits(1_000, 4_000_000, 10.0)
+NOW_US = 1_800_000_000_000_000
+LOADED = CountKey("warehouse:main", OUTCOME_LOADED, "")
+
+
+@dataclass
+class Place:
+    """One warehouse of one engine.
+
+    Attributes:
+        options: how to open it.
+        stored: every byte that the engine has stored of it, for a search; blocks.
+        shared: several processes may have it open at once.
+        sees_purposes: a question may be limited to purposes.
+    """
+
+    options: Options
+    stored: Callable[[], bytes]
+    shared: bool
+    sees_purposes: bool
+    opened: list[Warehouse] = field(default_factory=list)
+
+    def open(self) -> Warehouse:
+        """Opens it, once more where it is shared."""
+        warehouse = REGISTRY[self.options.kind].open(self.options)
+        self.opened.append(warehouse)
+        return warehouse
+
+    def close(self) -> None:
+        """Closes all that is open of it."""
+        while self.opened:
+            self.opened.pop().close()
+
+    def rewrite(self) -> None:
+        """Writes it anew."""
+        self.close()
+        REGISTRY[self.options.kind].rewrite(self.options)
+
+
+def files(path: Path) -> bytes:
+    """All that lies in a folder."""
+    return b"".join(file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file())
+
+
+def duckdb(directory: Path) -> Place:
+    """A file."""
+    return Place(Options(f"duckdb:{directory}/warehouse.duckdb"), lambda: files(directory), shared=False, sees_purposes=True)
+
+
+def planned(warehouse: Warehouse, events: Sequence[Event], *, partition: int = 0, schema: str = "main") -> Load:
+    """A load of one message with the next sequence of the partition, as this handle sees it."""
+    warehouse.ensure_tables(schema)
+    at = StreamPartition("ENRICHED", partition)
+    sequence = warehouse.positions.get(at, START).sequence + 1
+    read = read_batch(EventBatch(events=events).SerializeToString()).events
+    items = [(event, partition, sequence * SEQUENCE_FACTOR + place) for place, event in enumerate(read)]
+    targets = {event.workspace_id: [Target("main", schema, frozenset())] for event in read}
+    return plan_events(items, (), {at: Position(sequence, sequence)}, targets, NOW_US)(warehouse.catalog)
+
+
+def load(warehouse: Warehouse, *events: Event, partition: int = 0, schema: str = "main") -> None:
+    """Loads one message."""
+    warehouse.load(planned(warehouse, events, partition=partition, schema=schema))
+
+
+def load_graph(warehouse: Warehouse, *messages: GraphChanged) -> None:
+    """Loads messages of IDENTITY with the next sequences."""
+    warehouse.ensure_tables("main")
+    at = StreamPartition("IDENTITY", 0)
+    first = warehouse.positions.get(at, START).sequence + 1
+    loads = graph_loads("main", [Numbered(first + place, message) for place, message in enumerate(messages)], NOW_US, personal=True)
+    warehouse.load(Load("IDENTITY", len(messages), loads, {at: Position(first + len(messages) - 1, 0)}, {}))
+
+
+def rows(warehouse: Warehouse, sql: str, **question: Any) -> list[list[Any]]:
+    """The rows of a question."""
+    return [list(row) for row in warehouse.query(Question(sql, LIMITS, **question)).values]
+
+
+def records(warehouse: Warehouse, sql: str) -> Iterator[Mapping[str, Any]]:
+    """The rows of a question by column, as Arrow has them."""
+    batches: list[Any] = []
+    warehouse.stream(Question(sql, LIMITS), batches.append)
+    for batch in batches:
+        yield from batch.to_pylist()

@@ -1,0 +1,396 @@
+"""What every engine has to do, with the loads that the loader makes. A new engine is one more ``Place`` here."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from cdi.event.v1.event_pb2 import Event
+from cdi_kernel.faults import InvalidArgument, TooLarge, Unavailable
+from cdi_testing import builders
+from cdi_warehouse_loader.domain.columns import ColumnType
+from cdi_warehouse_loader.domain.documents import Document
+from cdi_warehouse_loader.domain.erasure import PROFILE_ID, Erasure, PersonId
+from cdi_warehouse_loader.domain.load import Load, Position, StreamPartition, TableLoad
+from cdi_warehouse_loader.ports import Change, QueryLimits, Question
+
+from .conftest import graph_changed
+from .engines import LIMITS, LOADED, NOW_US, Place, duckdb, load, load_graph, planned, records, rows
+
+DAY = timedelta(days=1)
+
+
+@pytest.fixture(params=["duckdb"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    made = {"duckdb": lambda: duckdb(tmp_path)}[request.param]()
+    yield made
+    made.close()
+
+
+def everything() -> list[Event]:
+    """One event of each type."""
+    return [
+        builders.track("Order Completed", message_id="m1", properties={"total": 12.5, "items": 3, "gift": True, "coupon": None}),
+        builders.identify(message_id="m2", traits={"email": "ada@example.com", "age": 36}),
+        builders.page(message_id="m3"),
+        builders.screen(message_id="m4"),
+        builders.group(message_id="m5", traits={"plan": "pro"}),
+        builders.alias(message_id="m6"),
+    ]
+
+
+def test_what_is_loaded_is_there_when_it_is_opened_again(place: Place) -> None:
+    load(place.open(), *everything())
+    place.close()
+    again = place.open()
+    assert rows(again, "select id, event, total, items, gift from main.order_completed") == [["m1", "order_completed", 12.5, 3, True]]
+    for table, message_id in (
+        ("tracks", "m1"),
+        ("identifies", "m2"),
+        ("pages", "m3"),
+        ("screens", "m4"),
+        ("groups", "m5"),
+        ("aliases", "m6"),
+    ):
+        assert rows(again, f"select id from main.{table}") == [[message_id]]
+    assert rows(again, "select id, email, age from main.users") == [["user-1", "ada@example.com", 36]]
+    assert rows(again, "select id, plan from main.accounts") == [["account-1", "pro"]]
+    assert again.positions == {StreamPartition("ENRICHED", 0): Position(1, 1)}
+    assert again.counts() == {LOADED: 6}
+    assert again.catalog["main"]["order_completed"]["total"] is ColumnType.DOUBLE
+
+
+def test_every_value_comes_back_as_it_was(place: Place) -> None:
+    warehouse = place.open()
+    values = {
+        "small": -(2**63),
+        "large": 2**63 - 1,
+        "fraction": 0.1,
+        "tiny": 5e-324,
+        "yes": True,
+        "at": "2026-02-28T23:59:59.999999Z",
+        "text": "Zürich, Δ, 日本, 🦆, tab\t, quote ', \" and \\ ",
+        "empty": "",
+        "list": [1, {"a": None}],
+    }
+    load(warehouse, builders.track("Everything", properties=values))
+    (row,) = records(warehouse, "select * from main.everything")
+    assert {name: row[name] for name in values if name not in ("at", "list")} == {
+        name: value for name, value in values.items() if name not in ("at", "list")
+    }
+    assert row["at"].astimezone(UTC) == datetime(2026, 2, 28, 23, 59, 59, 999999, UTC)
+    assert row["list"] == '[1,{"a":null}]'
+
+
+def test_a_text_with_the_character_zero_breaks_no_load(place: Place) -> None:
+    warehouse = place.open()
+    load(warehouse, builders.track("Odd", message_id="odd", properties={"text": "a\0b", "list": ["\0"]}))
+    (row,) = records(warehouse, "select id, text from main.odd")
+    assert row["id"] == "odd"
+    assert row["text"] in ("a\0b", "a\ufffdb")  # an engine that cannot hold it says so in its docs
+
+
+def test_a_try_leaves_nothing(place: Place) -> None:
+    warehouse = place.open()
+    done = warehouse.load(planned(warehouse, everything()), keep=False)
+    assert sum(table.row_count for table in done) >= 8
+    assert "order_completed" not in warehouse.catalog["main"]
+    assert rows(warehouse, "select count(*) from main.tracks") == [[0]]
+    assert (warehouse.positions, dict(warehouse.counts())) == ({}, {})
+    load(warehouse, *everything())
+    assert rows(warehouse, "select count(*) from main.order_completed") == [[1]]
+
+
+def test_a_load_that_fails_at_its_last_table_leaves_nothing(place: Place) -> None:
+    warehouse = place.open()
+    good = planned(warehouse, everything())
+    unknown_column = TableLoad("main", "discards", pa.record_batch({"nobody_knows_me": pa.array(["x"])}))
+    with pytest.raises(Exception, match="nobody_knows_me"):
+        warehouse.load(replace(good, tables=[*good.tables, unknown_column]))
+    for table in ("tracks", "users", "accounts"):
+        assert rows(warehouse, f"select count(*) from main.{table}") == [[0]]
+    assert (warehouse.positions, dict(warehouse.counts())) == ({}, {})
+    load(warehouse, *everything())
+    assert rows(warehouse, "select count(*) from main.order_completed") == [[1]]
+
+
+def test_a_load_of_events_whose_values_end_it_leaves_nothing(place: Place) -> None:
+    """As a bug in a plan would: the rows are made while they are loaded."""
+    warehouse = place.open()
+
+    def tables() -> Iterator[TableLoad]:
+        yield from planned(warehouse, everything()).tables
+        raise ValueError("a plan that breaks")
+
+    with pytest.raises(ValueError, match="a plan that breaks"):
+        warehouse.load(replace(planned(warehouse, everything()), tables=tables()))
+    assert rows(warehouse, "select count(*) from main.tracks") == [[0]]
+    load(warehouse, *everything())
+    assert rows(warehouse, "select count(*) from main.tracks") == [[1]]
+
+
+def test_a_second_process_that_loads_the_same_changes_nothing(place: Place) -> None:
+    if not place.shared:
+        pytest.skip("one process at a time: a second one cannot open it")
+    one, other = place.open(), place.open()
+    mine, same = planned(one, everything()), planned(other, everything())
+    one.load(mine)
+    with pytest.raises(Unavailable):
+        other.load(same)
+    assert other.positions == one.positions
+    assert rows(other, "select count(*) from main.tracks") == [[1]]
+    assert other.counts() == {LOADED: 6}
+    load(other, builders.track("Order Completed", message_id="m7", properties={"total": 1, "points": 2}))
+    assert rows(one, "select id, points from main.order_completed order by id") == [["m1", None], ["m7", 2]]
+
+
+def test_two_processes_that_add_columns_to_one_table_agree(place: Place) -> None:
+    if not place.shared:
+        pytest.skip("one process at a time: a second one cannot open it")
+    one, other = place.open(), place.open()
+    load(one, builders.track("Order Completed", properties={"total": 1}))
+    mine = planned(one, [builders.track("Order Completed", properties={"code": 7})], partition=1)
+    theirs = planned(other, [builders.track("Order Completed", properties={"code": "seven"})], partition=2)
+    one.load(mine)
+    with pytest.raises(Unavailable):
+        other.load(theirs)
+    load(other, builders.track("Order Completed", message_id="text", properties={"code": "seven"}), partition=2)
+    assert other.catalog["main"]["order_completed"]["code"] is ColumnType.BIGINT
+    assert rows(one, "select code from main.order_completed where id = 'text'") == [[None]]
+    assert rows(one, "select column_name, column_value, reason from main.discards") == [["code", "seven", "type_conflict"]]
+
+
+def test_columns_appear_and_widen_and_the_history_has_it(place: Place) -> None:
+    warehouse = place.open()
+    load(warehouse, builders.track("Order Completed", message_id="a", properties={"total": 1}))
+    load(warehouse, builders.track("Order Completed", message_id="b", properties={"total": 2.5, "coupon": "X"}))
+    load(warehouse, builders.track("Order Completed", message_id="c", properties={"total": "many"}))
+    assert rows(warehouse, "select id, total, coupon from main.order_completed order by id") == [
+        ["a", 1, None],
+        ["b", 2.5, "X"],
+        ["c", None, None],
+    ]
+    assert rows(warehouse, "select message_id, column_value from main.discards") == [["c", "many"]]
+    changes = [(one.table, one.column, one.change, one.type) for one in warehouse.schema_changes("main") if one.table == "order_completed"]
+    assert changes == [
+        ("order_completed", "", Change.TABLE_ADDED, ""),
+        ("order_completed", "total", Change.COLUMN_ADDED, "BIGINT"),
+        ("order_completed", "coupon", Change.COLUMN_ADDED, "VARCHAR"),
+        ("order_completed", "total", Change.COLUMN_WIDENED, "DOUBLE"),
+    ]
+    (newest, *_) = warehouse.loads(1)
+    assert (newest.stream, newest.events) == ("ENRICHED", 1)
+    assert newest.rows >= 2
+    assert newest.size > 0
+
+
+def test_users_have_the_newest_value_of_each_trait(place: Place) -> None:
+    warehouse = place.open()
+    at = builders.EVENT_TIME
+    load(warehouse, builders.identify(at=at, traits={"name": "Ada", "plan": "free", "city": "Paris"}))
+    load(warehouse, builders.identify(at=at + DAY, traits={"plan": "pro", "city": None}))
+    load(warehouse, builders.identify(at=at - DAY, traits={"plan": "trial", "phone": "1"}))
+    assert rows(warehouse, "select name, plan, city, phone from main.users") == [["Ada", "pro", "Paris", "1"]]
+
+
+def test_names_of_all_scripts_and_words_of_sql_are_names(place: Place) -> None:
+    warehouse = place.open()
+    properties = {"größe": "xl", "select": 1, 'Ein "Wort"': 2, "数量": 3, "1st": 4, "x" * 80: 5}
+    load(warehouse, builders.track("Zahlung: erhalten!", properties=properties))
+    (table,) = [name for name in warehouse.catalog["main"] if name.startswith("zahlung")]
+    (row,) = records(warehouse, f"select * from main.{table}")
+    assert [row["größe"], row["_select"], row["ein_wort"], row["数量"], row["_1st"]] == ["xl", 1, 2, 3, 4]
+
+
+def test_partitions_have_positions_of_their_own(place: Place) -> None:
+    warehouse = place.open()
+    for partition in (0, 1, 0, 2):
+        load(warehouse, builders.track(), partition=partition)
+    expected = {StreamPartition("ENRICHED", number): Position(last, last) for number, last in ((0, 2), (1, 1), (2, 1))}
+    assert warehouse.positions == expected
+    place.close()
+    assert place.open().positions == expected
+
+
+def test_documents_stay(place: Place) -> None:
+    warehouse = place.open()
+    document = Document("acme", "analytics", ("ads", "product"), "acme", 1)
+    warehouse.put_document(document)
+    warehouse.put_document(replace(document, purposes=(), version=2))
+    place.close()
+    assert place.open().documents() == [replace(document, purposes=(), version=2)]
+
+
+def test_existing_values_are_found(place: Place) -> None:
+    warehouse = place.open()
+    load(warehouse, *everything())
+    assert warehouse.existing("main", "tracks", "id", ["m1", "m2", "it's not there"]) == {"m1"}
+    assert warehouse.existing("main", "tracks", "id", []) == set()
+
+
+def test_a_cleared_schema_keeps_what_events_did_not_bring(place: Place) -> None:
+    warehouse = place.open()
+    load(warehouse, *everything())
+    load_graph(warehouse, graph_changed(canonicals=[("p1", "p1")]))
+    at = StreamPartition("REBUILD", 0)
+    warehouse.load(Load("ENRICHED", 0, (), {at: Position(1, 0)}, {}, clears="main"))
+    for table in ("tracks", "order_completed", "users", "accounts", "pages"):
+        assert rows(warehouse, f"select count(*) from main.{table}") == [[0]]
+    assert rows(warehouse, "select count(*) from main.id_graph_updates") == [[1]]
+    assert warehouse.positions[at] == Position(1, 0)
+
+
+def test_the_views_say_whose_events_are_whose_after_a_merge_and_a_split(place: Place) -> None:
+    warehouse = place.open()
+    seen = [("m1", "anna", "p1"), ("m2", "annas-phone", "p2"), ("m3", "bob", "p3")]
+    events = [builders.track("Seen", message_id=message_id, anonymous_id=who) for message_id, who, _ in seen]
+    for event, (_, _, profile) in zip(events, seen, strict=True):
+        event.identity.profile_id = profile
+    load(warehouse, *events)
+    given = [("anonymous_id", who, profile) for _, who, profile in seen]
+    load_graph(warehouse, graph_changed(canonicals=[("p1", "p1"), ("p2", "p2"), ("p3", "p3")], created=given))
+    load_graph(warehouse, graph_changed(canonicals=[("p2", "p1")], traits=[("p1", "plan", b'"pro"')]))
+    by_person = "select id, canonical_profile_id from main.events_by_person order by id"
+    assert rows(warehouse, by_person) == [["m1", "p1"], ["m2", "p1"], ["m3", "p3"]]
+    assert rows(warehouse, "select profile_id, canonical_profile_id from main.profile_merges order by 1") == [
+        ["p1", "p1"],
+        ["p2", "p1"],
+        ["p3", "p3"],
+    ]
+    assert rows(warehouse, "select external_id_value, canonical_profile_id from main.user_identifiers order by 1") == [
+        ["anna", "p1"],
+        ["annas-phone", "p1"],
+        ["bob", "p3"],
+    ]
+    assert rows(warehouse, "select canonical_profile_id, name, value from main.user_traits") == [["p1", "plan", '"pro"']]
+    split = graph_changed(
+        canonicals=[("p4", "p4")],
+        removed=[("anonymous_id", "annas-phone", "p2")],
+        created=[("anonymous_id", "annas-phone", "p4")],
+        traits=[("p1", "plan", b"")],
+    )
+    load_graph(warehouse, split)
+    assert rows(warehouse, by_person) == [["m1", "p1"], ["m2", "p4"], ["m3", "p3"]]
+    assert rows(warehouse, "select count(*) from main.user_traits") == [[0]]
+
+
+def test_erased_people_are_nowhere_and_leave_tombstones(place: Place) -> None:
+    warehouse = place.open()
+    token = "planted-7f3a"
+    at = builders.EVENT_TIME
+    events = [
+        builders.track("Order Completed", message_id="hers", user_id=token, at=at, properties={"total": 1, "note": token}),
+        builders.identify(user_id=token, at=at, traits={"email": f"{token}@example.com"}),
+        builders.track("Order Completed", message_id="later", user_id=token, at=at + DAY),
+        builders.track("Order Completed", message_id="bobs", user_id="bob", at=at),
+    ]
+    load(warehouse, *events)
+    load(warehouse, builders.track("Order Completed", message_id="odd", user_id=token, at=at, properties={"total": f"{token} euros"}))
+    load_graph(warehouse, graph_changed(canonicals=[("p1", "p1")], created=[("email", f"{token}@example.com", "p1")]))
+    held: dict[str, int] = {}
+    workspace = builders.WORKSPACE
+    ids = [
+        PersonId(workspace, "user_id", token),
+        PersonId(workspace, "email", f"{token.upper()}@example.com"),
+        PersonId(workspace, PROFILE_ID, "p1"),
+    ]
+    erasure = Erasure(ids, round((at + DAY / 2).timestamp() * 1_000_000))
+    warehouse.holdings(erasure, lambda table, found: held.update({table: held.get(table, 0) + len(found)}))
+    assert held["main.tracks"] == 2
+    assert held["main.users"] == 1
+    erased = warehouse.erase([erasure], NOW_US)
+    counts = erased.counts[0]
+    assert not erased.more
+    assert (counts["main.order_completed"], counts["main.identifies"], counts["main.users"], counts["main.discards"]) == (2, 1, 1, 1)
+    assert rows(warehouse, "select id from main.order_completed order by id") == [["bobs"], ["later"]]
+    assert rows(warehouse, "select count(*) from main.external_id_mapping_updates") == [[0]]
+    assert warehouse.newest_erasure_us == NOW_US
+    assert warehouse.oldest_unrewritten_us() == NOW_US
+    assert not any(warehouse.erase([erasure], NOW_US + 1).counts[0].values())
+
+
+def test_after_rewriting_no_byte_is_left_of_the_erased(place: Place) -> None:
+    warehouse = place.open()
+    token = "planted-e0b91c55d2"
+    load(warehouse, *(builders.track("Seen", user_id=f"other-{number}", properties={"note": "kept"}) for number in range(50)))
+    load(
+        warehouse,
+        builders.track("Seen", user_id="gone", properties={"note": token}),
+        builders.identify(user_id="gone", traits={"name": token}),
+    )
+    erasure = Erasure([PersonId(builders.WORKSPACE, "user_id", "gone")], NOW_US)
+    warehouse.erase([erasure], NOW_US)
+    place.rewrite()
+    assert token.encode() not in place.stored()
+    again = place.open()
+    assert rows(again, "select count(*) from main.seen") == [[50]]
+    assert again.newest_erasure_us == NOW_US
+    assert again.oldest_unrewritten_us() == 0
+
+
+def test_queries_read_within_limits_and_write_nothing(place: Place) -> None:
+    warehouse = place.open()
+    load(warehouse, *(builders.track("Seen", message_id=f"m{number:02}") for number in range(30)))
+    answer = warehouse.query(Question("select id from main.seen order by id", replace(LIMITS, rows=10)))
+    assert ([name for name, _ in answer.columns], len(answer.values), answer.truncated) == (["id"], 10, True)
+    batches: list[pa.RecordBatch] = []
+    assert warehouse.stream(Question("select id from main.seen order by id", replace(LIMITS, rows=10)), batches.append)
+    assert [row["id"] for batch in batches for row in batch.to_pylist()] == [f"m{number:02}" for number in range(10)]
+    nothing: list[pa.RecordBatch] = []
+    assert not warehouse.stream(Question("select id from main.seen where false", LIMITS), nothing.append)
+    assert [batch.schema.names for batch in nothing] == [["id"]]
+    for sql in (
+        "delete from main.seen",
+        "insert into main.seen (id) values ('x')",
+        "create table main.mine (a integer)",
+        "drop table main.seen",
+        "select 1; select 2",
+        "select nonsense from main.seen",
+        "not sql at all",
+        "",
+    ):
+        with pytest.raises(InvalidArgument):
+            warehouse.query(Question(sql, LIMITS))
+    with pytest.raises(TooLarge):
+        warehouse.query(Question("select id, id, id, id from main.seen", replace(LIMITS, size=500)))
+    assert rows(warehouse, "select count(*) from main.seen") == [[30]]
+
+
+def test_a_query_that_takes_too_long_is_ended_and_the_next_one_is_answered(place: Place) -> None:
+    warehouse = place.open()
+    load(warehouse, *(builders.track("Seen") for _ in range(100)))
+    long = "select count(*) from " + ", ".join(f"main.seen s{number}" for number in range(8)) + " where s0.id < s1.id and s2.id < s3.id"
+    started = time.monotonic()
+    with pytest.raises(TooLarge):
+        warehouse.query(Question(long, QueryLimits(10, 1_000, 0.3)))
+    assert time.monotonic() - started < 30
+    assert rows(warehouse, "select count(*) from main.seen") == [[100]]
+
+
+def test_a_question_with_purposes_sees_only_what_they_allow(place: Place) -> None:
+    warehouse = place.open()
+    both, one, none = (
+        builders.track("Seen", message_id="both"),
+        builders.track("Seen", message_id="one"),
+        builders.track("Seen", message_id="none"),
+    )
+    both.consent.granted_purposes.extend(["ads", "product"])
+    one.consent.granted_purposes.append("ads 2")
+    load(warehouse, both, one, none)
+    asked = {"purposes": frozenset({"ads"})}
+    if not place.sees_purposes:
+        with pytest.raises(InvalidArgument):
+            rows(warehouse, "select id from main.seen", **asked)
+        return
+    assert rows(warehouse, "select id from main.seen", **asked) == [["both"]]
+    assert rows(warehouse, "select (select count(*) from main.tracks) + count(*) from main.seen s", **asked) == [[2]]
+    assert rows(warehouse, "select id from main.seen", purposes=frozenset({"ads", "product"})) == [["both"]]
+    assert rows(warehouse, "select id from main.seen", purposes=frozenset({"nobody's"})) == []
+    assert len(rows(warehouse, "select id from main.seen")) == 3
+    for sql in ("select id from main.users", "select * from _cdi.progress"):
+        with pytest.raises(InvalidArgument):
+            rows(warehouse, sql, **asked)
