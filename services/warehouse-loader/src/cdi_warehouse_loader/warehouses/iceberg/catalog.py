@@ -1,7 +1,7 @@
 """The catalog's database: which commit of each table holds, and what the loader knows of itself, changed in one transaction.
 
-That is what makes a load over many tables all or nothing: files of all of them are written first, unseen, and a transaction of this database
-then names them, and the positions.
+That is what makes a load over many tables all or nothing: files of all of them are written first, unseen, and a transaction of this
+database then names them, and the positions.
 """
 
 from __future__ import annotations
@@ -84,7 +84,9 @@ class Transaction:
 
     def count(self, counts: Mapping[CountKey, int]) -> None:
         """Adds to the audit."""
-        self._each(sql.COUNT, [{**key._asdict(), "outcome": int(key.outcome), "events": events} for key, events in counts.items() if events])
+        self._each(
+            sql.COUNT, [{**key._asdict(), "outcome": int(key.outcome), "events": events} for key, events in counts.items() if events]
+        )
 
     def counts(self) -> dict[CountKey, int]:
         """The audit."""

@@ -1,7 +1,7 @@
 """Erasing people from the lake, and reading what it holds of them.
 
-Every file is read once for all people, and only its columns that can hold an id. Files never change, so what was found in one holds as long as
-the table has it. Files with rows of the people are copied without these; the old ones are deleted by ``rewrite``.
+Every file is read once for all people, and only its columns that can hold an id. Files never change, so what was found in one holds as
+long as the table has it. Files with rows of the people are copied without these; the old ones are deleted by ``rewrite``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cdi_warehouse_loader.domain import naming
 from cdi_warehouse_loader.domain.erasure import Erased, Erasure, Found, folded, found_by
 from cdi_warehouse_loader.domain.payload_values import payload_values
 from cdi_warehouse_loader.warehouses.iceberg.drafts import Draft, Tables
-from cdi_warehouse_loader.warehouses.iceberg.files import batches, copy, without
+from cdi_warehouse_loader.warehouses.iceberg.files import Mask, batches, copy, without
 from cdi_warehouse_loader.warehouses.iceberg.storage import Storage
 from cdi_warehouse_loader.warehouses.iceberg.table import LakeTable
 
@@ -115,7 +115,7 @@ class Erasing:
         table = draft.of(name, {})
         for file, rows in found.items():
             source = table.base.files[file]
-            rest = copy(self._storage, table.place, table.schema, [source], lambda file, first, batch: without(found[file], first, batch.num_rows))
+            rest = copy(self._storage, table.place, table.schema, [source], _all_but(found))
             table.replace([source], [rest] if rest is not None else [])
             store = ".".join(name)
             for numbers in rows.values():
@@ -186,6 +186,11 @@ class Erasing:
     def _is_before(self, received: Sequence[Any] | None, row: int, number: int) -> bool:
         at = received[row] if received is not None else None
         return at is None or round(at.timestamp() * 1_000_000) <= self._erasures[number].before_us
+
+
+def _all_but(found: Mapping[str, _Rows]) -> Mask:
+    """The rows that stay."""
+    return lambda file, first, batch: without(found[file], first, batch.num_rows)
 
 
 def holdings(storage: Storage, tables: Tables, person: Erasure) -> Iterator[tuple[str, list[bytes]]]:

@@ -1,7 +1,7 @@
 """Queries of people on the lake: DuckDB, in memory, with one view per table over its data files.
 
-Made anew for each query: it can read the files of the tables that the query names, and nothing else. The other tables are there without rows,
-so that their columns can be asked for.
+Made anew for each query: it can read the files of the tables that the query names, and nothing else. The other tables are there without
+rows, so that their columns can be asked for.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _database(
         shown = {name: table for name, table in tables.items() if name[1] in named}
         files = [storage.readable(file) for table in shown.values() for file in table.files]
         connection.execute(f"set global allowed_paths = {_list(files)}")
-        for statement in _statements(storage, tables, shown):
+        for statement in _statements(storage, tables, shown, with_views=not shown or _asks_views(question.sql)):
             connection.execute(statement)
         connection.execute("set global enable_external_access = false")
         connection.execute("set global lock_configuration = true")
@@ -86,10 +86,15 @@ def _named(text: str, tables: Iterable[str]) -> set[str]:
     if _NAMES_BY_TEXT in text:
         return set(tables)
     found = {name for name in tables if name in text}
-    return found | _BEHIND_VIEWS if any(view in text for view in _VIEWS) else found
+    return found | _BEHIND_VIEWS if _asks_views(text) else found
 
 
-def _statements(storage: Storage, tables: Tables, shown: Tables) -> Iterator[str]:
+def _asks_views(text: str) -> bool:
+    return any(view in text.lower() for view in _VIEWS)
+
+
+def _statements(storage: Storage, tables: Tables, shown: Tables, *, with_views: bool) -> Iterator[str]:
+    """Makes the tables; and the views of the identity graph, which cost more than a small query, when they are wanted."""
     yield "use warehouse"
     for schema in sorted({schema for schema, _ in tables}):
         yield f"create schema if not exists {sql.quoted(schema)}"
@@ -98,7 +103,7 @@ def _statements(storage: Storage, tables: Tables, shown: Tables) -> Iterator[str
             yield _view(storage, schema, name, table)
         else:
             yield sql.create_table(schema, name, table.columns)
-    for schema in sorted({schema for schema, name in tables if name == naming.ID_GRAPH_UPDATES}):
+    for schema in sorted({schema for schema, name in tables if with_views and name == naming.ID_GRAPH_UPDATES}):
         yield from identity.views(schema)
     yield f"use {consenting.BEFORE}"
 

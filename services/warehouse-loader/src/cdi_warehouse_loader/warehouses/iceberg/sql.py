@@ -1,7 +1,7 @@
 """The SQL of the catalog's database, as SQLite and Postgres both have it.
 
-``iceberg_tables`` and ``iceberg_namespace_properties`` are those of Iceberg's JDBC catalog, which pyiceberg, Spark, Trino and others open by
-themselves. Whatever begins with ``_cdi_`` is the loader's own.
+``iceberg_tables`` and ``iceberg_namespace_properties`` are those of Iceberg's JDBC catalog, which pyiceberg, Spark, Trino and others open
+by themselves. Whatever begins with ``_cdi_`` is the loader's own.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ TABLES: Final = (
         events bigint not null, primary key (sink, outcome, reason))""",
     """create table if not exists _cdi_warehouses (workspace_id varchar(255) not null, name varchar(255) not null, purposes text not null,
         schema_name varchar(255) not null, version integer not null, primary key (workspace_id, name))""",
-    """create table if not exists _cdi_loads (stream varchar(255) not null, started_us bigint not null, milliseconds double precision not null,
-        events bigint not null, row_count bigint not null, byte_count bigint not null, tables integer not null)""",
+    """create table if not exists _cdi_loads (stream varchar(255) not null, started_us bigint not null,
+        milliseconds double precision not null, events bigint not null, row_count bigint not null, byte_count bigint not null, tables integer not null)""",
     "create index if not exists _cdi_loads_started on _cdi_loads (started_us)",
     "create table if not exists _cdi_schema_changes (changed_us bigint not null, changes text not null)",
     """create table if not exists _cdi_tombstones (digest varchar(128) not null primary key, before_us bigint not null,

@@ -86,8 +86,8 @@ class Storage:
 def opened(options: Options) -> tuple[str, Storage]:
     """What the URL of a lake says: the catalog's database, as SQLAlchemy has it, and the files.
 
-    ``iceberg+sqlite:///folder`` is a folder of this machine; of ``iceberg+postgresql://…/database?warehouse=<location>`` the files lie at the
-    location, and what has a dot in its name is for their file system (``s3.endpoint``).
+    ``iceberg+sqlite:///folder`` is a folder of this machine; of ``iceberg+postgresql://…/database?warehouse=<location>`` the files lie at
+    the location, and what has a dot in its name is for their file system (``s3.endpoint``).
     """
     split = urlsplit(options.url)
     driver = split.scheme.partition("+")[2]

@@ -26,13 +26,15 @@ from pyiceberg.manifest import (
 from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.serializers import FromInputFile, ToOutputFile
-from pyiceberg.table.metadata import TableMetadata, new_table_metadata
+from pyiceberg.table.metadata import TableMetadataV2, new_table_metadata
 from pyiceberg.table.refs import SnapshotRef, SnapshotRefType
 from pyiceberg.table.snapshots import Operation, Snapshot, SnapshotLogEntry, Summary
 from pyiceberg.table.sorting import UNSORTED_SORT_ORDER
 
+from cdi_kernel.faults import Unavailable
 from cdi_warehouse_loader.domain.columns import ColumnType
 from cdi_warehouse_loader.domain.layout import is_event_table
+from cdi_warehouse_loader.warehouses.iceberg.catalog import DEPENDENCY
 from cdi_warehouse_loader.warehouses.iceberg.fields import by_day, columns_of
 from cdi_warehouse_loader.warehouses.iceberg.storage import Storage
 
@@ -68,7 +70,7 @@ class LakeTable:
         manifests: read when they are needed, if not given.
     """
 
-    def __init__(self, storage: Storage, metadata: TableMetadata, location: str, manifests: Sequence[Manifest] | None = None) -> None:
+    def __init__(self, storage: Storage, metadata: TableMetadataV2, location: str, manifests: Sequence[Manifest] | None = None) -> None:
         self.metadata = metadata
         self.location = location
         self._storage = storage
@@ -104,7 +106,7 @@ class LakeTable:
 
 def read(storage: Storage, location: str) -> LakeTable:
     """A table by its metadata file."""
-    return LakeTable(storage, FromInputFile.table_metadata(storage.io.new_input(location)), location)
+    return LakeTable(storage, _of_version(FromInputFile.table_metadata(storage.io.new_input(location))), location)
 
 
 def new(storage: Storage, schema_name: str, name: str, schema: Schema) -> LakeTable:
@@ -112,7 +114,7 @@ def new(storage: Storage, schema_name: str, name: str, schema: Schema) -> LakeTa
     spec = by_day(schema) if is_event_table(name, columns_of(schema)) else UNPARTITIONED_PARTITION_SPEC
     place = f"{storage.location}/{schema_name}/{name}-{uuid.uuid4().hex[:8]}"
     metadata = new_table_metadata(schema, spec, UNSORTED_SORT_ORDER, place, {"write.parquet.compression-codec": "zstd"})
-    return LakeTable(storage, metadata, "", ())
+    return LakeTable(storage, _of_version(metadata), "", ())
 
 
 def next_of(storage: Storage, table: LakeTable, schema: Schema, added: Sequence[DataFile], removed: Iterable[str]) -> LakeTable:
@@ -138,20 +140,22 @@ def next_of(storage: Storage, table: LakeTable, schema: Schema, added: Sequence[
         manifests = commit.manifests(manifests, added, gone)
         listed = commit.manifest_list(manifests)
         summary = Summary(Operation.OVERWRITE if gone else Operation.APPEND, **_totals(added, gone, manifests))
-        snapshot = Snapshot(
-            snapshot_id=snapshot_id,
-            sequence_number=sequence,
-            timestamp_ms=now_ms,
-            manifest_list=listed,
-            summary=summary,
-            schema_id=schema.schema_id,
+        snapshot = Snapshot.model_validate(
+            {
+                "snapshot-id": snapshot_id,
+                "sequence-number": sequence,
+                "timestamp-ms": now_ms,
+                "manifest-list": listed,
+                "summary": summary,
+                "schema-id": schema.schema_id,
+            }
         )
         changes |= {
             "last_sequence_number": sequence,
             "snapshots": [snapshot],
             "current_snapshot_id": snapshot_id,
-            "refs": {_MAIN: SnapshotRef(snapshot_id=snapshot_id, snapshot_ref_type=SnapshotRefType.BRANCH)},
-            "snapshot_log": [SnapshotLogEntry(snapshot_id=snapshot_id, timestamp_ms=now_ms)],
+            "refs": {_MAIN: SnapshotRef.model_validate({"snapshot-id": snapshot_id, "type": SnapshotRefType.BRANCH})},
+            "snapshot_log": [SnapshotLogEntry.model_validate({"snapshot-id": snapshot_id, "timestamp-ms": now_ms})],
         }
     elif metadata.snapshots and "schemas" in changes:  # the snapshot names a schema that is no longer listed
         current = metadata.snapshots[-1].model_copy(update={"schema_id": schema.schema_id})
@@ -167,7 +171,7 @@ class _Commit:
     """Writes manifests of one snapshot."""
 
     storage: Storage
-    metadata: TableMetadata
+    metadata: TableMetadataV2
     schema: Schema
     snapshot_id: int
     sequence: int
@@ -216,6 +220,12 @@ class _Commit:
             file_sequence_number=self.sequence,
             data_file=file,
         )
+
+
+def _of_version(metadata: object) -> TableMetadataV2:
+    if not isinstance(metadata, TableMetadataV2):
+        raise Unavailable(DEPENDENCY, "a table of the lake has another version of the format than 2")
+    return metadata
 
 
 def _standing(entry: ManifestEntry) -> ManifestEntry:

@@ -4,8 +4,8 @@ A load writes its data files first, where nobody looks for them. Then, one proce
 on, and one transaction of the catalog's database names that, for all tables together, with positions, counts and log. So a load is all
 or nothing over any number of tables, though Iceberg itself commits one table at a time.
 
-Facts that shape this (pyiceberg 0.12): the SQL catalog keeps one row per table, which names its metadata file; nothing else says what a table
-is. Files that no such row leads to are not there for anybody: a load that dies leaves some, and ``rewrite`` deletes them.
+Facts that shape this (pyiceberg 0.12): the SQL catalog keeps one row per table, which names its metadata file; nothing else says what a
+table is. Files that no such row leads to are not there for anybody: a load that dies leaves some, and ``rewrite`` deletes them.
 """
 
 from __future__ import annotations
