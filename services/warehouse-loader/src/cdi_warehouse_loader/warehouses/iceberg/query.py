@@ -123,9 +123,8 @@ def _reach(connection: duckdb.DuckDBPyConnection, storage: Storage) -> None:
     from fsspec.implementations.arrow import ArrowFSWrapper  # not needed for a folder of this machine
 
     scheme, file_system = storage.file_system()
-    wrapped = ArrowFSWrapper(file_system)
-    wrapped.protocol = scheme
-    connection.register_filesystem(wrapped)
+    reaching = type("LakeFiles", (ArrowFSWrapper,), {"protocol": scheme})
+    connection.register_filesystem(reaching(file_system))
 
 
 def _list(texts: Iterable[str]) -> str:
