@@ -68,12 +68,9 @@ class IcebergWarehouse:
         self._options = options
         self._tables: dict[Name, LakeTable] = {}
         self._generation = 0
-        # Partitions that were found elsewhere than believed, while a load of them may have been planned by what was believed.
-        self._surprises: set[StreamPartition] = set()
         self._ready: set[str] = set()
         self._cleared = time.monotonic()
-        self._refresh()
-        self._surprises.clear()
+        self._refresh(everything=True)
 
     def ensure_tables(self, schema: str) -> None:
         """See ``ports.Warehouse``."""
@@ -211,7 +208,7 @@ class IcebergWarehouse:
         """When the block raises ``Unavailable``, this process has looked how the lake stands, if it could.
 
         Args:
-            planned: partitions whose messages whoever called is going to plan anew then.
+            planned: partitions of the load, which whoever called is going to plan anew then.
         """
         try:
             with _translated():
@@ -244,9 +241,7 @@ class IcebergWarehouse:
             self._take_over(state, {**tables, **staged}, positions)
 
     def _check(self, state: State, positions: Iterable[StreamPartition]) -> None:
-        surprised = self._surprises & set(positions)
-        self._surprises -= surprised
-        if surprised or any(state.positions.get(where) != self.positions.get(where) for where in positions):
+        if any(state.positions.get(where) != self.positions.get(where) for where in positions):
             raise Unavailable(DEPENDENCY, "another process has loaded what this one was about to", retry_after=0.1)
         if (state.newest_erasure_us, state.generation) != (self.newest_erasure_us, self._generation):
             raise Unavailable(DEPENDENCY, "people were erased since the load was planned", retry_after=0.1)
@@ -284,10 +279,10 @@ class IcebergWarehouse:
             pointers = transaction.pointers()
         return self._tables_at(pointers)
 
-    def _refresh(self, planned: Iterable[StreamPartition] = ()) -> None:
+    def _refresh(self, planned: Iterable[StreamPartition] = (), *, everything: bool = False) -> None:
         with self._database.reading() as transaction:
             state = transaction.state()
-        self._take_over(state, self._tables_of(state), planned)
+        self._take_over(state, self._tables_of(state), state.positions if everything else planned)
         self._ready &= self.catalog.keys()
 
     def _tables_of(self, state: State) -> dict[Name, LakeTable]:
@@ -301,13 +296,12 @@ class IcebergWarehouse:
         }
 
     def _take_over(self, state: State, tables: dict[Name, LakeTable], planned: Iterable[StreamPartition] = ()) -> None:
-        """Believes from now on what was read; see ``_acting`` for ``planned``."""
-        moved = {where for where, at in state.positions.items() if self.positions.get(where) != at}
-        self._surprises |= moved - set(planned)
+        """Believes from now on what was read. Positions only of ``planned``: a load of others may be planned by what was believed so far."""
         catalog: dict[str, dict[str, Any]] = {}
         for (schema, name), table in tables.items():
             catalog.setdefault(schema, {})[name] = table.columns
-        self.catalog, self.positions = catalog, state.positions
+        self.catalog = catalog
+        self.positions = {**self.positions, **{where: state.positions[where] for where in planned if where in state.positions}}
         self.newest_erasure_us, self._generation = state.newest_erasure_us, state.generation
         self._tables = tables
 
