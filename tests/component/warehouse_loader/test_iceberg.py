@@ -193,10 +193,10 @@ def test_small_files_become_one_and_the_old_ones_are_there_for_those_who_read_th
     table = warehouse._tables["main", "seen"]
     assert len(table.files) <= JOINED
     assert rows(warehouse, "select count(*), count(distinct id), sum(number) from main.seen") == [[loads, loads, sum(range(loads - 2)) + 1]]
-    lying = [one for one in (Path(folder.options.path) / "tables/main").glob("seen-*/data/*")]
+    lying = list((Path(folder.options.path) / "tables/main").glob("seen-*/data/*"))
     assert len(lying) >= loads
     warehouse._clear(0)
-    lying = [one for one in (Path(folder.options.path) / "tables/main").glob("seen-*/data/*")]
+    lying = list((Path(folder.options.path) / "tables/main").glob("seen-*/data/*"))
     assert {f"file://{one}" for one in lying} == set(table.files)
     assert rows(warehouse, "select count(*) from main.seen") == [[loads]]
 

@@ -9,7 +9,7 @@ from cdi_testing import builders
 from cdi_warehouse_loader.domain.load import START, StreamPartition
 from cdi_warehouse_loader.ports import Warehouse
 
-from .engines import LOADED, Place, iceberg, load, rows
+from .engines import LOADED, iceberg, load, rows
 
 PARTITIONS, KILLS, SECONDS = 2, 8, 1.2
 LOADS_AFTER_THE_LAST_KILL = 20

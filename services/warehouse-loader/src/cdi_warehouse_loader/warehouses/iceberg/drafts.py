@@ -14,8 +14,8 @@ from cdi_warehouse_loader.domain.layout import filled_by_events
 from cdi_warehouse_loader.domain.load import TableLoad
 from cdi_warehouse_loader.warehouses.iceberg import fields, table
 from cdi_warehouse_loader.warehouses.iceberg.catalog import DEPENDENCY
-from cdi_warehouse_loader.warehouses.iceberg.files import FileWriter, copy, fields_in, filled, split_by_day
-from cdi_warehouse_loader.warehouses.iceberg.merging import merged
+from cdi_warehouse_loader.warehouses.iceberg.files import FileWriter, copy, field_ids, filled, split_by_day
+from cdi_warehouse_loader.warehouses.iceberg.merging import Merging
 from cdi_warehouse_loader.warehouses.iceberg.storage import Storage
 from cdi_warehouse_loader.warehouses.iceberg.table import LakeTable
 
@@ -71,7 +71,7 @@ class TableDraft:
         self.schema = fields.changed(self.schema, news, wider, last)
         self._columns = fields.columns_of(self.schema)
         if narrow and self._writes:
-            self._write_anew([file for file in self.files if narrow & set(fields_in(self._storage, file.file_path).values())])
+            self._write_anew([file for file in self.files if narrow & field_ids(self._storage, file.file_path)])
 
     def take(self, load: TableLoad) -> None:
         """Adds rows, or merges them by key.
@@ -91,9 +91,9 @@ class TableDraft:
             return
         if load.merge_keys:
             self.is_exact = True
-            found = merged(self._storage, self.files, rows, load.merge_keys)
-            rows = found.rows
-            self._write_anew(found.files, found.mask)
+            merging = Merging(self._storage, self.files, rows, load.merge_keys)
+            self._write_anew(merging.files, merging.stays)
+            rows = merging.rows()
         self._append(rows)
 
     def empty(self) -> None:

@@ -5,6 +5,7 @@ Bounds are kept of times and sequences only: what else is in a column is in no o
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import uuid
 from collections.abc import Callable, Container, Iterator, Sequence
@@ -18,13 +19,16 @@ from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.schema import Schema
 from pyiceberg.typedef import Record
 
-from cdi_warehouse_loader.warehouses.iceberg.fields import RECEIVED_AT, arrow_field
+from cdi_warehouse_loader.warehouses.iceberg.fields import FIELD_ID, RECEIVED_AT, arrow_field
 from cdi_warehouse_loader.warehouses.iceberg.storage import Storage
 
 READ_ROWS: Final = 16_384
 """Rows of a file that are in memory at a time."""
 
-_GROUP_ROWS: Final = 122_880
+_GROUP_ROWS: Final = 65_536
+_GROUP_BYTES: Final = 16 * 1024 * 1024
+"""Rows, or bytes of them in memory, that are written together."""
+
 _BOUNDED: Final = frozenset({RECEIVED_AT, "timestamp", "event_seq", "seq"})
 _EPOCH: Final = date(1970, 1, 1)
 
@@ -50,7 +54,9 @@ class FileWriter:
         self._arrow = pa.schema([arrow_field(schema, name) for name in names])
         self._partition = partition
         self._bounds: dict[str, tuple[int, int]] = {}
-        self._rows = 0
+        self.rows = 0
+        self._pending: list[Any] = []
+        self._pending_bytes = 0
         self._stream = storage.io.new_output(self.name).create(overwrite=True)
         bounded = [name for name in names if name in _BOUNDED]
         self._writer = pq.ParquetWriter(
@@ -58,21 +64,27 @@ class FileWriter:
         )
 
     def add(self, rows: Any) -> None:
-        """Appends rows; columns that they lack are NULL.
+        """Appends rows, if there are any; columns that they lack are NULL.
 
         Raises:
             pa.ArrowInvalid: a value does not fit its column.
         """
+        if not rows.num_rows:
+            return
         present = set(rows.schema.names)
         arrays = [_fitted(rows, field, field.name in present) for field in self._arrow]
         table = pa.Table.from_arrays(arrays, schema=self._arrow)
-        self._writer.write_table(table, row_group_size=_GROUP_ROWS)
-        self._rows += table.num_rows
+        self._pending.append(table)
+        self._pending_bytes += table.nbytes
+        self.rows += table.num_rows
+        if self._pending_bytes >= _GROUP_BYTES or sum(one.num_rows for one in self._pending) >= _GROUP_ROWS:
+            self._write_pending()
         for name in _BOUNDED & present:
             self._widen(name, pc.min_max(table.column(name).cast(pa.int64())).as_py())
 
     def close(self) -> DataFile:
         """Ends the file."""
+        self._write_pending()
         self._writer.close()
         size = self._stream.tell()
         self._stream.close()
@@ -82,7 +94,7 @@ class FileWriter:
             file_path=self.name,
             file_format=FileFormat.PARQUET,
             partition=Record(*self._partition),
-            record_count=self._rows,
+            record_count=self.rows,
             file_size_in_bytes=size,
             lower_bounds={ids[name]: struct.pack("<q", low) for name, (low, _) in self._bounds.items()},
             upper_bounds={ids[name]: struct.pack("<q", high) for name, (_, high) in self._bounds.items()},
@@ -93,6 +105,11 @@ class FileWriter:
         self._writer.close()
         self._stream.close()
         self._storage.delete([self.name])
+
+    def _write_pending(self) -> None:
+        if self._pending:
+            self._writer.write_table(pa.concat_tables(self._pending), row_group_size=_GROUP_ROWS)
+        self._pending, self._pending_bytes = [], 0
 
     def _widen(self, name: str, found: dict[str, int | None]) -> None:
         low, high = found["min"], found["max"]
@@ -130,16 +147,13 @@ def batches(storage: Storage, name: str, columns: Sequence[str] | None = None) -
     with storage.read(name) as stream:
         file = pq.ParquetFile(stream)
         has = file.schema_arrow.names
-        first = 0
-        for batch in file.iter_batches(READ_ROWS, columns=None if columns is None else [one for one in columns if one in has]):
-            yield first, batch
-            first += batch.num_rows
+        yield from _pieces(file, None if columns is None else [one for one in columns if one in has])
 
 
-def fields_in(storage: Storage, name: str) -> dict[str, int]:
-    """The columns that a file has, with their numbers."""
+def field_ids(storage: Storage, name: str) -> set[int]:
+    """The numbers of the columns that a file has."""
     with storage.read(name) as stream:
-        return {field.name: int(field.metadata[b"PARQUET:field_id"]) for field in pq.read_schema(stream)}
+        return {int(field.metadata[FIELD_ID]) for field in pq.read_schema(stream)}
 
 
 def copy(storage: Storage, location: str, schema: Schema, sources: Sequence[DataFile], mask: Mask | None = None) -> DataFile | None:
@@ -155,26 +169,31 @@ def copy(storage: Storage, location: str, schema: Schema, sources: Sequence[Data
     Returns:
         ``None`` when no row stays.
     """
-    present = {name for source in sources for name in fields_in(storage, source.file_path)}
-    names = [field.name for field in schema.fields if field.name in present]
-    partition = tuple(sources[0].partition[place] for place in range(len(sources[0].partition)))
-    writer = FileWriter(storage, location, schema, names, partition)
-    rows = 0
-    try:
-        for source in sources:
-            for first, batch in batches(storage, source.file_path):
-                kept = mask(source.file_path, first, batch) if mask is not None else None
-                piece = batch if kept is None else batch.filter(kept)
-                if piece.num_rows:
-                    rows += piece.num_rows
-                    writer.add(piece)
-    except BaseException:
+    with contextlib.ExitStack() as stack:
+        opened = {source.file_path: pq.ParquetFile(stack.enter_context(storage.read(source.file_path))) for source in sources}
+        present = {name for file in opened.values() for name in file.schema_arrow.names}
+        names = [field.name for field in schema.fields if field.name in present]
+        partition = tuple(sources[0].partition[place] for place in range(len(sources[0].partition)))
+        writer = FileWriter(storage, location, schema, names, partition)
+        try:
+            for name, file in opened.items():
+                for first, batch in _pieces(file, None):
+                    kept = mask(name, first, batch) if mask is not None else None
+                    writer.add(batch if kept is None else batch.filter(kept))
+        except BaseException:
+            writer.abandon()
+            raise
+        if writer.rows:
+            return writer.close()
         writer.abandon()
-        raise
-    if rows:
-        return writer.close()
-    writer.abandon()
-    return None
+        return None
+
+
+def _pieces(file: Any, columns: Sequence[str] | None) -> Iterator[tuple[int, Any]]:
+    first = 0
+    for batch in file.iter_batches(READ_ROWS, columns=columns):
+        yield first, batch
+        first += batch.num_rows
 
 
 def without(rows: Container[int], first: int, count: int) -> Any:

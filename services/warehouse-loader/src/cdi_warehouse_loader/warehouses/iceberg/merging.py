@@ -6,88 +6,78 @@ Files are copied without the rows that are merged. Only those in which there are
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.manifest import DataFile
 
-from cdi_warehouse_loader.warehouses.iceberg.files import Mask, batches, without
+from cdi_warehouse_loader.warehouses.iceberg.files import batches, without
 from cdi_warehouse_loader.warehouses.iceberg.storage import Storage
 
-_TIME = "timestamp"
+_TIME: Final = "timestamp"
 
 
-@dataclass(frozen=True, slots=True)
-class Merged:
-    """What a merge leads to.
-
-    Attributes:
-        rows: new and merged rows.
-        files: in which there are rows that are merged.
-        mask: the rows of these files that stay.
-    """
-
-    rows: Any
-    files: Sequence[DataFile]
-    mask: Mask
-
-
-def merged(storage: Storage, files: Sequence[DataFile], rows: Any, keys: Sequence[str]) -> Merged:
-    """Merges rows with those of the files.
+class Merging:
+    """Rows on their way into a table that has at most one per key.
 
     Args:
         storage: where.
         files: of the table.
         rows: at most one per key.
         keys: columns.
+
+    Attributes:
+        files: those in which there are rows to merge, to be copied without them.
     """
-    places = {key: place for place, key in enumerate(zip(*(rows.column(key).to_pylist() for key in keys), strict=True))}
-    sought = pa.array(sorted({key[-1] for key in places}), pa.string())
-    found: dict[str, dict[int, int]] = {}
-    for file in files:
-        if hits := _hits(storage, file.file_path, keys, sought, places):
-            found[file.file_path] = hits
-    old = [_taken(storage, name, hits) for name, hits in found.items()]
 
-    def stays(name: str, first: int, batch: Any) -> Any:
-        return without(found[name], first, batch.num_rows)
+    def __init__(self, storage: Storage, files: Sequence[DataFile], rows: Any, keys: Sequence[str]) -> None:
+        self._storage = storage
+        self._rows = rows
+        self._keys = keys
+        self._places = {key: place for place, key in enumerate(zip(*(rows.column(one).to_pylist() for one in keys), strict=True))}
+        self._sought = pa.array(sorted({key[-1] for key in self._places}), pa.string())
+        self._found = {file.file_path: hits for file in files if (hits := self._hits(file.file_path))}
+        self._old: list[Any] = []
+        self._order: list[int] = []
+        self.files = [file for file in files if file.file_path in self._found]
 
-    if not old:
-        return Merged(rows, (), stays)
-    before = pa.concat_tables(old, promote_options="default")
-    order = [-1] * rows.num_rows
-    for row, place in enumerate(place for hits in found.values() for place in hits.values()):
-        order[place] = row
-    indices = pa.array([None if row < 0 else row for row in order], pa.int64())
-    return Merged(_merge(rows, before.take(indices), keys), [file for file in files if file.file_path in found], stays)
+    def stays(self, name: str, first: int, batch: Any) -> Any:
+        """Which rows of a file stay, as a ``Mask``; the others are taken up."""
+        hits = self._found[name]
+        inside = [row for row in range(first, first + batch.num_rows) if row in hits]
+        if not inside:
+            return None
+        self._old.append(batch.take(pa.array([row - first for row in inside])))
+        self._order += [hits[row] for row in inside]
+        return without(hits, first, batch.num_rows)
+
+    def rows(self) -> Any:
+        """The rows, merged with those that were taken up."""
+        if not self._old:
+            return self._rows
+        before = pa.concat_tables([pa.Table.from_batches([batch]) for batch in self._old], promote_options="default")
+        places: list[int | None] = [None] * self._rows.num_rows
+        for row, place in enumerate(self._order):
+            places[place] = row
+        return _merged(self._rows, before.take(pa.array(places, pa.int64())), self._keys)
+
+    def _hits(self, name: str) -> dict[int, int]:
+        """Rows of a file that have one of the keys, with the place of the row that they are merged with."""
+        hits: dict[int, int] = {}
+        for first, batch in batches(self._storage, name, self._keys):
+            candidates = pc.indices_nonzero(pc.is_in(batch.column(self._keys[-1]), self._sought))
+            if not len(candidates):
+                continue
+            columns = (batch.column(key).take(candidates).to_pylist() for key in self._keys)
+            for row, key in zip(candidates.to_pylist(), zip(*columns, strict=True), strict=True):
+                if key in self._places:
+                    hits[first + row] = self._places[key]
+        return hits
 
 
-def _hits(storage: Storage, name: str, keys: Sequence[str], sought: Any, places: dict[tuple[Any, ...], int]) -> dict[int, int]:
-    """Rows of a file that have one of the keys, with the place of the row that they are merged with."""
-    hits: dict[int, int] = {}
-    for first, batch in batches(storage, name, keys):
-        candidates = pc.indices_nonzero(pc.is_in(batch.column(keys[-1]), sought))
-        if not len(candidates):
-            continue
-        columns = (batch.column(key).take(candidates).to_pylist() for key in keys)
-        for row, key in zip(candidates.to_pylist(), zip(*columns, strict=True), strict=True):
-            if key in places:
-                hits[first + row] = places[key]
-    return hits
-
-
-def _taken(storage: Storage, name: str, hits: dict[int, int]) -> Any:
-    """The rows of a file that are merged, in their order."""
-    pieces = []
-    for first, batch in batches(storage, name):
-        if inside := [row - first for row in hits if first <= row < first + batch.num_rows]:
-            pieces.append(batch.take(pa.array(inside)))
-    return pa.Table.from_batches(pieces)
-
-
-def _merge(rows: Any, before: Any, keys: Sequence[str]) -> Any:
+def _merged(rows: Any, before: Any, keys: Sequence[str]) -> Any:
+    """Row by row, the one with the one that was there before; NULL where there was none."""
     newer = pc.fill_null(pc.greater_equal(rows.column(_TIME), before.column(_TIME).combine_chunks()), False)
     merged: dict[str, Any] = {}
     for name in dict.fromkeys([*rows.schema.names, *before.column_names]):

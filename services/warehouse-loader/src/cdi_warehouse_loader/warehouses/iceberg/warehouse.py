@@ -296,7 +296,11 @@ class IcebergWarehouse:
         }
 
     def _take_over(self, state: State, tables: dict[Name, LakeTable], planned: Iterable[StreamPartition] = ()) -> None:
-        """Believes from now on what was read. Positions only of ``planned``: a load of others may be planned by what was believed so far."""
+        """Believes from now on what was read.
+
+        Positions only of the ``planned`` partitions: a load of others may have been planned by what was believed so far, and has to find
+        that it was wrong.
+        """
         catalog: dict[str, dict[str, Any]] = {}
         for (schema, name), table in tables.items():
             catalog.setdefault(schema, {})[name] = table.columns
