@@ -188,6 +188,17 @@ def test_columns_appear_and_widen_and_the_history_has_it(place: Place) -> None:
     assert newest.size > 0
 
 
+def test_integers_of_any_size_become_doubles_and_stay_in_their_rows(place: Place) -> None:
+    warehouse = place.open()
+    load(warehouse, builders.track("Seen", message_id="a", properties={"n": 2**53 + 1}), builders.track("Seen", message_id="b"))
+    load(warehouse, builders.track("Seen", message_id="c", properties={"n": 7}))
+    load(warehouse, builders.track("Seen", message_id="d", properties={"n": 0.5}))
+    load(warehouse, builders.track("Seen", message_id="e", properties={"n": 3}))
+    found = {row["id"]: row["n"] for row in records(warehouse, "select id, n from main.seen")}
+    assert found == {"a": float(2**53), "b": None, "c": 7.0, "d": 0.5, "e": 3.0}
+    assert warehouse.catalog["main"]["seen"]["n"] is ColumnType.DOUBLE
+
+
 def test_users_have_the_newest_value_of_each_trait(place: Place) -> None:
     warehouse = place.open()
     at = builders.EVENT_TIME

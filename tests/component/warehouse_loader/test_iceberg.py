@@ -162,6 +162,17 @@ def test_the_catalog_is_back_after_it_was_away(database_url: str, tmp_path: Path
     warehouse.close()
 
 
+def test_a_query_whose_files_were_cleared_away_is_asked_again(folder: Place, tmp_path: Path) -> None:
+    warehouse = folder.open()
+    load(warehouse, builders.page(message_id="m"))
+    (page,) = (tmp_path / "lake/tables/main").glob("pages-*/data/*")
+    page.rename(tmp_path / "away")
+    with pytest.raises(Unavailable):
+        rows(warehouse, "select id from main.pages")
+    (tmp_path / "away").rename(page)
+    assert rows(warehouse, "select id from main.pages") == [["m"]]
+
+
 def test_other_readers_of_iceberg_see_the_same(folder: Place, tmp_path: Path) -> None:
     warehouse = folder.open()
     at = builders.EVENT_TIME

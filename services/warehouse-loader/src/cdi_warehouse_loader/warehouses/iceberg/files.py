@@ -205,4 +205,7 @@ def _fitted(rows: Any, field: Any, is_there: bool) -> Any:
     if not is_there:
         return pa.nulls(rows.num_rows, field.type)
     column = rows.column(field.name)
-    return column if column.type == field.type else column.cast(field.type)
+    if column.type == field.type:
+        return column
+    # An integer column that became double: beyond 2^53 the nearest one that there is.
+    return column.cast(field.type, safe=not (pa.types.is_int64(column.type) and pa.types.is_float64(field.type)))

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import duckdb
 
-from cdi_kernel.faults import Unavailable
+from cdi_kernel.faults import InvalidArgument, Unavailable
 from cdi_warehouse_loader.domain import naming
 from cdi_warehouse_loader.domain.layout import OWN_COLUMNS
 from cdi_warehouse_loader.ports import Question, Rows
@@ -51,10 +51,11 @@ def _database(
     storage: Storage, tables: Tables, question: Question, options: Options
 ) -> Iterator[tuple[duckdb.DuckDBPyConnection, Iterable[str]]]:
     """A database for one question, and what is to be done in it before."""
-    connection = duckdb.connect(":memory:", config={"threads": options.threads, "memory_limit": options.query_memory_limit})
+    connection = duckdb.connect(":memory:", config={"threads": options.threads, "memory_limit": options.memory_limit})
     try:
         connection.execute("attach ':memory:' as warehouse")
         connection.execute("set global timezone = 'UTC'")
+        connection.execute("set global temp_directory = ''")
         if not storage.is_local:
             _reach(connection, storage)
         named = _named(question.sql, {name for _, name in tables})
@@ -75,9 +76,17 @@ def _database(
                 catalog.setdefault(schema, {})[name] = table.columns
             yield connection, consenting.views(catalog, question.purposes)
     except duckdb.IOException as error:
-        raise Unavailable(DEPENDENCY, "files of the lake were replaced while they were read", retry_after=0.1) from error
+        raise _replaced() from error
+    except InvalidArgument as fault:
+        if isinstance(fault.__cause__, duckdb.IOException):
+            raise _replaced() from fault
+        raise
     finally:
         connection.close()
+
+
+def _replaced() -> Unavailable:
+    return Unavailable(DEPENDENCY, "files of the lake were replaced while they were read", retry_after=0.1)
 
 
 def _named(text: str, tables: Iterable[str]) -> set[str]:

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cdi_kernel.faults import Unavailable
+from cdi_runtime.telemetry import logger
 from cdi_warehouse_loader.domain.documents import Document
 from cdi_warehouse_loader.domain.erasure import Erased, Erasure, Tombstone
 from cdi_warehouse_loader.domain.layout import STARTING_TABLES, TRACK_TABLE_COLUMNS, is_event_table
@@ -37,6 +38,7 @@ from cdi_warehouse_loader.warehouses.iceberg.table import LakeTable, read
 GRACE_US: Final = 600_000_000
 """How long files that were replaced stay for those who are reading them, in microseconds."""
 
+_log = logger(__name__)
 _LOG_US: Final = 14 * 86_400_000_000
 _CLEAR_EVERY_SECONDS: Final = 60.0
 _CLEARED_AT_ONCE: Final = 1_000
@@ -229,16 +231,15 @@ class IcebergWarehouse:
         Raises:
             Unavailable: another process was there.
         """
-        with _discarding(draft):
-            with self._database.writing() as transaction:
-                state = transaction.state()
-                self._check(state, positions)
-                tables = self._tables_of(state)
-                staged = draft.staged(tables)
-                self._point(transaction, state, tables, staged)
-                yield transaction
-                state = transaction.state()
-            self._take_over(state, {**tables, **staged}, positions)
+        with _discarding(draft), self._database.writing() as transaction:
+            state = transaction.state()
+            self._check(state, positions)
+            tables = self._tables_of(state)
+            staged = draft.staged(tables)
+            self._point(transaction, state, tables, staged)
+            yield transaction
+            state = transaction.state()
+        self._take_over(state, {**tables, **staged}, positions)
 
     def _check(self, state: State, positions: Iterable[StreamPartition]) -> None:
         if any(state.positions.get(where) != self.positions.get(where) for where in positions):
@@ -252,8 +253,17 @@ class IcebergWarehouse:
         transaction.throw_away(replaced, _now_us())
 
     def _tidy(self, touched: set[Name]) -> None:
-        """Makes one of many small files, and deletes what was replaced long enough ago. What does not come to pass does so next time."""
-        with contextlib.suppress(Unavailable), self._acting():
+        """Makes one of many small files, and deletes what was replaced long enough ago.
+
+        The load before it is committed, so nothing that goes wrong here may look as if the load had failed. It is done the next time.
+        """
+        try:
+            self._make_tidy(touched)
+        except Exception as error:  # noqa: BLE001 (see above)
+            _log.warning("warehouse.tidying_failed", error=type(error).__name__)
+
+    def _make_tidy(self, touched: set[Name]) -> None:
+        with self._acting():
             draft = Draft(self._storage, self._tables)
             with _discarding(draft):
                 is_worth_it = compaction.compact(self._storage, self._tables, touched, draft)
@@ -317,7 +327,7 @@ def _discarding(draft: Draft) -> Iterator[None]:
         yield
     except CommitUnknown:
         raise
-    except BaseException:
+    except Exception:
         with contextlib.suppress(OSError):
             draft.discard()
         raise
