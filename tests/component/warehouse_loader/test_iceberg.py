@@ -201,7 +201,7 @@ def test_small_files_become_one_and_the_old_ones_are_there_for_those_who_read_th
     for number in range(loads):
         load(warehouse, builders.track("Seen", message_id=f"m{number:03}", properties={"number": number if number < loads - 2 else 0.5}))
     assert isinstance(warehouse, IcebergWarehouse)
-    table = warehouse._tables["main", "seen"]
+    table = warehouse._lake.tables["main", "seen"]
     assert len(table.files) <= JOINED
     assert rows(warehouse, "select count(*), count(distinct id), sum(number) from main.seen") == [[loads, loads, sum(range(loads - 2)) + 1]]
     lying = list((Path(folder.options.path) / "tables/main").glob("seen-*/data/*"))
@@ -219,7 +219,7 @@ def test_there_are_few_lists_of_files_however_many_loads_there_were(folder: Plac
     folder.close()
     again = folder.open()
     assert isinstance(again, IcebergWarehouse)
-    table = again._tables["main", "pages"]
+    table = again._lake.tables["main", "pages"]
     assert len(table.files) == 40  # one per day
     assert len(table.manifests) <= 17
     assert rows(again, "select count(*), count(distinct id) from main.pages") == [[40, 40]]
@@ -264,7 +264,7 @@ def test_files_may_lie_elsewhere_than_on_this_machine(tmp_path: Path) -> None:
     assert rows(warehouse, "select id, plan from main.users") == [["user-1", "pro"]]
     warehouse.erase([Erasure([PersonId(builders.WORKSPACE, "user_id", "gone")], NOW_US)], NOW_US)
     assert rows(warehouse, "select id from main.pages") == [["m3"]]
-    names = {name for table in warehouse._tables.values() for name in table.names}
+    names = {name for table in warehouse._lake.tables.values() for name in table.names}
     assert names <= storage.listed()
     assert all(name.startswith("s3://bucket/lake/main/") for name in names)
     warehouse.close()

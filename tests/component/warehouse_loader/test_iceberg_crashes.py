@@ -49,7 +49,7 @@ def test_killed_at_any_moment_it_has_each_message_once(tmp_path: Path) -> None:
     assert sum(entry.events for entry in warehouse.loads(10_000)) == messages * 3
     place.rewrite()
     again = place.open()
-    kept = {file.removeprefix("file://") for table in again._committed().values() for file in table.names}
+    kept = {file.removeprefix("file://") for table in again._lake.committed().values() for file in table.names}
     assert {str(file) for file in (tmp_path / "lake" / "tables").rglob("*") if file.is_file()} == kept
     assert rows(again, "select count(*), count(distinct id) from main.tracks") == [[messages * 2] * 2]
 
