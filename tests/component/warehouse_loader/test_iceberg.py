@@ -28,6 +28,10 @@ from .conftest import graph_changed
 from .engines import LOADED, NOW_US, Place, files, iceberg, load, load_graph, planned, rows
 
 DAY = timedelta(days=1)
+DIES = """
+create function die() returns trigger language plpgsql as 'begin perform pg_terminate_backend(pg_backend_pid()); return null; end';
+create constraint trigger dies after insert on _cdi_loads deferrable initially deferred for each row execute function die()"""
+"""Ends the connection in the midst of a commit of a load."""
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -159,6 +163,22 @@ def test_the_catalog_is_back_after_it_was_away(database_url: str, tmp_path: Path
     warehouse.load(mine)
     assert warehouse.broken is None
     assert rows(warehouse, "select count(*) from main.pages") == [[2]]
+    warehouse.close()
+
+
+def test_a_commit_that_is_not_answered_is_not_believed_to_be_done_or_undone(database_url: str, tmp_path: Path) -> None:
+    warehouse = REGISTRY["iceberg"].open(Options(f"iceberg+{_scheme(database_url)}?warehouse={tmp_path}/lake"))
+    load(warehouse, builders.page(message_id="before"))
+    with psycopg.connect(_scheme(database_url), autocommit=True) as connection:
+        connection.execute(DIES)
+        mine = planned(warehouse, [builders.page(message_id="mine")])
+        lying = set(tmp_path.rglob("*.parquet"))
+        with pytest.raises(Unavailable):
+            warehouse.load(mine)
+        assert len(set(tmp_path.rglob("*.parquet")) - lying) == 1  # it might be a table's
+        connection.execute("drop trigger dies on _cdi_loads")
+    load(warehouse, builders.page(message_id="mine"))
+    assert rows(warehouse, "select id from main.pages order by id") == [["before"], ["mine"]]
     warehouse.close()
 
 
