@@ -154,6 +154,21 @@ def test_files_of_a_load_that_was_not_committed_are_cleared_away_and_the_load_is
     assert rows(warehouse, "select id from main.pages order by id") == [["after"], ["before"]]
 
 
+def test_a_load_that_fails_leaves_no_files(folder: Place, tmp_path: Path) -> None:
+    warehouse = folder.open()
+    load(warehouse, builders.page(message_id="before"), builders.identify())
+    lying = {one for one in (tmp_path / "lake/tables").rglob("*") if one.is_file()}
+    mine = planned(warehouse, [builders.page(message_id="mine"), builders.identify(), builders.track("New one")])
+
+    def broken() -> None:
+        assert {one for one in (tmp_path / "lake/tables").rglob("*") if one.is_file()} - lying
+        raise ValueError("a plan that breaks")
+
+    with pytest.raises(ValueError, match="a plan that breaks"):
+        warehouse.load(during(mine, broken))
+    assert {one for one in (tmp_path / "lake/tables").rglob("*") if one.is_file()} == lying
+
+
 def test_the_catalog_is_back_after_it_was_away(database_url: str, tmp_path: Path) -> None:
     warehouse = REGISTRY["iceberg"].open(Options(f"iceberg+{_scheme(database_url)}?warehouse={tmp_path}/lake"))
     load(warehouse, builders.page(message_id="before"))
