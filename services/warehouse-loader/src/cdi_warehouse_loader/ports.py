@@ -198,6 +198,18 @@ class PurposeReader(Protocol):
         ...
 
 
+class Pending(Protocol):
+    """Knows how far readers are."""
+
+    async def messages(self, stream: str, reader: str) -> int:
+        """Messages of a stream that a reader has not settled.
+
+        Raises:
+            Unavailable: the bus is away.
+        """
+        ...
+
+
 class Warehouse(Protocol):
     """One warehouse, open.
 

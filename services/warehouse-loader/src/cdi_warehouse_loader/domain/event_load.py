@@ -16,9 +16,8 @@ from cdi.event.v1 import event_pb2, outcome_pb2, rejected_event_pb2
 from cdi_kernel.faults import Fault, reason_name
 from cdi_kernel.topology import StreamName
 from cdi_warehouse_loader.domain import naming
-from cdi_warehouse_loader.domain.documents import targets_of
 from cdi_warehouse_loader.domain.event_view import EventView
-from cdi_warehouse_loader.domain.load import Catalog, CountKey, Load, Position, StreamPartition, TableLoad, Target
+from cdi_warehouse_loader.domain.load import Catalog, CountKey, Load, Position, StreamPartition, TableLoad, Targets
 from cdi_warehouse_loader.domain.plan import plan_schema
 from cdi_warehouse_loader.domain.rows import EventColumns, Item, Purposes, event_columns, granted_purposes
 from cdi_warehouse_loader.domain.side_rows import rejected_rows
@@ -54,7 +53,7 @@ def plan_events(
     items: Sequence[Item],
     poisoned: Sequence[Poisoned],
     positions: Mapping[StreamPartition, Position],
-    targets: Mapping[str, Sequence[Target]],
+    targets: Targets,
     now_us: int,
 ) -> Callable[[Catalog], Load]:
     """Plans a load as far as it does not depend on the catalog.
@@ -63,7 +62,7 @@ def plan_events(
         items: events to load.
         poisoned: events that are turned away instead.
         positions: where the partitions stand afterwards.
-        targets: by workspace.
+        targets: where events go.
         now_us: time of the load.
 
     Returns:
@@ -92,21 +91,19 @@ def plan_events(
     return lambda catalog: Load(StreamName.ENRICHED, len(items) + len(poisoned), tables(catalog), positions, counts)
 
 
-def schemas_of(workspaces: set[str], targets: Mapping[str, Sequence[Target]]) -> set[str]:
+def schemas_of(workspaces: set[str], targets: Targets) -> set[str]:
     """Schemas that events of these workspaces can reach."""
-    return {target.schema for workspace in workspaces for target in targets_of(targets, workspace)}
+    return {target.schema for workspace in workspaces for target in targets.of(workspace)}
 
 
-def _shares(
-    events: Sequence[EventView], granted: Sequence[Purposes], targets: Mapping[str, Sequence[Target]], counts: Counter[CountKey]
-) -> Mapping[str, _Share]:
+def _shares(events: Sequence[EventView], granted: Sequence[Purposes], targets: Targets, counts: Counter[CountKey]) -> Mapping[str, _Share]:
     """Which events are loaded into which schema, and what is withheld of them there; counts them, and those that consent leaves out."""
     members: dict[str, list[int]] = {}
     for row, event in enumerate(events):
         members.setdefault(event.workspace_id, []).append(row)
     found: dict[str, _Share] = {}
     for workspace, rows in members.items():
-        for target in targets_of(targets, workspace):
+        for target in targets.of(workspace):
             allowed = rows
             if target.purposes:
                 allowed = [row for row in rows if target.purposes.issubset(granted[row])]
@@ -119,13 +116,11 @@ def _shares(
     return found
 
 
-def _turned_away(
-    poisoned: Sequence[Poisoned], targets: Mapping[str, Sequence[Target]], counts: Counter[CountKey], now_us: int
-) -> list[TableLoad]:
+def _turned_away(poisoned: Sequence[Poisoned], targets: Targets, counts: Counter[CountKey], now_us: int) -> list[TableLoad]:
     rows: dict[str, list[rejected_event_pb2.RejectedEvent]] = {}
     for one in poisoned:
         granted = _granted(one.item[0])
-        for target in targets_of(targets, one.item[0].workspace_id):
+        for target in targets.of(one.item[0].workspace_id):
             is_whole = target.purposes.issubset(granted) and not withheld(target.columns, granted)
             rows.setdefault(target.schema, []).append(_rejected(one, now_us, with_payload=is_whole))
             counts[CountKey(target.sink, outcome_pb2.OUTCOME_REJECTED, one.fault.reason_name)] += 1
