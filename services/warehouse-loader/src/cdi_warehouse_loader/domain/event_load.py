@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from operator import itemgetter
 from typing import Final
 
 from google.protobuf.message import DecodeError
@@ -38,7 +39,7 @@ class Poisoned:
 
 @dataclass(frozen=True, slots=True)
 class _Share:
-    """The events of one schema.
+    """The events of one schema that are planned together.
 
     Attributes:
         rows: their places in the batch.
@@ -85,8 +86,8 @@ def plan_events(
 
     def tables(catalog: Catalog) -> Iterator[TableLoad]:
         yield from turned_away
-        for schema, share in shares.items():
-            yield from plan_schema(schema, catalog[schema], columns_of(share), share.rows)
+        for (schema, unfrozen), share in sorted(shares.items(), key=itemgetter(0)):
+            yield from plan_schema(schema, catalog[schema], columns_of(share), share.rows, frozen=not unfrozen)
 
     return lambda catalog: Load(StreamName.ENRICHED, len(items) + len(poisoned), tables(catalog), positions, counts)
 
@@ -96,12 +97,17 @@ def schemas_of(workspaces: set[str], targets: Targets) -> set[str]:
     return {target.schema for workspace in workspaces for target in targets.of(workspace)}
 
 
-def _shares(events: Sequence[EventView], granted: Sequence[Purposes], targets: Targets, counts: Counter[CountKey]) -> Mapping[str, _Share]:
-    """Which events are loaded into which schema, and what is withheld of them there; counts them, and those that consent leaves out."""
+def _shares(
+    events: Sequence[EventView], granted: Sequence[Purposes], targets: Targets, counts: Counter[CountKey]
+) -> Mapping[tuple[str, bool], _Share]:
+    """Which events are loaded into which schema, and what is withheld of them there; counts them, and those that consent leaves out.
+
+    By schema, and whether the events may add to its tables: those that may not are planned first, with the tables as they are.
+    """
     members: dict[str, list[int]] = {}
     for row, event in enumerate(events):
         members.setdefault(event.workspace_id, []).append(row)
-    found: dict[str, _Share] = {}
+    found: dict[tuple[str, bool], _Share] = {}
     for workspace, rows in members.items():
         for target in targets.of(workspace):
             allowed = rows
@@ -109,11 +115,22 @@ def _shares(events: Sequence[EventView], granted: Sequence[Purposes], targets: T
                 allowed = [row for row in rows if target.purposes.issubset(granted[row])]
                 counts[CountKey(target.sink, outcome_pb2.OUTCOME_FILTERED, CONSENT_DENIED)] += len(rows) - len(allowed)
             counts[CountKey(target.sink, outcome_pb2.OUTCOME_LOADED, "")] += len(allowed)
-            if allowed:
-                share = found.setdefault(target.schema, _Share([], {}))
-                share.rows.extend(allowed)
-                share.masked.update(masked(events, granted, allowed, target.columns))
+            for unfrozen, part in _by_freedom(events, allowed, target.frozen_sources):
+                share = found.setdefault((target.schema, unfrozen), _Share([], {}))
+                share.rows.extend(part)
+                share.masked.update(masked(events, granted, part, target.columns))
     return found
+
+
+def _by_freedom(events: Sequence[EventView], rows: list[int], frozen_sources: frozenset[str]) -> Iterator[tuple[bool, list[int]]]:
+    """Events that may add to the tables, and events that may not; nothing of what there is none of."""
+    if frozen_sources:
+        frozen = [row for row in rows if events[row].source_id in frozen_sources]
+        if frozen:
+            yield False, frozen
+            rows = [row for row in rows if events[row].source_id not in frozen_sources]
+    if rows:
+        yield True, rows
 
 
 def _turned_away(poisoned: Sequence[Poisoned], targets: Targets, counts: Counter[CountKey], now_us: int) -> list[TableLoad]:
