@@ -16,6 +16,7 @@ from cdi_warehouse_loader.domain.event_view import read_batch
 from cdi_warehouse_loader.domain.layout import ENRICHMENT_COLUMNS, MAX_COLUMNS, STARTING_TABLES, TRACK_TABLE_COLUMNS
 from cdi_warehouse_loader.domain.load import Position, StreamPartition, TableLoad, Target, Targets
 from cdi_warehouse_loader.domain.plan import plan_schema
+from cdi_warehouse_loader.domain.planned_types import NO_RULES, ColumnRules
 from cdi_warehouse_loader.domain.rows import event_columns, granted_purposes
 
 Tables = dict[str, dict[str, Any]]
@@ -29,15 +30,12 @@ class Schema:
         self.rows: dict[str, list[dict[str, Any]]] = {}
         self.seq = 0
 
-    def load(self, *events: Event, frozen: bool = False) -> Sequence[TableLoad]:
+    def load(self, *events: Event, rules: ColumnRules = NO_RULES) -> Sequence[TableLoad]:
         read = read_batch(EventBatch(events=events).SerializeToString()).events
         items = [(event, 0, self.seq + place) for place, event in enumerate(read)]
         self.seq += len(events)
-        loads = list(
-            plan_schema(
-                "main", self.columns, event_columns(items, granted_purposes(read), 1_800_000_000_000_000), range(len(items)), frozen=frozen
-            )
-        )
+        columns = event_columns(items, granted_purposes(read), 1_800_000_000_000_000)
+        loads = list(plan_schema("main", self.columns, columns, range(len(items)), rules))
         for load in loads:
             self.columns.setdefault(load.table, {}).update(load.added)
             self.columns[load.table].update(dict.fromkeys(load.widened, "DOUBLE"))
@@ -284,7 +282,7 @@ def test_a_frozen_source_adds_nothing_and_loses_nothing() -> None:
         builders.track("Bought", message_id="c", properties={"price": 2.5}),
         builders.track("Returned", message_id="d", properties={"why": "small"}),
         builders.identify(message_id="e", traits={"shoe": 42}),
-        frozen=True,
+        rules=ColumnRules(frozen=True),
     )
     assert not any(load.added.keys() - ENRICHMENT_COLUMNS.keys() or load.widened for load in loads)
     assert {table: dict(columns) for table, columns in schema.columns.items()} == before

@@ -31,10 +31,11 @@ from cdi_warehouse_loader.application.clean_rooms import CleanRooms
 from cdi_warehouse_loader.application.connections import Connection, Connections
 from cdi_warehouse_loader.application.erasures import learn_erasures
 from cdi_warehouse_loader.application.loading import Loading
+from cdi_warehouse_loader.application.plans import Plans
 from cdi_warehouse_loader.application.privacy import Privacy, keep_rewriting
 from cdi_warehouse_loader.application.purposes import PurposeRules
 from cdi_warehouse_loader.application.serving import Serving
-from cdi_warehouse_loader.clients import ConsentPurposes, NoPurposes
+from cdi_warehouse_loader.clients import ConsentPurposes, EnrichmentPlans, NoPlans, NoPurposes
 from cdi_warehouse_loader.domain.load import DEFAULT_TARGET
 from cdi_warehouse_loader.noise import OpenDpNoise
 from cdi_warehouse_loader.servicer.clean_rooms import CleanRoomServicer
@@ -95,14 +96,20 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
             consent = await stack.enter_async_context(channel(settings.consent_target))
             keeper, client = Privacy(connections, SystemClock()), PrivacyClient(consent, context.name)
             await stack.enter_async_context(context.background(_obey(context, connections, bus, keeper, client), "privacy"))
+        enrichment = await stack.enter_async_context(channel(settings.enrichment_target)) if settings.enrichment_target else None
         for connection in connections:
-            rules = PurposeRules(ConsentPurposes(consent) if consent else NoPurposes(), connection.access)
-            if consent:
-                await stack.enter_async_context(context.background(rules.follow(), f"purposes {connection.name}"))
-            rewriting = _rewrite(connection.access, settings.rewrite_after_seconds)
-            await stack.enter_async_context(context.background(rewriting, f"rewriting {connection.name}"))
-            loading = _load(settings, context, connection, rules, bus)
-            await stack.enter_async_context(context.background(loading, f"loading {connection.name}"))
+            access = connection.access
+            rules = PurposeRules(ConsentPurposes(consent) if consent else NoPurposes(), access)
+            plans = Plans(EnrichmentPlans(enrichment) if enrichment else NoPlans(), access)
+            loading = Loading(access, rules, plans, SystemClock())
+            works = {
+                "loading": _load(settings, context, connection, loading, bus),
+                "rewriting": _rewrite(access, settings.rewrite_after_seconds),
+                "purposes": rules.follow(),
+                "plans": plans.follow(),
+            }
+            for name, work in works.items():
+                await stack.enter_async_context(context.background(work, f"{name} {connection.name}"))
         await _serve(settings, context, connections, bus, stack)
         yield
 
@@ -149,13 +156,13 @@ def _clean_rooms(settings: Settings, access: Access, guard: TokenGuard) -> Regis
     return Registration(clean_room_service_pb2_grpc.add_CleanRoomServiceServicer_to_server, servicer, name)
 
 
-async def _load(settings: Settings, context: ServiceContext, connection: Connection, rules: PurposeRules, bus: Bus) -> None:
+async def _load(settings: Settings, context: ServiceContext, connection: Connection, loading: Loading, bus: Bus) -> None:
     """Waits for the warehouse, then loads until cancelled; leaving drains the readers."""
     access, reader = connection.access, connection.reader
     is_first = reader == context.name
     await access.open()
     await _learn_erasures(access, bus)
-    handlers = consumer.Consumer(Loading(access, rules, SystemClock()))
+    handlers = consumer.Consumer(loading)
     linger = settings.load_linger_seconds
     events = consumer.events_spec(context.name, reader, settings.partitions, settings.load_max_events, linger)
     async with (

@@ -13,6 +13,7 @@ from cdi_warehouse_loader.domain.documents import Document
 from cdi_warehouse_loader.domain.erasure import Erased, Erasure, Tombstone
 from cdi_warehouse_loader.domain.ledger import Entry
 from cdi_warehouse_loader.domain.load import Catalog, CountKey, Load, Position, StreamPartition, TableLoad
+from cdi_warehouse_loader.domain.planned_types import PlannedTypes
 from cdi_warehouse_loader.domain.release import Answer, Noised
 from cdi_warehouse_loader.domain.withholding import NeedsOf
 
@@ -191,6 +192,18 @@ class PurposeReader(Protocol):
 
     async def needs(self, workspace_id: str) -> NeedsOf:
         """What the purposes of a workspace say now.
+
+        Raises:
+            Unavailable: nobody can tell at the moment.
+        """
+        ...
+
+
+class PlanReader(Protocol):
+    """Knows the tracking plans."""
+
+    async def planned(self, workspace_id: str) -> PlannedTypes:
+        """The types that the plans of a workspace give to columns.
 
         Raises:
             Unavailable: nobody can tell at the moment.

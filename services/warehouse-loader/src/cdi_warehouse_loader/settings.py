@@ -41,6 +41,7 @@ class Settings(ServiceSettings):
             only.
         admin_token_hashes: SHA-256, in hexadecimal, of the tokens that may query and administer, separated by commas. None: nobody may.
         consent_target: gRPC target of the consent service, which privacy orders are reported to; empty: none are obeyed.
+        enrichment_target: gRPC target of enrichment, whose tracking plans give types to new columns; empty: the first value does.
         rewrite_after_seconds: how long erased rows may lie in the file, unreadable, until it is written anew, for which loads wait.
     """
 
@@ -57,6 +58,7 @@ class Settings(ServiceSettings):
     partner_address: str = ""
     admin_token_hashes: Listed = ()
     consent_target: str = ""
+    enrichment_target: str = ""
     rewrite_after_seconds: float = Field(default=3_600.0, ge=0.0, le=86_400.0 * 30)
 
     @model_validator(mode="after")

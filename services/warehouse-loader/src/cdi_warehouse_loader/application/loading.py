@@ -22,6 +22,7 @@ from cdi_runtime.bus import isolate
 from cdi_runtime.telemetry import batch_span, event_span
 from cdi_warehouse_loader import metrics
 from cdi_warehouse_loader.application.access import Access
+from cdi_warehouse_loader.application.plans import Plans
 from cdi_warehouse_loader.application.purposes import PurposeRules
 from cdi_warehouse_loader.domain import naming
 from cdi_warehouse_loader.domain.batches import Batch, fresh
@@ -52,12 +53,14 @@ class Loading:
     Args:
         access: the warehouse.
         rules: what purposes say of it.
+        plans: what tracking plans say of its columns.
         clock: the time of a load.
     """
 
-    def __init__(self, access: Access, rules: PurposeRules, clock: Clock) -> None:
+    def __init__(self, access: Access, rules: PurposeRules, plans: Plans, clock: Clock) -> None:
         self._access = access
         self._rules = rules
+        self._plans = plans
         self._clock = clock
 
     async def events(self, batches: Sequence[Batch[EventView]]) -> None:
@@ -70,7 +73,9 @@ class Loading:
                 it comes again.
             Halt: nearly all events break the load.
         """
-        await self._rules.meet({event.workspace_id for batch in batches for event in batch.events})
+        workspaces = {event.workspace_id for batch in batches for event in batch.events}
+        await self._rules.meet(workspaces)
+        await self._plans.meet(workspaces)
         try:
             await self._events(batches)
         except OutOfMemory:

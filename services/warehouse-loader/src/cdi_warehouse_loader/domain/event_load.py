@@ -17,9 +17,11 @@ from cdi.event.v1 import event_pb2, outcome_pb2, rejected_event_pb2
 from cdi_kernel.faults import Fault, reason_name
 from cdi_kernel.topology import StreamName
 from cdi_warehouse_loader.domain import naming
+from cdi_warehouse_loader.domain.columns import ColumnType
 from cdi_warehouse_loader.domain.event_view import EventView
 from cdi_warehouse_loader.domain.load import Catalog, CountKey, Load, Position, StreamPartition, TableLoad, Targets
 from cdi_warehouse_loader.domain.plan import plan_schema
+from cdi_warehouse_loader.domain.planned_types import NONE_PLANNED, ColumnRules, PlannedTypes
 from cdi_warehouse_loader.domain.rows import EventColumns, Item, Purposes, event_columns, granted_purposes
 from cdi_warehouse_loader.domain.side_rows import rejected_rows
 from cdi_warehouse_loader.domain.withholding import masked, withheld
@@ -86,8 +88,9 @@ def plan_events(
 
     def tables(catalog: Catalog) -> Iterator[TableLoad]:
         yield from turned_away
+        planned = _planned({event.workspace_id for event in events}, targets) if targets.planned else NONE_PLANNED
         for (schema, unfrozen), share in sorted(shares.items(), key=itemgetter(0)):
-            yield from plan_schema(schema, catalog[schema], columns_of(share), share.rows, frozen=not unfrozen)
+            yield from plan_schema(schema, catalog[schema], columns_of(share), share.rows, ColumnRules(not unfrozen, planned))
 
     return lambda catalog: Load(StreamName.ENRICHED, len(items) + len(poisoned), tables(catalog), positions, counts)
 
@@ -119,6 +122,15 @@ def _shares(
                 share = found.setdefault((target.schema, unfrozen), _Share([], {}))
                 share.rows.extend(part)
                 share.masked.update(masked(events, granted, part, target.columns))
+    return found
+
+
+def _planned(workspaces: set[str], targets: Targets) -> PlannedTypes:
+    """The types of new columns. Workspaces that share a schema share its columns; the first one's plan counts there."""
+    found: dict[str, dict[str, ColumnType]] = {}
+    for workspace in sorted(workspaces, reverse=True):
+        for table, columns in targets.planned.get(workspace, {}).items():
+            found.setdefault(table, {}).update(columns)
     return found
 
 

@@ -148,10 +148,12 @@ class Targets:
     Attributes:
         named: by workspace.
         others: of all other workspaces.
+        planned: by workspace, types of new columns by table and column.
     """
 
     named: Mapping[str, Sequence[Target]] = field(default_factory=dict)
     others: Sequence[Target] = (DEFAULT_TARGET,)
+    planned: Mapping[str, Mapping[str, Mapping[str, ColumnType]]] = field(default_factory=dict)
 
     def of(self, workspace_id: str) -> Sequence[Target]:
         """The targets of one workspace."""

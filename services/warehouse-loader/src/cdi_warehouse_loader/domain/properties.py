@@ -13,6 +13,7 @@ from cdi_warehouse_loader.domain.flatten import Names, flatten
 from cdi_warehouse_loader.domain.layout import MAX_COLUMNS, Columns
 from cdi_warehouse_loader.domain.load import Discard
 from cdi_warehouse_loader.domain.naming import UNMAPPED
+from cdi_warehouse_loader.domain.planned_types import ColumnRules
 from cdi_warehouse_loader.domain.rows import EventColumns
 
 
@@ -24,17 +25,18 @@ class TableColumns:
         known: its columns so far.
         columns: the batch that the rows come from.
         discards: receives the values that do not fit.
-        frozen: no column that an event brings is added or widened.
+        rules: of new columns.
 
     Attributes:
         added: columns that the table must get.
         widened: integer columns that must become double.
     """
 
-    def __init__(self, table: str, known: Columns, columns: EventColumns, discards: list[Discard], *, frozen: bool = False) -> None:
+    def __init__(self, table: str, known: Columns, columns: EventColumns, discards: list[Discard], rules: ColumnRules) -> None:
         self.table = table
         self.known = known
-        self.frozen = frozen
+        self._frozen = rules.frozen
+        self._planned = rules.planned.get(table, {})
         self.added: dict[str, ColumnType] = {}
         self.widened: list[str] = []
         self._columns = columns
@@ -73,7 +75,7 @@ class TableColumns:
         unmapped: dict[int, dict[str, Any]] = {}
         for name, values in flat.columns.items():
             known = self.known.get(name)
-            if known is None and self.frozen:
+            if known is None and self._frozen:
                 self._turn_away(name, values, order)
                 continue
             if known is None and self.full:
@@ -105,7 +107,9 @@ class TableColumns:
                 self.discard(order[row], name, text(value), SCHEMA_FROZEN)
 
     def _add_values(self, name: str, values: list[Any], known: ColumnType | None, order: Sequence[int]) -> None:
-        fitted = fit(values, known, frozen=self.frozen)
+        if known is None and not any(value is not None for value in values):
+            return
+        fitted = fit(values, known or self._planned.get(name), frozen=self._frozen)
         if fitted is None:
             return
         if known is None:
