@@ -69,8 +69,8 @@ class Rebuilding:
             table: the only table to rebuild; empty for all that events fill.
 
         Raises:
-            FailedPrecondition: there is no archive, or it begins later than the tables; another workspace is loaded into the same tables; another rebuild
-                of the connection is under way.
+            FailedPrecondition: there is no archive, or it begins later than the tables; another workspace is loaded into the same tables;
+                another rebuild of the connection is under way.
             InvalidArgument: events do not fill such a table.
             NotFound: there is no such warehouse.
             Unavailable: the warehouse is down.
