@@ -10,7 +10,6 @@ from pyiceberg.manifest import DataFile
 
 from cdi_kernel.faults import Unavailable
 from cdi_warehouse_loader.domain.columns import ARROW, ColumnType
-from cdi_warehouse_loader.domain.layout import filled_by_events
 from cdi_warehouse_loader.domain.load import TableLoad
 from cdi_warehouse_loader.warehouses.iceberg import fields, table
 from cdi_warehouse_loader.warehouses.iceberg.catalog import DEPENDENCY
@@ -184,11 +183,9 @@ class Draft:
             self._drafts[name] = TableDraft(self._storage, base, writes=self._writes)
         return self._drafts[name]
 
-    def empty(self, schema: str) -> None:
-        """Takes out what events have brought into a schema."""
-        tables = {name: one.columns for (of, name), one in self._tables.items() if of == schema}
-        for name in filled_by_events(tables):
-            self.of((schema, name), {}).empty()
+    def empty(self, name: Name) -> None:
+        """Takes all rows out of a table."""
+        self.of(name, {}).empty()
 
     def staged(self, now: Tables) -> dict[Name, LakeTable]:
         """Writes what commits consist of beside data files, on the tables as they are now, and makes all files last.

@@ -98,8 +98,8 @@ class IcebergWarehouse:
         with self._lake.acting(load.positions):
             draft = Draft(self._storage, self._lake.tables, writes=keep)
             with discarding(draft):
-                if load.clears:
-                    draft.empty(load.clears)
+                for name in load.clears:
+                    draft.empty(name)
                 done = [draft.take(table) for table in load.tables]
             if not keep:
                 return done
