@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 from pyarrow import fs
-from pyiceberg.catalog import load_catalog
+from pyiceberg.catalog import Catalog, load_catalog
 
 from cdi_kernel.faults import InvalidArgument, Unavailable
 from cdi_testing import builders
@@ -53,14 +53,15 @@ def folder(tmp_path: Path) -> Iterator[Place]:
     made.close()
 
 
-def during(load: Load, act: Callable[[], object]) -> Load:
-    """A load in whose midst something happens: its files are partly written, nothing is committed."""
+def during(load: Load, act: Callable[[], object], *, last: bool = False) -> Load:
+    """A load in whose midst, or at whose end, something happens: its files are written, nothing is committed."""
 
     def tables() -> Iterator[TableLoad]:
-        first, *others = load.tables
-        yield first
+        planned = list(load.tables)
+        middle = len(planned) if last else 1
+        yield from planned[:middle]
         act()
-        yield from others
+        yield from planned[middle:]
 
     return replace(load, tables=tables())
 
@@ -84,6 +85,17 @@ def test_two_processes_that_meet_the_same_person_do_not_make_two_of_him(place: P
     assert rows(one, "select id from main.identifies order by id") == [["before"], ["theirs"]]
     load(one, builders.identify(message_id="mine", traits={"plan": "pro"}), partition=1)
     assert rows(other, "select id, plan, city from main.users order by id") == [["somebody", "free", "Rome"], ["user-1", "pro", "Paris"]]
+
+
+def test_a_column_that_widens_while_another_process_adds_to_it_loses_nothing(place: Place) -> None:
+    load(place.open(), builders.track("Seen", message_id="before", properties={"n": 1}))
+    one, other = place.open(), place.open()
+    mine = planned(one, [builders.track("Seen", message_id="mine", properties={"n": 0.5})], partition=1)
+    theirs = builders.track("Seen", message_id="theirs", properties={"n": 2})
+    with pytest.raises(Unavailable):
+        one.load(during(mine, lambda: load(other, theirs, partition=2), last=True))
+    load(one, builders.track("Seen", message_id="mine", properties={"n": 0.5}), partition=1)
+    assert rows(one, "select id, n from main.seen order by id") == [["before", 1.0], ["mine", 0.5], ["theirs", 2.0]]
 
 
 def test_what_was_planned_before_another_process_was_noticed_is_not_loaded(place: Place) -> None:
@@ -219,7 +231,7 @@ def test_other_readers_of_iceberg_see_the_same(folder: Place, tmp_path: Path) ->
             warehouse, builders.track("Order Completed", message_id=f"m{day}", at=at + day * DAY, properties={"total": day, "größe": "xl"})
         )
     load(warehouse, builders.track("Order Completed", message_id="m3", at=at, properties={"total": 2.5}))
-    catalog = load_catalog("cdi", type="sql", uri=f"sqlite:///{tmp_path}/lake/catalog.db", warehouse=f"file://{tmp_path}/lake/tables")
+    catalog = _catalog(tmp_path)
     assert catalog.list_namespaces() == [("main",)]
     table = catalog.load_table(("main", "order_completed"))
     found = table.scan().to_arrow().sort_by("id")
@@ -250,10 +262,10 @@ def test_small_files_become_one_and_the_old_ones_are_there_for_those_who_read_th
     assert rows(warehouse, "select count(*) from main.seen") == [[loads]]
 
 
-def test_there_are_few_lists_of_files_however_many_loads_there_were(folder: Place) -> None:
+def test_there_are_few_lists_of_files_however_many_loads_there_were(folder: Place, tmp_path: Path) -> None:
     warehouse = folder.open()
     for number in range(40):
-        load(warehouse, builders.page(message_id=f"m{number}", at=builders.EVENT_TIME + number * DAY))
+        load(warehouse, builders.page(message_id=f"m{number}", at=builders.EVENT_TIME + number * DAY, user_id=f"user-{number}"))
     folder.close()
     again = folder.open()
     assert isinstance(again, IcebergWarehouse)
@@ -261,6 +273,9 @@ def test_there_are_few_lists_of_files_however_many_loads_there_were(folder: Plac
     assert len(table.files) == 40  # one per day
     assert len(table.manifests) <= 17
     assert rows(again, "select count(*), count(distinct id) from main.pages") == [[40, 40]]
+    again.erase([Erasure([PersonId(builders.WORKSPACE, "user_id", f"user-{number}") for number in (0, 17, 39)], NOW_US)], NOW_US)
+    assert rows(again, "select count(*) from main.pages") == [[37]]
+    assert _catalog(tmp_path).load_table(("main", "pages")).scan().count() == 37
 
 
 def test_a_query_reads_tables_and_no_files(folder: Place, tmp_path: Path) -> None:
@@ -306,6 +321,11 @@ def test_files_may_lie_elsewhere_than_on_this_machine(tmp_path: Path) -> None:
     assert names <= storage.listed()
     assert all(name.startswith("s3://bucket/lake/main/") for name in names)
     warehouse.close()
+
+
+def _catalog(tmp_path: Path) -> Catalog:
+    """The lake as others open it."""
+    return load_catalog("cdi", type="sql", uri=f"sqlite:///{tmp_path}/lake/catalog.db", warehouse=f"file://{tmp_path}/lake/tables")
 
 
 def _scheme(database_url: str) -> str:

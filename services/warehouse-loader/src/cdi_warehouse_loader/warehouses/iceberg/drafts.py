@@ -70,6 +70,7 @@ class TableDraft:
         self.schema = fields.changed(self.schema, news, wider, last)
         self._columns = fields.columns_of(self.schema)
         if narrow and self._writes:
+            self.is_exact = True
             self._write_anew([file for file in self.files if narrow & field_ids(self._storage, file.file_path)])
 
     def take(self, load: TableLoad) -> None:
