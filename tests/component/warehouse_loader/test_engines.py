@@ -76,6 +76,7 @@ def test_every_value_comes_back_as_it_was(place: Place) -> None:
         "at": "2026-02-28T23:59:59.999999Z",
         "text": "Zürich, Δ, 日本, 🦆, tab\t, quote ', \" and \\ ",
         "empty": "",
+        "seq": "a text, whatever columns of this name hold elsewhere",
         "list": [1, {"a": None}],
     }
     load(warehouse, builders.track("Everything", properties=values))

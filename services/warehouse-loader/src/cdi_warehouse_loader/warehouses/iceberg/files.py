@@ -29,7 +29,9 @@ _GROUP_ROWS: Final = 65_536
 _GROUP_BYTES: Final = 16 * 1024 * 1024
 """Rows, or bytes of them in memory, that are written together."""
 
-_BOUNDED: Final = frozenset({RECEIVED_AT, "timestamp", "event_seq", "seq"})
+_BOUNDED: Final = frozenset({RECEIVED_AT, "timestamp", "event_seq"})
+"""Columns of CDI's own wherever they are: no property has one of these names."""
+
 _EPOCH: Final = date(1970, 1, 1)
 
 Mask = Callable[[str, int, Any], Any]

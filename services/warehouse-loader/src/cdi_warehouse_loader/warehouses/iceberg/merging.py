@@ -78,7 +78,9 @@ class Merging:
 
 def _merged(rows: Any, before: Any, keys: Sequence[str]) -> Any:
     """Row by row, the one with the one that was there before; NULL where there was none."""
-    newer = pc.fill_null(pc.greater_equal(rows.column(_TIME), before.column(_TIME).combine_chunks()), False)
+    newer = pa.repeat(False, rows.num_rows)
+    if _TIME in before.column_names:
+        newer = pc.fill_null(pc.greater_equal(rows.column(_TIME), before.column(_TIME).combine_chunks()), False)
     merged: dict[str, Any] = {}
     for name in dict.fromkeys([*rows.schema.names, *before.column_names]):
         if name not in rows.schema.names:

@@ -19,6 +19,7 @@ from cdi_warehouse_loader.warehouses.base import Options
 
 _LOCAL: Final = "file://"
 _SQLITE: Final = "sqlite"
+_POSTGRES: Final = "postgresql"
 
 
 class Storage:
@@ -88,6 +89,9 @@ def opened(options: Options) -> tuple[str, Storage]:
 
     ``iceberg+sqlite:///folder`` is a folder of this machine; of ``iceberg+postgresql://…/database?warehouse=<location>`` the files lie at
     the location, and what has a dot in its name is for their file system (``s3.endpoint``).
+
+    Raises:
+        ValueError: it says something else.
     """
     split = urlsplit(options.url)
     driver = split.scheme.partition("+")[2]
@@ -96,7 +100,9 @@ def opened(options: Options) -> tuple[str, Storage]:
         (folder / "tables").mkdir(parents=True, exist_ok=True)
         return f"sqlite:///{folder}/catalog.db", Storage(f"{_LOCAL}{folder}/tables", {})
     asked = dict(parse_qsl(split.query))
-    warehouse = asked.pop("warehouse")
+    warehouse = asked.pop("warehouse", "")
+    if driver != _POSTGRES or not warehouse:
+        raise ValueError("a lake is iceberg+sqlite:///folder or iceberg+postgresql://user:password@host/database?warehouse=location")
     if "://" not in warehouse:
         Path(warehouse).mkdir(parents=True, exist_ok=True)
         warehouse = _LOCAL + warehouse
