@@ -25,16 +25,19 @@ async def load_isolated(items: Sequence[Item], attempt: Attempt) -> Load:
         Halt: nearly all events break the load.
         Fault: the warehouse cannot now.
     """
-    whole = len(items)
-    done: list[Load] = []
+    kept: list[Load] = []
 
     async def attempt_part(part: Sequence[Item]) -> Sequence[None]:
-        done[:] = [await attempt(part, (), len(part) == whole)]
+        is_whole = len(part) == len(items)
+        done = await attempt(part, (), is_whole)
+        if is_whole:
+            kept.append(done)
         return [None] * len(part)
 
     results = await isolate(items, attempt_part, stage=STAGE)
+    if kept:
+        return kept[0]
+    # Also when every part could be loaded by itself: the parts were taken back.
     poisoned = [Poisoned(item, result) for item, result in zip(items, results, strict=True) if isinstance(result, Fault)]
-    if poisoned or not items:
-        good = [item for item, result in zip(items, results, strict=True) if result is None]
-        return await attempt(good, poisoned, True)
-    return done[0]
+    good = [item for item, result in zip(items, results, strict=True) if result is None]
+    return await attempt(good, poisoned, True)

@@ -24,6 +24,7 @@ from cdi_warehouse_loader.application.access import Access
 from cdi_warehouse_loader.application.isolating import load_isolated
 from cdi_warehouse_loader.application.plans import Plans
 from cdi_warehouse_loader.application.purposes import PurposeRules
+from cdi_warehouse_loader.application.seen import Seen
 from cdi_warehouse_loader.domain import archive, naming
 from cdi_warehouse_loader.domain.batches import Batch, fresh
 from cdi_warehouse_loader.domain.event_load import Poisoned, plan_events, schemas_of
@@ -40,11 +41,12 @@ from cdi_warehouse_loader.ports import Warehouse
 
 @dataclass(frozen=True, slots=True)
 class _Arrived:
-    """The events that are new, those of them that are of erased people, and where the partitions stand with them."""
+    """The events that are new, those of them that are of erased people, where the partitions stand with them, and what showed that."""
 
     items: Sequence[Item]
     suppressed: Sequence[Item]
     positions: Mapping[StreamPartition, Position]
+    seen: Seen
 
 
 class Loading:
@@ -125,12 +127,14 @@ class Loading:
         if self._access.archives and items:
             held.ensure_tables(archive.SCHEMA)
             load = replace(load, tables=chain([archive.archive_load(items, held.catalog[archive.SCHEMA])], load.tables))
+        new.seen.check(held, new.positions)
         return replace(load, tables=held.load(load, keep=keep))
 
     def _load_rejected(self, batches: Sequence[Batch[rejected_event_pb2.RejectedEvent]], held: Warehouse) -> None:
         new = fresh(StreamName.REJECTED, batches, held.positions)
         if not new.positions:
             return
+        seen = Seen.of(held, new.positions)
         events = {event.rejection_id: event for batch in new.batches for event in batch.events}
         kept, erased = split_rejected(events.values(), held.newest_erasure_us, held.tombstones)
         loads: list[TableLoad] = []
@@ -148,6 +152,7 @@ class Loading:
             counted.update(ids)
             if missing:
                 loads.append(TableLoad(schema, naming.REJECTED_EVENTS, rejected_rows(missing, self._clock.now_us())))
+        seen.check(held, new.positions)
         held.load(Load(StreamName.REJECTED, len(events), loads, new.positions, counts))
 
     def _by_schema(self, events: Sequence[rejected_event_pb2.RejectedEvent]) -> dict[str, list[rejected_event_pb2.RejectedEvent]]:
@@ -163,6 +168,7 @@ class Loading:
         new = fresh(StreamName.IDENTITY, batches, held.positions)
         if not new.positions:
             return
+        seen = Seen.of(held, new.positions)
         told = [changed for batch in new.batches for changed in batch.events]
         sequences = [batch.sequence for batch in new.batches for _ in batch.events]
         messages = list(map(Numbered, sequences, without_erased(told, held.newest_erasure_us, held.tombstones)))
@@ -176,12 +182,14 @@ class Loading:
         for (schema, personal, columns), members in found.items():
             held.ensure_tables(schema)
             loads += graph_loads(schema, members, self._clock.now_us(), personal=personal, columns=columns)
+        seen.check(held, new.positions)
         held.load(Load(StreamName.IDENTITY, len(messages), loads, new.positions, {}))
 
 
 def _arrived(batches: Sequence[Batch[EventView]], held: Warehouse) -> _Arrived:
     new = fresh(StreamName.ENRICHED, batches, held.positions)
-    return _Arrived(*split_events(_items(new.batches), held.newest_erasure_us, held.tombstones), new.positions)
+    seen = Seen.of(held, new.positions)
+    return _Arrived(*split_events(_items(new.batches), held.newest_erasure_us, held.tombstones), new.positions, seen)
 
 
 def _suppressed(items: Sequence[Item], targets: Targets) -> Mapping[CountKey, int]:

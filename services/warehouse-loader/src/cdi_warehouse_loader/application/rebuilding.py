@@ -16,6 +16,7 @@ from cdi_runtime.telemetry import logger
 from cdi_warehouse_loader.application.access import Access
 from cdi_warehouse_loader.application.connections import Connection, Connections
 from cdi_warehouse_loader.application.isolating import load_isolated
+from cdi_warehouse_loader.application.seen import Seen
 from cdi_warehouse_loader.domain import archive
 from cdi_warehouse_loader.domain.event_load import Poisoned, plan_events
 from cdi_warehouse_loader.domain.layout import SEQUENCE_FACTOR, filled_by_events, is_event_table
@@ -135,22 +136,30 @@ class Rebuilding:
                 continue
             following += window
             await self._load(access, rebuild, items, following)
+            rebuild = replace(rebuild, next=following)
             if len(items) < _EVENTS // 2:
                 window *= 2
         await self._load(access, rebuild, (), max(following, rebuild.last + 1), done=True)
         _log.info("rebuild.done", warehouse=rebuild.warehouse, table=rebuild.table)
 
     async def _load(self, access: Access, rebuild: Rebuild, items: Sequence[Item], following: int, *, done: bool = False) -> None:
-        kept, _ = await access.write(lambda held: split_events(items, held.newest_erasure_us, held.tombstones))
         positions = rebuild.position(following, done=done)
+
+        def new(held: Warehouse) -> tuple[Sequence[Item], Seen]:
+            seen = Seen.of(held, positions)
+            if rebuild.next != seen.positions[next(iter(positions))].sequence:
+                raise Unavailable("warehouse", "another process goes on with this rebuild")
+            return split_events(items, held.newest_erasure_us, held.tombstones)[0], seen
 
         def attempt(held: Warehouse, part: Sequence[Item], poisoned: Sequence[Poisoned], keep: bool) -> Load:
             targets = _only(access.targets, rebuild)
             load = plan_events(part, poisoned, positions, targets, self._clock.now_us())(held.catalog)
             # What became of these events was counted when they were loaded first.
             tables = (table for table in load.tables if rebuild.table in ("", table.table))
+            seen.check(held, positions)
             return replace(load, tables=held.load(replace(load, tables=tables, counts={}), keep=keep))
 
+        kept, seen = await access.write(new)
         await load_isolated(kept, lambda *part: access.write(lambda held: attempt(held, *part)))
 
 
