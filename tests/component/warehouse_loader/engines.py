@@ -66,6 +66,11 @@ def duckdb(directory: Path) -> Place:
     return Place(Options(f"duckdb:{directory}/warehouse.duckdb"), lambda: files(directory), shared=False, sees_purposes=True)
 
 
+def clickhouse(directory: Path) -> Place:
+    """The engine inside of this process."""
+    return Place(Options(f"clickhouse+chdb://{directory}/clickhouse"), lambda: files(directory), shared=True, sees_purposes=False)
+
+
 def planned(warehouse: Warehouse, events: Sequence[Event], *, partition: int = 0, schema: str = "main") -> Load:
     """A load of one message with the next sequence of the partition, as this handle sees it."""
     warehouse.ensure_tables(schema)

@@ -20,14 +20,16 @@ from cdi_warehouse_loader.domain.load import Load, Position, StreamPartition, Ta
 from cdi_warehouse_loader.ports import Change, QueryLimits, Question
 
 from .conftest import graph_changed
-from .engines import LIMITS, LOADED, NOW_US, Place, duckdb, load, load_graph, planned, records, rows
+from .engines import LIMITS, LOADED, NOW_US, Place, clickhouse, duckdb, load, load_graph, planned, records, rows
 
 DAY = timedelta(days=1)
 
 
-@pytest.fixture(params=["duckdb"])
+@pytest.fixture(params=["duckdb", "clickhouse"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    made = {"duckdb": lambda: duckdb(tmp_path)}[request.param]()
+    if request.param == "clickhouse":
+        pytest.importorskip("chdb", reason="no ClickHouse here: pip install 'cdi-warehouse-loader[clickhouse-test]' (half a gigabyte)")
+    made = {"duckdb": duckdb, "clickhouse": clickhouse}[request.param](tmp_path)
     yield made
     made.close()
 
