@@ -133,10 +133,13 @@ class Chain:
                 "said": [msgspec.json.encode(said).decode()],
             }
             self._connection.insert(f"{OWN}.commits", pa.record_batch(row), token=str(number))
-            lines = self.new_lines()
-            if any(line.mark == mark for line in lines):
-                return number
-            if any(map(stops, lines)):
+            stopped = False
+            for line in _read(self._connection, _AFTER, self.number):
+                self._take(line)
+                if line.mark == mark:  # lines after it wait until the chain is looked at again, to be judged then
+                    return number
+                stopped = stopped or stops(line)
+            if stopped:
                 raise another_was_there()
 
     def counts(self) -> dict[CountKey, int]:
