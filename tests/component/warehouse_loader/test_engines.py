@@ -209,6 +209,38 @@ def test_names_of_all_scripts_and_words_of_sql_are_names(place: Place) -> None:
     assert [row["größe"], row["_select"], row["ein_wort"], row["数量"], row["_1st"]] == ["xl", 1, 2, 3, 4]
 
 
+def test_names_that_engines_keep_for_themselves_are_columns_too(place: Place) -> None:
+    """Of DuckDB, Postgres and ClickHouse; an engine that keeps one under another name says so in its docs."""
+    names = [
+        "rowid",
+        "oid",
+        "ctid",
+        "xmin",
+        "tableoid",
+        "_row_exists",
+        "_block_number",
+        "_block_offset",
+        "_part",
+        "_part_offset",
+        "_distance",
+    ]
+    warehouse = place.open()
+    load(warehouse, builders.track("Odd", message_id="a", properties={names[0]: 1}))
+    load(warehouse, builders.track("Odd", message_id="b", properties=dict.fromkeys(names, 1)))
+    load(
+        warehouse,
+        builders.track("Odder", message_id="c", properties=dict.fromkeys(names, 1)),
+        builders.identify(traits=dict.fromkeys(names, 1)),
+    )
+    for table in ("odd", "odder", "users"):
+        columns = warehouse.catalog["main"][table]
+        assert [column.strip("_") for column in columns if column.strip("_") in {name.strip("_") for name in names}] == [
+            name.strip("_") for name in names
+        ]
+    (row,) = records(warehouse, "select * from main.odder")
+    assert sum(value == 1 for value in row.values()) >= len(names)
+
+
 def test_partitions_have_positions_of_their_own(place: Place) -> None:
     warehouse = place.open()
     for partition in (0, 1, 0, 2):

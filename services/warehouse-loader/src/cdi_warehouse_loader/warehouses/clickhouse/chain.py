@@ -16,6 +16,7 @@ from uuid import uuid4
 import msgspec
 import pyarrow as pa
 
+from cdi.event.v1 import outcome_pb2
 from cdi_kernel.faults import Unavailable
 from cdi_warehouse_loader.domain.load import CountKey, Position, StreamPartition
 from cdi_warehouse_loader.ports import LoadEntry
@@ -175,7 +176,7 @@ def counts(connection: Connection, until: int = _LAST) -> dict[CountKey, int]:
     summed: dict[CountKey, int] = {}
     for line in _read(connection, _COUNTED, until):
         for sink, outcome, reason, events in line.said.counts:
-            key = CountKey(sink, outcome, reason)  # type: ignore[arg-type]  # the protocol's enum, as stored
+            key = CountKey(sink, outcome_pb2.Outcome.ValueType(outcome), reason)
             summed[key] = summed.get(key, 0) + events
     return summed
 

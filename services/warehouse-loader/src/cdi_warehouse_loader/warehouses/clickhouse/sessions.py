@@ -64,7 +64,7 @@ class Session:
         if self._number and not missing:
             return False
         before = sorted({session for one in missing for session in self._chain.claims.get(one, ())} - {self._number})[-_REMEMBERED:]
-        said = Said(claimed=[tuple(one) for one in missing], ended=before)
+        said = Said(claimed=[(one.stream, one.partition) for one in missing], ended=before)
         number = self._chain.append(Kind.CLAIM, said, session=self._number, stops=lambda line: self.stops(line, partitions))
         if not self._number:
             self._number, self._load = number, number * _LOADS

@@ -18,6 +18,9 @@ LOAD: Final = "__load"
 """The column of the load that brought a row; no column of an event can have this name."""
 
 OWN: Final = "_cdi"
+_TAKEN: Final = frozenset({"_row_exists", "_block_number", "_block_offset", "_part_offset", "_part_granule_offset", "_distance"})
+"""Columns that every table of ClickHouse has by itself: a property of that name has one more ``_`` in front, as no other property can."""
+
 TYPES: Final[Mapping[ColumnType, str]] = {
     ColumnType.BOOLEAN: "Bool",
     ColumnType.INTEGER: "Int32",
@@ -50,6 +53,9 @@ OWN_TABLES: Final = (
         at DateTime64(6, 'UTC') default now64(6)) engine = MergeTree order by number
         settings {_STORING}, non_replicated_deduplication_window = 10000""",
     f"create or replace view {OWN}.chain as select * from {OWN}.commits order by number, at limit 1 by number",
+    f"""create or replace view {OWN}.progress as
+        select p.1 as stream, p.2 as partition, p.3 as sequence, p.4 as source_sequence from (
+            select arrayJoin(JSONExtract(said, 'positions', 'Array(Tuple(String, Int32, Int64, Int64))')) as p from {OWN}.chain)""",
     f"""create table if not exists {OWN}.warehouses (
         workspace_id String, name String, purposes Array(String), schema_name String, version Int32,
         stored_at DateTime64(6, 'UTC') default now64(6))
@@ -72,6 +78,21 @@ OWN_TABLES: Final = (
 def quoted(name: str) -> str:
     """An identifier."""
     return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
+
+
+def stored_column(name: str) -> str:
+    """The name under which a table has a column."""
+    return f"_{name}" if name in _TAKEN else name
+
+
+def seen_column(stored: str) -> str:
+    """The name of the column that a table has under this name."""
+    return stored.removeprefix("_") if stored.removeprefix("_") in _TAKEN else stored
+
+
+def column_of(name: str) -> str:
+    """A column of a table."""
+    return quoted(stored_column(name))
 
 
 def text(value: str) -> str:
@@ -124,7 +145,7 @@ def starting_tables(schema: str, tables: Mapping[str, Mapping[str, ColumnType]])
 
 def create_table(schema: str, table: str, columns: Mapping[str, ColumnType]) -> str:
     """A new table."""
-    declared = "".join(f"{quoted(name)} {column_type(table, name, kind)}, " for name, kind in columns.items())
+    declared = "".join(f"{column_of(name)} {column_type(table, name, kind)}, " for name, kind in columns.items())
     key = [*key_of(table), LOAD] if table in _PEOPLE else key_of(table)
     return f"""create table if not exists {stored(schema, table)} ({declared}{LOAD} UInt64, index {LOAD}_range {LOAD} type minmax granularity 1)
         engine = ReplacingMergeTree({LOAD}) order by ({", ".join(map(quoted, key))}) settings {_STORING}"""
@@ -137,12 +158,12 @@ def change_table(load: TableLoad, *, is_new: bool) -> Iterable[str]:
     elif load.added:
         yield add_columns(load.schema, load.table, load.added)
     for column in load.widened:
-        yield f"alter table {stored(load.schema, load.table)} modify column {quoted(column)} Nullable({TYPES[ColumnType.DOUBLE]})"
+        yield f"alter table {stored(load.schema, load.table)} modify column {column_of(column)} Nullable({TYPES[ColumnType.DOUBLE]})"
 
 
 def add_columns(schema: str, table: str, columns: Mapping[str, ColumnType]) -> str:
     """New columns of a table."""
-    added = [f"add column if not exists {quoted(name)} {column_type(table, name, kind)}" for name, kind in columns.items()]
+    added = [f"add column if not exists {column_of(name)} {column_type(table, name, kind)}" for name, kind in columns.items()]
     return f"alter table {stored(schema, table)} {', '.join(added)}"
 
 
@@ -150,7 +171,7 @@ def people_view(schema: str, table: str, columns: Iterable[str]) -> str:
     """One row per user or account: of each trait the newest value by event time that is not NULL."""
     key = [f"p.{quoted(name)}" for name in key_of(table)]
     newest = f"(ifNull(p.`timestamp`, toDateTime64(0, 6, 'UTC')), p.{LOAD})"
-    own = [f"p.{quoted(name)}" for name in columns]
+    own = [f"p.{column_of(name)}" for name in columns]
     shown = [f"{name if name in key else f'argMax({name}, {newest})'} as {name.removeprefix('p.')}" for name in own]
     view = f"create or replace view {place(schema, table)} as select {', '.join(shown)}"
     return f"{view} from {stored(schema, table)} as p group by {', '.join(key)}"

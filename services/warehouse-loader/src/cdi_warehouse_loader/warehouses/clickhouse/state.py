@@ -8,7 +8,7 @@ from cdi_warehouse_loader.domain import naming
 from cdi_warehouse_loader.domain.columns import ColumnType
 from cdi_warehouse_loader.domain.load import Catalog
 from cdi_warehouse_loader.warehouses.clickhouse.connection import Connection
-from cdi_warehouse_loader.warehouses.clickhouse.sql import LOAD, TYPES, seen_name
+from cdi_warehouse_loader.warehouses.clickhouse.sql import LOAD, TYPES, seen_column, seen_name
 
 _COLUMNS: Final = f"""select c.database, c.table, c.name, c.type from system.columns c
     join system.tables t on t.database = c.database and t.name = c.table
@@ -23,5 +23,5 @@ def catalog(connection: Connection) -> Catalog:
     found: dict[str, dict[str, dict[str, ColumnType]]] = {}
     for schema, table, column, declared in connection.rows(_COLUMNS):
         bare = declared.removeprefix("Nullable(").removesuffix(")") if declared.startswith("Nullable(") else declared
-        found.setdefault(schema, {}).setdefault(seen_name(table), {})[column] = _KINDS.get(bare, ColumnType.TEXT)
+        found.setdefault(schema, {}).setdefault(seen_name(table), {})[seen_column(column)] = _KINDS.get(bare, ColumnType.TEXT)
     return found

@@ -98,9 +98,7 @@ class ClickHouseWarehouse:
             return
         for statement in sql.starting_tables(schema, self.catalog.get(schema, {})):
             self._loading.run(statement)
-        self._look_again()
-        for table in (naming.USERS, naming.ACCOUNTS):
-            self._loading.run(sql.people_view(schema, table, self.catalog[schema][table]))
+        self._show(schema, (naming.USERS, naming.ACCOUNTS))
         for statement in identity.views(schema):
             self._loading.run(statement)
         self._ready.add(schema)
@@ -108,6 +106,8 @@ class ClickHouseWarehouse:
     def load(self, load: Load, *, keep: bool = True) -> Sequence[TableLoad]:
         """See ``ports.Warehouse``. ``keep=False`` lets the server read all rows, and keep none."""
         started = time.perf_counter()
+        if self._is_stale:
+            self._look_again()
         tables = [self._checked(table) for table in load.tables]
         done = [table.done() for table in tables]
         if not keep:
@@ -237,8 +237,8 @@ class ClickHouseWarehouse:
         if load.rows is None or not load.rows.num_rows:
             return
         known = {**self.catalog.get(load.schema, {}).get(load.table, {}), **load.added, **dict.fromkeys(load.widened, ColumnType.DOUBLE)}
-        columns = [f"{sql.quoted(name)} {sql.column_type(load.table, name, known[name])}" for name in load.rows.schema.names]
-        self._loading.insert(f"function null({sql.text(', '.join(columns))})", load.rows)
+        columns = [f"{sql.column_of(name)} {sql.column_type(load.table, name, known[name])}" for name in load.rows.schema.names]
+        self._loading.insert(f"function null({sql.text(', '.join(columns))})", _stored(load.rows))
 
     def _alter(self, tables: Sequence[TableLoad], partitions: Sequence[StreamPartition]) -> None:
         """Makes what the loads need. The chain knows before, so that of two processes one plans anew; who was overtaken sees it after."""
@@ -249,7 +249,7 @@ class ClickHouseWarehouse:
         self._session.append_changes(said, partitions)
         for load in changed:
             for statement in sql.change_table(load, is_new=load.table not in self.catalog.get(load.schema, {})):
-                self._loading.run(statement)
+                self._change(statement)
         self._look_again()
         for load in changed:
             columns = self.catalog[load.schema][load.table]
@@ -257,14 +257,30 @@ class ClickHouseWarehouse:
             if any(columns.get(name) is not kind for name, kind in expected.items()):
                 raise chain.another_was_there()
             if sql.is_people(load.table):
-                self._loading.run(sql.people_view(load.schema, load.table, columns))
+                self._show(load.schema, (load.table,))
+
+    def _change(self, statement: str) -> None:
+        """Changes a table. What is refused here no try of the load would show, and bisecting would take its events for loaded."""
+        try:
+            self._loading.run(statement)
+        except ValuesRefused as error:
+            raise Unavailable(DEPENDENCY, f"ClickHouse refuses to change a table: {error}") from error
+
+    def _show(self, schema: str, tables: Sequence[str]) -> None:
+        """Makes the views of users and accounts, until they have all columns: another process may add one and make them at the same time."""
+        self._look_again()
+        shown = None
+        while shown != (shown := {table: tuple(self.catalog[schema][table]) for table in tables}):
+            for table, columns in shown.items():
+                self._loading.run(sql.people_view(schema, table, columns))
+            self._look_again()
 
     def _insert(self, load: TableLoad, number: int) -> None:
         if load.rows is None or not load.rows.num_rows:
             return
         numbers = pa.array([number] * load.rows.num_rows, pa.uint64())
         try:
-            self._loading.insert(sql.stored(load.schema, load.table), load.rows.append_column(sql.LOAD, numbers))
+            self._loading.insert(sql.stored(load.schema, load.table), _stored(load.rows).append_column(sql.LOAD, numbers))
         except ValuesRefused:
             # Bisecting finds the event only if a try of it fails too; if not, nothing is wrong with the values.
             self._try(load)
@@ -284,6 +300,11 @@ class ClickHouseWarehouse:
     def _look_again(self) -> None:
         self.catalog = state.catalog(self._loading)
         self._is_stale = False
+
+
+def _stored(rows: Any) -> Any:
+    """Rows with their columns' names in the table."""
+    return rows.rename_columns([sql.stored_column(name) for name in rows.schema.names])
 
 
 def _said(load: Load, done: Sequence[TableLoad], started: float) -> chain.Said:
