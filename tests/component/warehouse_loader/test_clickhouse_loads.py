@@ -1,6 +1,7 @@
 """ClickHouse has no transactions: a load that ends, or is overtaken, before any of its statements leaves each event once all the same."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from .engines import LOADED, NOW_US, Place, clickhouse, rows
 
 pytest.importorskip("chdb", reason="no ClickHouse here: pip install 'cdi-warehouse-loader[clickhouse-test]' (half a gigabyte)")
 
+from cdi_warehouse_loader.warehouses.clickhouse.chain import Chain, Kind, Said
 from cdi_warehouse_loader.warehouses.clickhouse.connection import Connection
 from cdi_warehouse_loader.warehouses.clickhouse.warehouse import ClickHouseWarehouse
 
@@ -122,6 +124,21 @@ def check(warehouse: Warehouse, partitions: int) -> None:
     found = rows(warehouse, "select id, count(), max(step) from main.users where id <> 'u999' group by id order by length(id), id")
     assert found == [[f"u{number}", 1, MESSAGES] for number in range(1, partitions + 1)]
     assert warehouse.counts() == {LOADED: 4 + partitions * MESSAGES * 4}
+
+
+def test_processes_that_append_to_the_chain_at_once_have_a_number_each(place: Place) -> None:
+    connections = [Connection(place.options) for _ in range(4)]
+
+    def append(connection: Connection) -> list[int]:
+        chain = Chain(connection)
+        return [chain.append(Kind.CLAIM, Said()) for _ in range(10)]
+
+    with ThreadPoolExecutor(len(connections)) as threads:
+        numbers = [number for each in threads.map(append, connections) for number in each]
+    assert sorted(numbers) == list(range(1, 41))
+    assert rows(place.opened[0], "select count() from _cdi.commits") == [[40]]
+    for connection in connections:
+        connection.close()
 
 
 def test_a_process_that_dies_before_any_statement_of_a_load_leaves_nothing_twice(place: Place) -> None:

@@ -1,9 +1,9 @@
 """The chain of commits: what stands for transactions, which ClickHouse does not have.
 
-A line is one row of ``_cdi.commits``, inserted at once, with the number after the last one. The server takes one line of a number: the number
-is the token by which it knows an insert that it has seen, so of two processes that append at once one finds its line there, and the other one
-finds somebody else's, sees what that changed, and takes the next number or gives up. What a load has put into tables counts from its line
-on; positions and counts are nowhere but in lines.
+A line is one row of ``_cdi.commits``, inserted at once, with the number after the last one. The server takes one line of a number: the
+number is the token by which it knows an insert that it has seen, so of two processes that append at once one finds its line there, and the
+other one finds somebody else's, sees what that changed, and takes the next number or gives up. What a load has put into tables counts from
+its line on; positions and counts are nowhere but in lines.
 """
 
 from __future__ import annotations

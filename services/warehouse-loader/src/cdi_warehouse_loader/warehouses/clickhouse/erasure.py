@@ -1,8 +1,8 @@
 """Erasing people from ClickHouse, and reading what it holds of them.
 
-The ids of all people are one small table in the server's memory, each column that can hold an id is joined with it once, and the keys of the
-rows that are found are another such table, which deletions name. So no id stands in a statement, which the server would keep in the files
-of a mutation and in its log of queries.
+The ids of all people are one small table in the server's memory, each column that can hold an id is joined with it once, and the keys of
+the rows that are found are another such table, which deletions name. So no id stands in a statement, which the server would keep in the
+files of a mutation and in its log of queries.
 """
 
 from __future__ import annotations

@@ -98,7 +98,8 @@ with merged as ({merged}), part_of as (
 select e.workspace_id as workspace_id, e.external_id_type as external_id_type, e.external_id_value as external_id_value,
     e.profile_id as profile_id, coalesce(m.canonical_profile_id, l.profile_id) as canonical_profile_id
 from ever as e
-join latest as l on l.workspace_id = e.workspace_id and l.external_id_type = e.external_id_type and l.external_id_value = e.external_id_value
+join latest as l
+    on l.workspace_id = e.workspace_id and l.external_id_type = e.external_id_type and l.external_id_value = e.external_id_value
 left join merged as m on m.workspace_id = l.workspace_id and m.profile_id = l.profile_id
 where l.operation = 'CREATED'"""
 

@@ -1,7 +1,8 @@
 """Queries of people on ClickHouse: one read-only statement, with limits.
 
-Each question has a connection of its own, which is read-only from its first statement on (``readonly = 1``): neither a write nor a function
-that reads files or the network passes, and no setting, so no limit, can be changed. The server's own parser says whether it is one statement.
+Each question has a connection of its own, which is read-only from its first statement on (``readonly = 1``): neither a write nor a
+function that reads files or the network passes, and no setting, so no limit, can be changed. The server's own parser says whether it is
+one statement.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Who loads a partition, and taking away what a process that died over a load has left.
 
 A process claims a partition by a line of the chain before it loads it for the first time. From then on it is the only one that can
-append a load of the partition; another one that is at it finds the claim in the chain instead of its own line. Rows carry the number of their
-load, whose upper half is the session, so those of a session that ended, of loads that no line speaks of, are found and deleted.
+append a load of the partition; another one that is at it finds the claim in the chain instead of its own line. Rows carry the number of
+their load, whose upper half is the session, so those of a session that ended, of loads that no line speaks of, are found and deleted.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from cdi_warehouse_loader.domain.load import Catalog, StreamPartition
-from cdi_warehouse_loader.warehouses.clickhouse.chain import Chain, Kind, Line, Said, another_was_there
+from cdi_warehouse_loader.warehouses.clickhouse.chain import Chain, Change, Kind, Line, Said, another_was_there
 from cdi_warehouse_loader.warehouses.clickhouse.connection import Connection
 from cdi_warehouse_loader.warehouses.clickhouse.sql import LOAD, OWN, stored
 
@@ -84,9 +84,9 @@ class Session:
         """
         self._chain.append(Kind.LOAD, said, session=self._number, load=load, stops=lambda line: self.stops(line, partitions))
 
-    def append_changes(self, said: Said, partitions: Iterable[StreamPartition]) -> None:
+    def append_changes(self, changes: Sequence[Change], partitions: Iterable[StreamPartition]) -> None:
         """Says that tables are going to change. The same faults as ``append_load``."""
-        self._chain.append(Kind.TABLES, said, stops=lambda line: self.stops(line, partitions))
+        self._chain.append(Kind.TABLES, Said(changes=changes), stops=lambda line: self.stops(line, partitions))
 
     def catch_up(self, partitions: Iterable[StreamPartition]) -> None:
         """Sees what other processes have done.

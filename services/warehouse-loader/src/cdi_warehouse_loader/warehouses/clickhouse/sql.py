@@ -147,7 +147,8 @@ def create_table(schema: str, table: str, columns: Mapping[str, ColumnType]) -> 
     """A new table."""
     declared = "".join(f"{column_of(name)} {column_type(table, name, kind)}, " for name, kind in columns.items())
     key = [*key_of(table), LOAD] if table in _PEOPLE else key_of(table)
-    return f"""create table if not exists {stored(schema, table)} ({declared}{LOAD} UInt64, index {LOAD}_range {LOAD} type minmax granularity 1)
+    declared += f"{LOAD} UInt64, index {LOAD}_range {LOAD} type minmax granularity 1"
+    return f"""create table if not exists {stored(schema, table)} ({declared})
         engine = ReplacingMergeTree({LOAD}) order by ({", ".join(map(quoted, key))}) settings {_STORING}"""
 
 

@@ -20,18 +20,16 @@ from typing import Any, Final
 import pyarrow as pa
 
 from cdi_kernel.faults import Unavailable
-from cdi_warehouse_loader.domain import naming
-from cdi_warehouse_loader.domain.columns import ColumnType
 from cdi_warehouse_loader.domain.documents import Document
 from cdi_warehouse_loader.domain.erasure import Erased, Erasure, Tombstone
 from cdi_warehouse_loader.domain.load import Catalog, CountKey, Load, Position, StreamPartition, TableLoad
 from cdi_warehouse_loader.ports import Change, LoadEntry, Question, Rows, SchemaChange
 from cdi_warehouse_loader.warehouses.base import Options
-from cdi_warehouse_loader.warehouses.changes import changes_of
-from cdi_warehouse_loader.warehouses.clickhouse import chain, erasure, identity, sql, state
-from cdi_warehouse_loader.warehouses.clickhouse.connection import DEPENDENCY, Connection, ValuesRefused, database_of
+from cdi_warehouse_loader.warehouses.clickhouse import chain, erasure, sql
+from cdi_warehouse_loader.warehouses.clickhouse.connection import DEPENDENCY, Connection, database_of
 from cdi_warehouse_loader.warehouses.clickhouse.query import run_query, stream_query
 from cdi_warehouse_loader.warehouses.clickhouse.sessions import Session
+from cdi_warehouse_loader.warehouses.clickhouse.tables import Tables
 
 _FOLD_EVERY: Final = 500
 """Loads between two sums of all lines."""
@@ -77,8 +75,12 @@ class ClickHouseWarehouse:
         self._session = Session(loading, self._chain)
         self._ready: set[str] = set()
         self._unfolded = _FOLD_EVERY - 1  # the first load sums up what a process that never came so far has left
-        self._is_stale = False
-        self.catalog: Catalog = state.catalog(loading)
+        self._tables = Tables(loading)
+
+    @property
+    def catalog(self) -> Catalog:
+        """See ``ports.Warehouse``."""
+        return self._tables.catalog
 
     @property
     def positions(self) -> Mapping[StreamPartition, Position]:
@@ -92,45 +94,41 @@ class ClickHouseWarehouse:
 
     def ensure_tables(self, schema: str) -> None:
         """See ``ports.Warehouse``."""
-        if self._is_stale:
-            self._look_again()
+        if self._tables.is_stale:
+            self._tables.look_again()
         if schema in self._ready:
             return
-        for statement in sql.starting_tables(schema, self.catalog.get(schema, {})):
-            self._loading.run(statement)
-        self._show(schema, (naming.USERS, naming.ACCOUNTS))
-        for statement in identity.views(schema):
-            self._loading.run(statement)
+        self._tables.make(schema)
         self._ready.add(schema)
 
     def load(self, load: Load, *, keep: bool = True) -> Sequence[TableLoad]:
         """See ``ports.Warehouse``. ``keep=False`` lets the server read all rows, and keep none."""
         started = time.perf_counter()
-        if self._is_stale:
-            self._look_again()
-        tables = [self._checked(table) for table in load.tables]
+        if self._tables.is_stale:
+            self._tables.look_again()
+        tables = [self._tables.checked(table) for table in load.tables]
         done = [table.done() for table in tables]
         if not keep:
             for table in tables:
-                self._try(table)
+                self._tables.attempt(table)
             return done
         partitions = list(load.positions)
-        self._is_stale = True
+        self._tables.is_stale = True
         try:
             self._session.catch_up(partitions)
             if self._session.claim(partitions, self.catalog):
                 raise Unavailable(DEPENDENCY, "rows that a process left when it died were taken away; the load begins again")
-            self._alter(tables, partitions)
+            self._tables.alter(tables, lambda changes: self._session.append_changes(changes, partitions))
             for statement in sql.empty(load.clears, self.catalog.get(load.clears, {})):
                 self._loading.run(statement)
             number = self._session.next_load()
             for table in tables:
-                self._insert(table, number)
+                self._tables.insert(table, number)
             self._session.append_load(number, _said(load, done, started), partitions)
         except BaseException:
             self._session.drop()
             raise
-        self._is_stale = False
+        self._tables.is_stale = False
         self._fold()
         return done
 
@@ -174,7 +172,7 @@ class ClickHouseWarehouse:
         self._session.drop()
         erasure.remember(self._loading, erasures, now_us)
         self._chain.append(chain.Kind.ERASURE, chain.Said(erased_us=now_us))
-        self._look_again()
+        self._tables.look_again()
         with erasure.Search(self._loading, erasures) as search:
             for schema, tables in self.catalog.items():
                 found = search.in_schema(schema, tables)
@@ -224,68 +222,6 @@ class ClickHouseWarehouse:
         self._loading.close()
         self._reading.close()
 
-    def _checked(self, load: TableLoad) -> TableLoad:
-        """A table's rows, of which every column is known or new."""
-        known = {**self.catalog.get(load.schema, {}).get(load.table, {}), **load.added}
-        unknown = [] if load.rows is None else [name for name in load.rows.schema.names if name not in known]
-        if unknown:
-            raise ValueError(f"{load.schema}.{load.table} has no column {', '.join(unknown)}")
-        return load
-
-    def _try(self, load: TableLoad) -> None:
-        """Has the server read the rows as the table would hold them."""
-        if load.rows is None or not load.rows.num_rows:
-            return
-        known = {**self.catalog.get(load.schema, {}).get(load.table, {}), **load.added, **dict.fromkeys(load.widened, ColumnType.DOUBLE)}
-        columns = [f"{sql.column_of(name)} {sql.column_type(load.table, name, known[name])}" for name in load.rows.schema.names]
-        self._loading.insert(f"function null({sql.text(', '.join(columns))})", _stored(load.rows))
-
-    def _alter(self, tables: Sequence[TableLoad], partitions: Sequence[StreamPartition]) -> None:
-        """Makes what the loads need. The chain knows before, so that of two processes one plans anew; who was overtaken sees it after."""
-        changed = [load for load in tables if load.added or load.widened or load.table not in self.catalog.get(load.schema, {})]
-        if not changed:
-            return
-        said = chain.Said(changes=list(changes_of(changed, self.catalog)))
-        self._session.append_changes(said, partitions)
-        for load in changed:
-            for statement in sql.change_table(load, is_new=load.table not in self.catalog.get(load.schema, {})):
-                self._change(statement)
-        self._look_again()
-        for load in changed:
-            columns = self.catalog[load.schema][load.table]
-            expected = {**load.added, **dict.fromkeys(load.widened, ColumnType.DOUBLE)}
-            if any(columns.get(name) is not kind for name, kind in expected.items()):
-                raise chain.another_was_there()
-            if sql.is_people(load.table):
-                self._show(load.schema, (load.table,))
-
-    def _change(self, statement: str) -> None:
-        """Changes a table. What is refused here no try of the load would show, and bisecting would take its events for loaded."""
-        try:
-            self._loading.run(statement)
-        except ValuesRefused as error:
-            raise Unavailable(DEPENDENCY, f"ClickHouse refuses to change a table: {error}") from error
-
-    def _show(self, schema: str, tables: Sequence[str]) -> None:
-        """Makes the views of users and accounts, until they have all columns: another process may add one and make them at the same time."""
-        self._look_again()
-        shown = None
-        while shown != (shown := {table: tuple(self.catalog[schema][table]) for table in tables}):
-            for table, columns in shown.items():
-                self._loading.run(sql.people_view(schema, table, columns))
-            self._look_again()
-
-    def _insert(self, load: TableLoad, number: int) -> None:
-        if load.rows is None or not load.rows.num_rows:
-            return
-        numbers = pa.array([number] * load.rows.num_rows, pa.uint64())
-        try:
-            self._loading.insert(sql.stored(load.schema, load.table), _stored(load.rows).append_column(sql.LOAD, numbers))
-        except ValuesRefused:
-            # Bisecting finds the event only if a try of it fails too; if not, nothing is wrong with the values.
-            self._try(load)
-            raise Unavailable(DEPENDENCY, "ClickHouse refuses rows that it takes when it is asked again") from None
-
     def _fold(self) -> None:
         self._unfolded += 1
         if self._unfolded < _FOLD_EVERY:
@@ -295,16 +231,7 @@ class ClickHouseWarehouse:
             self._unfolded = 0
         except Unavailable:  # another process has appended meanwhile; what it said is seen by the next load
             self._session.drop()
-            self._is_stale = True
-
-    def _look_again(self) -> None:
-        self.catalog = state.catalog(self._loading)
-        self._is_stale = False
-
-
-def _stored(rows: Any) -> Any:
-    """Rows with their columns' names in the table."""
-    return rows.rename_columns([sql.stored_column(name) for name in rows.schema.names])
+            self._tables.is_stale = True
 
 
 def _said(load: Load, done: Sequence[TableLoad], started: float) -> chain.Said:
