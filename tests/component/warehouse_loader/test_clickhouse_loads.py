@@ -15,7 +15,7 @@ from cdi_warehouse_loader.domain.erasure import Erasure, PersonId
 from cdi_warehouse_loader.domain.event_load import plan_events
 from cdi_warehouse_loader.domain.event_view import EventView, read_batch
 from cdi_warehouse_loader.domain.layout import SEQUENCE_FACTOR
-from cdi_warehouse_loader.domain.load import Target
+from cdi_warehouse_loader.domain.load import Targets
 from cdi_warehouse_loader.ports import Warehouse
 
 from .engines import LOADED, NOW_US, Place, clickhouse, rows
@@ -95,8 +95,7 @@ def bring(warehouse: Warehouse, number: int, *sequences: int, only: slice = slic
         for index, event in list(enumerate(one.events))[only]
     ]
     if items:
-        targets = {event.workspace_id: [Target("main", "main", frozenset())] for event, _, _ in items}
-        warehouse.load(plan_events(items, (), new.positions, targets, NOW_US)(warehouse.catalog))
+        warehouse.load(plan_events(items, (), new.positions, Targets(), NOW_US)(warehouse.catalog))
 
 
 def insist(warehouse: Warehouse, number: int, *sequences: int, only: slice = slice(None)) -> None:

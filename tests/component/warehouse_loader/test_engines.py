@@ -376,6 +376,7 @@ def test_queries_read_within_limits_and_write_nothing(place: Place) -> None:
     batches: list[pa.RecordBatch] = []
     assert warehouse.stream(Question("select id from main.seen order by id", replace(LIMITS, rows=10)), batches.append)
     assert [row["id"] for batch in batches for row in batch.to_pylist()] == [f"m{number:02}" for number in range(10)]
+    assert rows(warehouse, "select min(event_seq), count(*) from main.seen where id = 'nobody'") == [[None, 0]]
     nothing: list[pa.RecordBatch] = []
     assert not warehouse.stream(Question("select id from main.seen where false", LIMITS), nothing.append)
     assert [batch.schema.names for batch in nothing] == [["id"]]

@@ -13,10 +13,7 @@ from typing import Final
 from cdi_warehouse_loader.domain import naming
 from cdi_warehouse_loader.domain.columns import ColumnType
 from cdi_warehouse_loader.domain.layout import ENRICHMENT_COLUMNS, EVENT_COLUMNS, OWN_COLUMNS
-from cdi_warehouse_loader.warehouses.clickhouse.sql import TYPES, place, quoted
-
-# What is not there on the other side of a join is NULL, also in a column that is part of a key.
-_NULLS: Final = "settings join_use_nulls = 1"
+from cdi_warehouse_loader.warehouses.clickhouse.sql import AS_ELSEWHERE, TYPES, place, quoted
 
 _PROFILE_MERGES: Final = """
 select g.workspace_id as workspace_id, g.profile_id as profile_id, argMax(g.canonical_profile_id, g.seq) as canonical_profile_id,
@@ -138,12 +135,12 @@ def views(schema: str) -> Iterable[str]:
         (naming.USER_TRAITS, _USER_TRAITS),
         (naming.SEPARATED_IDENTIFIERS, _SEPARATED_IDENTIFIERS),
     ):
-        yield f"create or replace view {places[name]} as {text.format(**places)} {_NULLS}"
+        yield f"create or replace view {places[name]} as {text.format(**places)} {AS_ELSEWHERE}"
     shown = ["event_type", *EVENT_COLUMNS, *_OWN, *ENRICHMENT_COLUMNS]
     chosen = ", ".join(f"e.{quoted(column)} as {quoted(column)}" for column in shown)
     rows = " union all ".join(_rows(schema, table) for table in OWN_COLUMNS)
     persons = _PERSON.format(rows=rows, **places)
-    yield f"create or replace view {places[naming.EVENTS_BY_PERSON]} as select {chosen}, {_CANONICAL} {persons} {_NULLS}"
+    yield f"create or replace view {places[naming.EVENTS_BY_PERSON]} as select {chosen}, {_CANONICAL} {persons} {AS_ELSEWHERE}"
 
 
 def _rows(schema: str, table: str) -> str:

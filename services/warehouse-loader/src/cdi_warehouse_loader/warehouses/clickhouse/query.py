@@ -67,6 +67,8 @@ def _asking(options: Options, question: Question) -> Iterator[tuple[Connection, 
     limits = question.limits
     settings = {
         "final": 1,
+        "join_use_nulls": 1,  # this and the next one: as other engines, and as the views
+        "aggregate_functions_null_for_empty": 1,
         "max_execution_time": limits.seconds,
         "timeout_overflow_mode": "throw",
         "limit": limits.rows + 1,

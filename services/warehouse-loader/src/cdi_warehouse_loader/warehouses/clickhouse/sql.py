@@ -11,7 +11,7 @@ from typing import Final
 
 from cdi_warehouse_loader.domain import naming
 from cdi_warehouse_loader.domain.columns import ColumnType
-from cdi_warehouse_loader.domain.layout import STARTING_TABLES, TRACK_TABLE_COLUMNS, filled_by_events, is_event_table
+from cdi_warehouse_loader.domain.layout import STARTING_TABLES, TRACK_TABLE_COLUMNS, is_event_table
 from cdi_warehouse_loader.domain.load import TableLoad
 
 LOAD: Final = "__load"
@@ -29,6 +29,9 @@ TYPES: Final[Mapping[ColumnType, str]] = {
     ColumnType.TIMESTAMP: "DateTime64(6, 'UTC')",
     ColumnType.TEXT: "String",
 }
+
+AS_ELSEWHERE: Final = "settings join_use_nulls = 1, aggregate_functions_null_for_empty = 1"
+"""Of views, as of questions: what is not there is NULL, on the other side of a join and in a sum of nothing."""
 
 _PEOPLE: Final = (naming.USERS, naming.ACCOUNTS)
 _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -57,7 +60,7 @@ OWN_TABLES: Final = (
         select p.1 as stream, p.2 as partition, p.3 as sequence, p.4 as source_sequence from (
             select arrayJoin(JSONExtract(said, 'positions', 'Array(Tuple(String, Int32, Int64, Int64))')) as p from {OWN}.chain)""",
     f"""create table if not exists {OWN}.warehouses (
-        workspace_id String, name String, purposes Array(String), schema_name String, version Int32,
+        workspace_id String, name String, purposes Array(String), schema_name String, version Int32, frozen_sources Array(String),
         stored_at DateTime64(6, 'UTC') default now64(6))
         engine = ReplacingMergeTree(stored_at) order by (workspace_id, name) settings {_STORING}""",
     f"""create table if not exists {OWN}.tombstones (
@@ -175,7 +178,7 @@ def people_view(schema: str, table: str, columns: Iterable[str]) -> str:
     own = [f"p.{column_of(name)}" for name in columns]
     shown = [f"{name if name in key else f'argMax({name}, {newest})'} as {name.removeprefix('p.')}" for name in own]
     view = f"create or replace view {place(schema, table)} as select {', '.join(shown)}"
-    return f"{view} from {stored(schema, table)} as p group by {', '.join(key)}"
+    return f"{view} from {stored(schema, table)} as p group by {', '.join(key)} {AS_ELSEWHERE}"
 
 
 def is_people(table: str) -> bool:
@@ -183,6 +186,6 @@ def is_people(table: str) -> bool:
     return table in _PEOPLE
 
 
-def empty(schema: str, tables: Mapping[str, Mapping[str, ColumnType]]) -> Iterable[str]:
-    """A schema without what events have brought into it; rejected events and the identity graph have streams of their own, and stay."""
-    return [f"truncate table {stored(schema, table)}" for table in filled_by_events(tables)]
+def empty(schema: str, table: str) -> str:
+    """A table without its rows."""
+    return f"truncate table {stored(schema, table)}"

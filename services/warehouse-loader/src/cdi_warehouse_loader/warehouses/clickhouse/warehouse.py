@@ -119,8 +119,8 @@ class ClickHouseWarehouse:
             if self._session.claim(partitions, self.catalog):
                 raise Unavailable(DEPENDENCY, "rows that a process left when it died were taken away; the load begins again")
             self._tables.alter(tables, lambda changes: self._session.append_changes(changes, partitions))
-            for statement in sql.empty(load.clears, self.catalog.get(load.clears, {})):
-                self._loading.run(statement)
+            for schema, table in load.clears:
+                self._loading.run(sql.empty(schema, table))
             number = self._session.next_load()
             for table in tables:
                 self._tables.insert(table, number)
@@ -148,10 +148,12 @@ class ClickHouseWarehouse:
 
     def documents(self) -> Sequence[Document]:
         """See ``ports.Warehouse``."""
-        rows = self._loading.rows(
-            f"select workspace_id, name, purposes, schema_name, version from {sql.OWN}.warehouses final order by workspace_id, name"
-        )
-        return [Document(row[0], row[1], tuple(row[2]), row[3], row[4]) for row in rows]
+        columns = "workspace_id, name, purposes, schema_name, version, frozen_sources"
+        rows = self._loading.rows(f"select {columns} from {sql.OWN}.warehouses final order by workspace_id, name")
+        return [
+            Document(workspace, name, tuple(purposes), schema, version, tuple(frozen))
+            for workspace, name, purposes, schema, version, frozen in rows
+        ]
 
     def put_document(self, document: Document) -> None:
         """See ``ports.Warehouse``."""
@@ -161,6 +163,7 @@ class ClickHouseWarehouse:
             "purposes": pa.array([list(document.purposes)], pa.list_(pa.string())),
             "schema_name": [document.schema],
             "version": pa.array([document.version], pa.int32()),
+            "frozen_sources": pa.array([list(document.frozen_sources)], pa.list_(pa.string())),
         }
         self._loading.insert(f"{sql.OWN}.warehouses", pa.record_batch(row))
 
