@@ -1,10 +1,12 @@
 """A process that loads into ClickHouse under kill -9: each message once in each of its tables. Here the engine dies with the loader."""
 
+import json
 import random
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from cdi_testing import builders
 from cdi_warehouse_loader.domain.load import START, StreamPartition
 from cdi_warehouse_loader.ports import Warehouse
 
+from .conftest import graph_changed
 from .engines import LOADED, clickhouse, load, rows
 
 pytest.importorskip("chdb", reason="no ClickHouse here: pip install 'cdi-warehouse-loader[clickhouse-test]' (half a gigabyte)")
@@ -70,3 +73,25 @@ def test_killed_at_any_moment_it_has_each_message_once(tmp_path: Path) -> None:
         assert sum(entry.events for entry in warehouse.loads(10_000)) == 2 * number
     finally:
         place.close()
+
+
+async def test_a_loader_that_has_only_clickhouse_is_killed_and_goes_on(
+    start_loader: Any, enrichment: Any, graph: Any, ask: Any, tmp_path: Path
+) -> None:
+    """The whole service: events and changes of the graph from the streams, questions over gRPC."""
+    warehouses = json.dumps({"clicks": f"clickhouse+chdb://{tmp_path}/clickhouse"})
+    loader = start_loader(CDI_DUCKDB_PATH="", CDI_WAREHOUSES=warehouses)
+    await enrichment.publish([builders.track("Seen", message_id="a"), builders.track("Seen", message_id="b")])
+    client = await ask(loader)
+    await client.loaded(2)
+    loader.kill()
+    await enrichment.publish([builders.track("Seen", message_id="b"), builders.track("Seen", message_id="c")], source=enrichment.sequence)
+    await enrichment.publish([builders.track("Seen", message_id="d"), builders.identify(message_id="e", traits={"plan": "pro"})])
+    await graph.change(graph_changed(canonicals=[("p1", "p1")]))
+    loader.start()
+    client = await ask(loader)
+    await client.loaded(4)
+    await client.graph_loaded(1)
+    assert await client.rows("select id from seen order by id") == [["a"], ["b"], ["d"]]
+    assert await client.rows("select id, plan from users") == [["user-1", "pro"]]
+    assert await client.counts() == {("warehouse:main", "loaded"): 4}

@@ -119,8 +119,8 @@ class ClickHouseWarehouse:
             if self._session.claim(partitions, self.catalog):
                 raise Unavailable(DEPENDENCY, "rows that a process left when it died were taken away; the load begins again")
             self._tables.alter(tables, lambda changes: self._session.append_changes(changes, partitions))
-            for schema, table in load.clears:
-                self._loading.run(sql.empty(schema, table))
+            for place in load.clears:
+                self._loading.run(sql.empty(*place))
             number = self._session.next_load()
             for table in tables:
                 self._tables.insert(table, number)
