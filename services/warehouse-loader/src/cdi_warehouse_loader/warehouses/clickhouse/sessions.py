@@ -40,6 +40,11 @@ class Session:
         self._held: set[StreamPartition] = set()
         self._load = 0
 
+    @property
+    def first_load(self) -> int:
+        """Below the number of every load of this session and of later ones, and above those of all earlier ones."""
+        return self._number * _LOADS
+
     def drop(self) -> None:
         """Ends the session: something went wrong, and what it has left is to be looked for before the next load."""
         self._number, self._held = 0, set()
@@ -47,6 +52,8 @@ class Session:
     def stops(self, line: Line, partitions: Iterable[StreamPartition]) -> bool:
         """Whether a line of another process forbids this one a load that was planned before."""
         said = line.said
+        if line.kind is Kind.SNAPSHOT:
+            return False
         theirs = {(stream, partition) for stream, partition, *_ in said.positions} | set(said.claimed)
         ended = self._number in said.ended
         return ended or line.kind in (Kind.TABLES, Kind.ERASURE) or not theirs.isdisjoint(partitions)

@@ -186,6 +186,6 @@ def is_people(table: str) -> bool:
     return table in _PEOPLE
 
 
-def empty(schema: str, table: str) -> str:
-    """A table without its rows."""
-    return f"truncate table {stored(schema, table)}"
+def delete_before(schema: str, table: str, load: int) -> str:
+    """A table without the rows of earlier loads."""
+    return f"alter table {stored(schema, table)} delete where {LOAD} < {load}"

@@ -102,6 +102,7 @@ class Tables:
                 self._show(load.schema, (load.table,))
 
     def insert(self, load: TableLoad, number: int) -> None:
+        """Inserts the rows with the number of their load."""
         if load.rows is None or not load.rows.num_rows:
             return
         numbers = pa.array([number] * load.rows.num_rows, pa.uint64())
