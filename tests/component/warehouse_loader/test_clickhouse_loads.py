@@ -15,7 +15,7 @@ from cdi_warehouse_loader.domain.erasure import Erasure, PersonId
 from cdi_warehouse_loader.domain.event_load import plan_events
 from cdi_warehouse_loader.domain.event_view import EventView, read_batch
 from cdi_warehouse_loader.domain.layout import SEQUENCE_FACTOR
-from cdi_warehouse_loader.domain.load import Targets
+from cdi_warehouse_loader.domain.load import START, Load, Position, StreamPartition, Targets
 from cdi_warehouse_loader.ports import Warehouse
 
 from .engines import LOADED, NOW_US, Place, clickhouse, rows
@@ -210,3 +210,34 @@ def test_people_who_are_erased_while_another_process_loads_them_do_not_stay(plac
     assert rows(other, f"select count() from main.users where id not in ({left}, 'u999')") == [[0]]
     assert rows(other, f"select count() from main.discards where substring(message_id, 2, 3) not in ('{number:03}', '999')") == [[0]]
     assert rows(other, "select count(), uniqExact(id) from main.pages where partition < 999") == [[2 * number, 2 * number]]
+
+
+def test_a_table_that_is_cleared_while_another_process_loads_keeps_what_comes_after(place: Place) -> None:
+    """As a rebuild does, which brings again what had been loaded when it began, and nothing else."""
+    other = place.opened[0]
+    insist(other, 999, 1)
+    cleared = [0]
+    loaded: list[int] = []
+    number = 0
+    while cleared[-1] == number:
+        number += 1
+
+        def clear(number: int = number) -> None:
+            cleared.append(number)
+            begun = Load("ENRICHED", 0, (), {StreamPartition("REBUILD", number): Position(1, 0)}, {}, clears=[("main", "tracks")])
+            while True:
+                try:
+                    other.load(begun)
+                    break
+                except Unavailable:  # it has not seen yet what the other one has loaded
+                    continue
+            loaded.append(other.positions.get(StreamPartition("ENRICHED", number), START).sequence)
+
+        slow = interrupted(place, number, clear)
+        insist(slow, number, 1, 2)
+        slow.close()
+        if cleared[-1] == number:
+            found = rows(other, f"select count(), uniqExact(id) from main.tracks where partition = {number}")
+            assert found == [[2 * (2 - loaded[-1])] * 2], number
+    assert number > STATEMENTS
+    assert set(loaded) == {0, 2}

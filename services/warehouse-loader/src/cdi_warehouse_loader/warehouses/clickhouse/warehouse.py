@@ -115,20 +115,20 @@ class ClickHouseWarehouse:
         partitions = list(load.positions)
         claimed = partitions
         if load.clears:  # a session that others come before: what they are loading now does not count, what they load later stays
-            claimed = list({**self._chain.positions, **load.positions})
+            claimed = list({*self._chain.claims, *load.positions})
             self._session.drop()
         self._tables.is_stale = True
         try:
             self._session.catch_up(claimed)
-            if self._session.claim(claimed, self.catalog):
+            if self._session.claim(claimed, self.catalog) and not load.clears:
                 raise Unavailable(DEPENDENCY, "rows that a process left when it died were taken away; the load begins again")
             self._tables.alter(tables, lambda changes: self._session.append_changes(changes, partitions))
             number = self._session.next_load()
             for table in tables:
                 self._tables.insert(table, number)
             self._session.append_load(number, _said(load, done, started), partitions)
-            for schema, table in load.clears:
-                self._loading.run(sql.delete_before(schema, table, self._session.first_load))
+            for place in load.clears:
+                self._loading.run(sql.delete_before(*place, self._session.first_load))
         except BaseException:
             self._session.drop()
             raise
