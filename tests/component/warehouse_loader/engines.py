@@ -71,6 +71,11 @@ def iceberg(directory: Path) -> Place:
     return Place(Options(f"iceberg+sqlite://{directory}/lake"), lambda: files(directory), shared=True, sees_purposes=True)
 
 
+def clickhouse(directory: Path) -> Place:
+    """The engine inside of this process."""
+    return Place(Options(f"clickhouse+chdb://{directory}/clickhouse"), lambda: files(directory), shared=True, sees_purposes=False)
+
+
 def planned(warehouse: Warehouse, events: Sequence[Event], *, partition: int = 0, schema: str = "main") -> Load:
     """A load of one message with the next sequence of the partition, as this handle sees it."""
     warehouse.ensure_tables(schema)

@@ -20,14 +20,16 @@ from cdi_warehouse_loader.domain.load import Load, Position, StreamPartition, Ta
 from cdi_warehouse_loader.ports import Change, QueryLimits, Question
 
 from .conftest import graph_changed
-from .engines import LIMITS, LOADED, NOW_US, Place, duckdb, iceberg, load, load_graph, planned, records, rows
+from .engines import LIMITS, LOADED, NOW_US, Place, clickhouse, duckdb, iceberg, load, load_graph, planned, records, rows
 
 DAY = timedelta(days=1)
 
 
-@pytest.fixture(params=["duckdb", "iceberg"])
+@pytest.fixture(params=["duckdb", "iceberg", "clickhouse"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    made = {"duckdb": lambda: duckdb(tmp_path), "iceberg": lambda: iceberg(tmp_path)}[request.param]()
+    if request.param == "clickhouse":
+        pytest.importorskip("chdb", reason="no ClickHouse here: pip install 'cdi-warehouse-loader[clickhouse-test]' (half a gigabyte)")
+    made = {"duckdb": duckdb, "iceberg": iceberg, "clickhouse": clickhouse}[request.param](tmp_path)
     yield made
     made.close()
 
@@ -219,6 +221,38 @@ def test_names_of_all_scripts_and_words_of_sql_are_names(place: Place) -> None:
     assert [row["größe"], row["_select"], row["ein_wort"], row["数量"], row["_1st"]] == ["xl", 1, 2, 3, 4]
 
 
+def test_names_that_engines_keep_for_themselves_are_columns_too(place: Place) -> None:
+    """Of DuckDB, Postgres and ClickHouse; an engine that keeps one under another name says so in its docs."""
+    names = [
+        "rowid",
+        "oid",
+        "ctid",
+        "xmin",
+        "tableoid",
+        "_row_exists",
+        "_block_number",
+        "_block_offset",
+        "_part",
+        "_part_offset",
+        "_distance",
+    ]
+    warehouse = place.open()
+    load(warehouse, builders.track("Odd", message_id="a", properties={names[0]: 1}))
+    load(warehouse, builders.track("Odd", message_id="b", properties=dict.fromkeys(names, 1)))
+    load(
+        warehouse,
+        builders.track("Odder", message_id="c", properties=dict.fromkeys(names, 1)),
+        builders.identify(traits=dict.fromkeys(names, 1)),
+    )
+    for table in ("odd", "odder", "users"):
+        columns = warehouse.catalog["main"][table]
+        assert [column.strip("_") for column in columns if column.strip("_") in {name.strip("_") for name in names}] == [
+            name.strip("_") for name in names
+        ]
+    (row,) = records(warehouse, "select * from main.odder")
+    assert sum(value == 1 for value in row.values()) >= len(names)
+
+
 def test_partitions_have_positions_of_their_own(place: Place) -> None:
     warehouse = place.open()
     for partition in (0, 1, 0, 2):
@@ -354,6 +388,7 @@ def test_queries_read_within_limits_and_write_nothing(place: Place) -> None:
     batches: list[pa.RecordBatch] = []
     assert warehouse.stream(Question("select id from main.seen order by id", replace(LIMITS, rows=10)), batches.append)
     assert [row["id"] for batch in batches for row in batch.to_pylist()] == [f"m{number:02}" for number in range(10)]
+    assert rows(warehouse, "select min(event_seq), count(*) from main.seen where id = 'nobody'") == [[None, 0]]
     nothing: list[pa.RecordBatch] = []
     assert not warehouse.stream(Question("select id from main.seen where false", LIMITS), nothing.append)
     assert [batch.schema.names for batch in nothing] == [["id"]]
