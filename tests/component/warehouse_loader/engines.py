@@ -8,6 +8,7 @@ from typing import Any
 from cdi.event.v1.event_pb2 import Event, EventBatch
 from cdi.event.v1.outcome_pb2 import OUTCOME_LOADED
 from cdi.identity.v1.profile_pb2 import GraphChanged
+from cdi_cli.embedded import PostgresServer
 from cdi_warehouse_loader.domain.event_load import plan_events
 from cdi_warehouse_loader.domain.event_view import read_batch
 from cdi_warehouse_loader.domain.graph_rows import Numbered, graph_loads
@@ -64,6 +65,17 @@ def files(path: Path) -> bytes:
 def duckdb(directory: Path) -> Place:
     """A file."""
     return Place(Options(f"duckdb:{directory}/warehouse.duckdb"), lambda: files(directory), shared=False, sees_purposes=True)
+
+
+def postgresql(server: PostgresServer, url: str) -> Place:
+    """A database of its own."""
+    name = url.rpartition("/")[2]
+
+    def stored() -> bytes:
+        server.execute("checkpoint")  # writes what is in memory, and removes what was dropped
+        return files(server.directory / "data" / "base" / server.execute(f"select oid from pg_database where datname = '{name}'"))
+
+    return Place(Options(url), stored, shared=True, sees_purposes=False)
 
 
 def planned(warehouse: Warehouse, events: Sequence[Event], *, partition: int = 0, schema: str = "main") -> Load:

@@ -19,14 +19,18 @@ from cdi_warehouse_loader.domain.load import Load, Position, StreamPartition, Ta
 from cdi_warehouse_loader.ports import Change, QueryLimits, Question
 
 from .conftest import graph_changed
-from .engines import LIMITS, LOADED, NOW_US, Place, duckdb, load, load_graph, planned, records, rows
+from .engines import LIMITS, LOADED, NOW_US, Place, duckdb, load, load_graph, planned, postgresql, records, rows
 
 DAY = timedelta(days=1)
 
 
-@pytest.fixture(params=["duckdb"])
+@pytest.fixture(params=["duckdb", "postgresql"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    made = {"duckdb": lambda: duckdb(tmp_path)}[request.param]()
+    needs = request.getfixturevalue
+    made = {
+        "duckdb": lambda: duckdb(tmp_path),
+        "postgresql": lambda: postgresql(needs("postgres_server"), needs("database_url")),
+    }[request.param]()
     yield made
     made.close()
 

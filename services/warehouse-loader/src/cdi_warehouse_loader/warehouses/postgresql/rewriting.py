@@ -1,0 +1,58 @@
+"""Tables of a warehouse in Postgres written anew, so that nothing is left in them of what was deleted.
+
+Postgres keeps deleted rows until a vacuum, and their bytes in free space after it. ``VACUUM FULL`` makes new files of a table and of its
+indexes and removes the old ones. It keeps what a transaction from before the deletion may still look at, so it waits for those to end.
+Deliberately absent: the write-ahead log and its archive, backups, and replicas, which keep bytes for as long as they are set up to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Final
+
+from cdi_kernel.faults import Unavailable
+from cdi_warehouse_loader.warehouses.base import Options
+from cdi_warehouse_loader.warehouses.postgresql.session import DEPENDENCY, Refused, Session, addresses
+
+# Whoever began before the last erasure was committed and has not ended; replicas tell theirs through a slot or their sender.
+_STILL_LOOKING: Final = """with newest as (select max(transaction_id)::xid as id from _cdi.unrewritten), horizons as (
+        select backend_xmin as id from pg_catalog.pg_stat_activity
+        where (datid is null or datname = current_database()) and pid <> pg_backend_pid()
+        union all
+        select backend_xid from pg_catalog.pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()
+        union all
+        select xmin from pg_catalog.pg_replication_slots
+        union all
+        select transaction from pg_catalog.pg_prepared_xacts where database = current_database()
+    )
+    select count(*) from horizons, newest where horizons.id is not null and age(horizons.id) >= age(newest.id)"""
+_ONE_AT_A_TIME: Final = "select pg_advisory_lock(6072150844)"
+_UNREWRITTEN: Final = """select relation, max(transaction_id)::text, to_regclass(relation) is not null
+    from _cdi.unrewritten group by relation order by relation"""
+_DONE: Final = "delete from _cdi.unrewritten where relation = $1 and transaction_id <= $2::text::xid8"
+
+
+def rewrite(options: Options) -> None:
+    """Writes the tables from which people were erased anew; blocks. Killed in between, the next call goes on.
+
+    Raises:
+        Unavailable: it cannot now; some tables may be done.
+    """
+    session = Session(addresses(options.url)[0])
+    try:
+        session.rows(_ONE_AT_A_TIME)
+        if session.rows(_STILL_LOOKING) != [(0,)]:
+            raise Unavailable(DEPENDENCY, "a transaction from before the erasure has not ended, for which Postgres keeps the rows")
+        tables = session.rows(_UNREWRITTEN)
+        for relation, newest, exists in tables:
+            if exists:
+                session.run(f"vacuum (full, analyze) {relation}")
+            session.run(_DONE, relation, newest)
+        if tables:
+            with contextlib.suppress(Refused):
+                # Most common values and bounds of histograms, as they were; only the owner of the database may.
+                session.run("vacuum (full) pg_catalog.pg_statistic")
+    except Refused as refused:
+        raise Unavailable(DEPENDENCY, f"the tables cannot be written anew: {refused}") from None
+    finally:
+        session.close()
