@@ -39,7 +39,7 @@ def stream_query(
     """Runs one statement; see ``ports.Warehouse.stream``, and ``_running`` for the arguments."""
     with _running(connection, _one_statement(text), limits, (), before):
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # of a copy, which the size of an answer bounds
-            reader = connection.to_arrow_reader(STREAMED_ROWS)
+            reader: Any = connection.to_arrow_reader(STREAMED_ROWS)
         with reader:  # a reader that is open keeps the transaction open
             return hand_over(reader, limits, take)
 
