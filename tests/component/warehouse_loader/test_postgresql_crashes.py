@@ -1,0 +1,74 @@
+"""kill -9 of processes that load into Postgres, two at a time into the same partitions: each message is there once."""
+
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cdi_cli.embedded import PostgresServer
+
+from .engines import LOADED, Place, postgresql, rows
+from .numbered_loads import EVENTS, PARTITIONS
+
+KILLS = 10
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def place(postgres_server: PostgresServer, database_url: str) -> Iterator[Place]:
+    made = postgresql(postgres_server, database_url)
+    yield made
+    made.close()
+
+
+def test_killed_at_any_moment_each_message_is_loaded_once(place: Place) -> None:
+    chance = random.Random(7)
+    watching = place.open()
+    running = [_start(place), _start(place)]
+    try:
+        for kill in range(KILLS):
+            before = _loaded(watching)
+            _wait_until(lambda before=before: _loaded(watching) > before + 3)
+            time.sleep(chance.random() * 0.15)  # the moment of the kill is the input here
+            victim = running.pop(kill % 2)
+            victim.kill()
+            victim.wait()
+            running.append(_start(place))
+        before = _loaded(watching)
+        _wait_until(lambda: _loaded(watching) > before + 3)
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+    after = place.open()
+    messages = sum(position.sequence for position in after.positions.values())
+    assert len(after.positions) == PARTITIONS
+    assert after.counts() == {LOADED: messages * EVENTS}
+    assert rows(after, "select count(*), count(distinct id) from main.tracks") == [[messages * (EVENTS - 1)] * 2]
+    assert rows(after, "select count(*), count(distinct id) from main.seen") == [[messages * (EVENTS - 2)] * 2]
+    assert rows(after, "select count(*), count(distinct id) from main.identifies") == [[messages] * 2]
+    rare = [table for table in after.catalog["main"] if table.startswith("rare_")]
+    assert sum(rows(after, f"select count(distinct id) from main.{table}")[0][0] for table in rare) == messages
+    for where, position in after.positions.items():
+        found = f"select count(distinct n), min(n), max(n) from main.seen where partition = {where.partition}"
+        assert rows(after, found) == [[position.sequence, 1, position.sequence]]
+    assert len(after.loads(1_000_000)) == messages
+
+
+def _start(place: Place) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([sys.executable, "-m", "tests.component.warehouse_loader.numbered_loads", place.options.url], cwd=ROOT)
+
+
+def _loaded(watching: object) -> int:
+    return sum(events for events in watching.counts().values()) // EVENTS  # type: ignore[attr-defined]
+
+
+def _wait_until(is_so: object) -> None:
+    ends = time.monotonic() + 20
+    while not is_so():  # type: ignore[operator]
+        assert time.monotonic() < ends, "the processes load nothing"
+        time.sleep(0.02)
