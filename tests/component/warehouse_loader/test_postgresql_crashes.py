@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from cdi_cli.embedded import PostgresServer
+from cdi_testing.eventually import eventually_sync
+from cdi_warehouse_loader.ports import Warehouse
 
 from .engines import LOADED, Place, postgresql, rows
 from .numbered_loads import EVENTS, PARTITIONS
@@ -31,15 +33,14 @@ def test_killed_at_any_moment_each_message_is_loaded_once(place: Place) -> None:
     running = [_start(place), _start(place)]
     try:
         for kill in range(KILLS):
-            before = _loaded(watching)
-            _wait_until(lambda before=before: _loaded(watching) > before + 3)
+            _some_more(watching)
             time.sleep(chance.random() * 0.15)  # the moment of the kill is the input here
             victim = running.pop(kill % 2)
+            assert victim.poll() is None, "it ended by itself"
             victim.kill()
             victim.wait()
             running.append(_start(place))
-        before = _loaded(watching)
-        _wait_until(lambda: _loaded(watching) > before + 3)
+        _some_more(watching)
     finally:
         for process in running:
             process.kill()
@@ -63,12 +64,7 @@ def _start(place: Place) -> "subprocess.Popen[bytes]":
     return subprocess.Popen([sys.executable, "-m", "tests.component.warehouse_loader.numbered_loads", place.options.url], cwd=ROOT)
 
 
-def _loaded(watching: object) -> int:
-    return sum(events for events in watching.counts().values()) // EVENTS  # type: ignore[attr-defined]
-
-
-def _wait_until(is_so: object) -> None:
-    ends = time.monotonic() + 20
-    while not is_so():  # type: ignore[operator]
-        assert time.monotonic() < ends, "the processes load nothing"
-        time.sleep(0.02)
+def _some_more(watching: Warehouse) -> None:
+    """Waits until some more messages are loaded."""
+    before = sum(watching.counts().values())
+    eventually_sync(lambda: sum(watching.counts().values()) > before + 3 * EVENTS)
