@@ -18,10 +18,8 @@ PARTITIONS, EVENTS = 2, 6
 def message(partition: int, number: int) -> list[Event]:
     """A message of a partition; its events make tables and columns now and then."""
     names = [f"m{partition}-{number}-{place}" for place in range(EVENTS)]
-    seen = [
-        builders.track("Seen", message_id=name, properties={"n": number, f"wide_{number // 10}": place})
-        for place, name in enumerate(names[2:])
-    ]
+    wide = f"wide_{number // 10}"
+    seen = [builders.track("Seen", message_id=name, properties={"n": number, wide: place}) for place, name in enumerate(names[2:])]
     rare = builders.track(f"Rare {number // 15}", message_id=names[0], properties={"n": number})
     return [rare, builders.identify(message_id=names[1], user_id=f"user-{number % 7}", traits={"n": number}), *seen]
 
