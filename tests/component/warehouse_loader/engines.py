@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from cdi.event.v1.event_pb2 import Event, EventBatch
 from cdi.event.v1.outcome_pb2 import OUTCOME_LOADED
@@ -68,14 +69,18 @@ def duckdb(directory: Path) -> Place:
 
 
 def postgresql(server: PostgresServer, url: str) -> Place:
-    """A database of its own."""
-    name = url.rpartition("/")[2]
+    """A database whose owner is no superuser."""
+    name = urlsplit(url).path.removeprefix("/")
+    server.execute(f"create role owner_of_{name} login password 'sesame-3f'")
+    server.execute(f"alter database {name} owner to owner_of_{name}")
 
     def stored() -> bytes:
         server.execute("checkpoint")  # writes what is in memory, and removes what was dropped
         return files(server.directory / "data" / "base" / server.execute(f"select oid from pg_database where datname = '{name}'"))
 
-    return Place(Options(url), stored, shared=True, sees_purposes=False)
+    return Place(
+        Options(f"postgresql://owner_of_{name}:sesame-3f@127.0.0.1:{server.port}/{name}"), stored, shared=True, sees_purposes=False
+    )
 
 
 def planned(warehouse: Warehouse, events: Sequence[Event], *, partition: int = 0, schema: str = "main") -> Load:

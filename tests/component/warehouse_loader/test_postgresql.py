@@ -48,6 +48,18 @@ def transaction(url: str, *statements: str) -> Iterator[None]:
         yield
 
 
+def test_an_erasure_by_a_process_whose_clock_is_late_is_seen(place: Place) -> None:
+    one, other = place.open(), place.open()
+    load(one, builders.track("Seen"))
+    one.erase([Erasure([PersonId(builders.WORKSPACE, "user_id", "first")], NOW_US)], NOW_US)
+    other.ensure_tables("main")
+    assert other.newest_erasure_us == NOW_US
+    before = planned(other, [builders.track("Seen", user_id="second")], partition=1)
+    one.erase([Erasure([PersonId(builders.WORKSPACE, "user_id", "second")], NOW_US - 5)], NOW_US - 5)
+    with pytest.raises(Unavailable):
+        other.load(before)
+
+
 def test_a_load_that_alters_tables_while_another_loads_is_done_alone_next(place: Place) -> None:
     warehouse = place.open()
     load(warehouse, builders.track("Seen"))
@@ -172,11 +184,12 @@ def test_schemas_of_others_are_none_of_its_business(place: Place, execute: Execu
     assert execute("select count(*) from public.users") == "1"
 
 
-def test_rewriting_waits_for_who_may_still_look(place: Place) -> None:
+def test_rewriting_waits_for_who_may_still_look(place: Place, database_url: str) -> None:
     warehouse = place.open()
     load(warehouse, builders.track("Seen", user_id="gone", properties={"note": "planted-55b0"}))
-    with transaction(place.options.url, "set transaction isolation level repeatable read", "create temporary table mine as select 1"):
+    with transaction(database_url, "set transaction isolation level repeatable read", "select count(*) from main.seen"):
         warehouse.erase([Erasure([PersonId(builders.WORKSPACE, "user_id", "gone")], NOW_US)], NOW_US)
+        assert warehouse.oldest_unrewritten_us() == 0
         with pytest.raises(Unavailable, match="has not ended"):
             place.rewrite()
     assert place.open().oldest_unrewritten_us() == NOW_US
@@ -212,7 +225,8 @@ def test_refusals_say_no_value_and_no_password(place: Place, postgres_server: Po
         refusal = _refusal(warehouse, sql)
         assert "ada" not in refusal
     password = urlsplit(place.options.url).password or ""
-    for url in (place.options.url.replace(password, f"{password}-wrong"), place.options.url.replace("127.0.0.1:", "127.0.0.1:no-port-")):
+    wrong = place.options.url.replace(f":{password}@", f":{password}-wrong@")
+    for url in (wrong, place.options.url.replace("127.0.0.1:", "127.0.0.1:no-port-")):
         with pytest.raises(Unavailable) as refused:
             REGISTRY["postgresql"].open(Options(url))
         assert password not in str(refused.value)

@@ -22,7 +22,6 @@ from cdi_warehouse_loader.domain.payload_values import payload_values
 from cdi_warehouse_loader.warehouses.postgresql.session import Session
 from cdi_warehouse_loader.warehouses.postgresql.sql import literal, microseconds, place, quoted
 
-OLDEST_UNREWRITTEN: Final = f"select coalesce({microseconds('min(erased_at)')}, 0) from _cdi.unrewritten"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TIME: Final = pa.timestamp("us", "UTC")
 _PAGE: Final = 500

@@ -85,11 +85,8 @@ class LoadTransaction:
         )
 
     def _check(self, positions: Mapping[StreamPartition, Position]) -> None:
-        ((version, newest_erasure_us),) = self._session.rows(state.VERSION)
-        if version != self._before.version:
-            raise Overtaken("altered tables")
-        if newest_erasure_us != self._before.newest_erasure_us:
-            raise Overtaken("erased people")
+        if self._session.rows(sql.VERSION) != [(self._before.version,)]:
+            raise Overtaken("altered tables, or erased people")
         if not positions:
             return
         believed = {where: self._before.positions.get(where, START) for where in positions}

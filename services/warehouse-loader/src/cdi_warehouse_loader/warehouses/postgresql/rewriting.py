@@ -13,19 +13,21 @@ from typing import Final
 from cdi_kernel.faults import Unavailable
 from cdi_warehouse_loader.warehouses.base import Options
 from cdi_warehouse_loader.warehouses.postgresql.session import DEPENDENCY, Refused, Session, addresses
+from cdi_warehouse_loader.warehouses.postgresql.sql import microseconds
 
-# Whoever began before the last erasure was committed and has not ended; replicas tell theirs through a slot or their sender.
-_STILL_LOOKING: Final = """with newest as (select max(transaction_id)::xid as id from _cdi.unrewritten), horizons as (
-        select backend_xmin as id from pg_catalog.pg_stat_activity
-        where (datid is null or datname = current_database()) and pid <> pg_backend_pid()
-        union all
-        select backend_xid from pg_catalog.pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()
-        union all
-        select xmin from pg_catalog.pg_replication_slots
-        union all
-        select transaction from pg_catalog.pg_prepared_xacts where database = current_database()
-    )
-    select count(*) from horizons, newest where horizons.id is not null and age(horizons.id) >= age(newest.id)"""
+# Rows are kept for whoever began before the erasure was committed and has not ended: for readers of this database, and for writers of any,
+# since what is younger than the oldest of them does not count as past. Replicas tell theirs through a slot or their sender.
+_STILL_LOOKING: Final = """exists (
+        select from (
+            select backend_xmin as id from pg_catalog.pg_stat_activity
+            where (datid is null or datname = current_database()) and pid <> pg_backend_pid()
+            union all select backend_xid from pg_catalog.pg_stat_activity where pid <> pg_backend_pid()
+            union all select xmin from pg_catalog.pg_replication_slots
+            union all select transaction from pg_catalog.pg_prepared_xacts
+        ) others where age(others.id) >= age((select max(transaction_id)::xid from _cdi.unrewritten))
+    )"""
+_OLDEST: Final = f"""select coalesce({microseconds("min(erased_at)")}, 0) from _cdi.unrewritten
+    where not {_STILL_LOOKING}"""
 _ONE_AT_A_TIME: Final = "select pg_advisory_lock(6072150844)"
 _UNREWRITTEN: Final = """select relation, max(transaction_id)::text, to_regclass(relation) is not null
     from _cdi.unrewritten group by relation order by relation"""
@@ -41,7 +43,7 @@ def rewrite(options: Options) -> None:
     session = Session(addresses(options.url)[0])
     try:
         session.rows(_ONE_AT_A_TIME)
-        if session.rows(_STILL_LOOKING) != [(0,)]:
+        if session.rows(f"select {_STILL_LOOKING}") == [(True,)]:
             raise Unavailable(DEPENDENCY, "a transaction from before the erasure has not ended, for which Postgres keeps the rows")
         tables = session.rows(_UNREWRITTEN)
         for relation, newest, exists in tables:
@@ -56,3 +58,9 @@ def rewrite(options: Options) -> None:
         raise Unavailable(DEPENDENCY, f"the tables cannot be written anew: {refused}") from None
     finally:
         session.close()
+
+
+def oldest_us(session: Session) -> int:
+    """When the first rows were erased that lie in the tables still and can be written out of them, microseconds since 1970; 0: none."""
+    ((oldest,),) = session.rows(_OLDEST)
+    return int(oldest)

@@ -54,12 +54,13 @@ OWN_TABLES: Final = (
     """create table if not exists _cdi.unrewritten (
         erased_at timestamptz not null, relation text not null, transaction_id xid8 not null)""",
 )
-"""The loader's own tables. ``catalog`` has one row: its version rises with every change of any table, and its lock keeps apart what may not
-happen at once; see ``loading``."""
+"""The loader's own tables. ``catalog`` has one row: its version rises with every change of any table and every erasure, and its lock keeps
+apart what may not happen at once; see ``loading``."""
 
 LOCK_SHARED: Final = "lock table _cdi.catalog in row share mode"
 LOCK_ALONE: Final = "lock table _cdi.catalog in exclusive mode"
 LOCK_ALONE_NOW: Final = f"{LOCK_ALONE} nowait"
+VERSION: Final = "select version from _cdi.catalog"
 ALTERED: Final = "update _cdi.catalog set version = version + 1"
 
 _PLACES: Final = "unnest($1::text[], $2::bigint[])"

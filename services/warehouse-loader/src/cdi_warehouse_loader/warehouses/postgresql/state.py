@@ -9,13 +9,14 @@ from typing import Final, NamedTuple
 from cdi_warehouse_loader.domain.columns import ColumnType
 from cdi_warehouse_loader.domain.load import Catalog, CountKey, Position, StreamPartition, TableLoad
 from cdi_warehouse_loader.ports import Change, LoadEntry, SchemaChange
+from cdi_warehouse_loader.warehouses.postgresql import sql
 from cdi_warehouse_loader.warehouses.postgresql.session import Session
 from cdi_warehouse_loader.warehouses.postgresql.sql import TYPES, microseconds
 
 ONE_MOMENT: Final = "transaction isolation level repeatable read, read only"
 """Everything that is read in such a transaction is of one moment."""
 
-VERSION: Final = f"""select version, coalesce((select {microseconds("max(erased_at)")} from _cdi.tombstones), 0) from _cdi.catalog"""
+_NEWEST_ERASURE: Final = f"select coalesce({microseconds('max(erased_at)')}, 0) from _cdi.tombstones"
 _CATALOG: Final = """select n.nspname::text, c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod)
     from pg_catalog.pg_class c
     join pg_catalog.pg_namespace n on n.oid = c.relnamespace
@@ -46,7 +47,7 @@ class State:
     """A warehouse at one moment.
 
     Attributes:
-        version: rises with every change of any table.
+        version: rises with every change of any table and every erasure.
         newest_erasure_us: see ``ports.Warehouse``.
         schemas: the loader's, by name. Others in the database are none of its business.
         catalog: their tables.
@@ -64,7 +65,7 @@ class State:
 
 def read(session: Session) -> State:
     """The state, inside a transaction in which it is of one moment."""
-    ((version, newest_us),) = session.rows(VERSION)
+    ((version,),), ((newest_us,),) = session.rows(sql.VERSION), session.rows(_NEWEST_ERASURE)
     schemas = {name: Schema(number, views) for name, number, views in session.rows("select schema_name, number, views from _cdi.schemas")}
     catalog: dict[str, dict[str, dict[str, ColumnType]]] = {name: {} for name in schemas}
     for schema, table, column, kind in session.rows(_CATALOG):

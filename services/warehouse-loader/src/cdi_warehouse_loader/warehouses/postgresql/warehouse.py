@@ -17,7 +17,7 @@ from cdi_warehouse_loader.domain.erasure import Erased, Erasure, Tombstone
 from cdi_warehouse_loader.domain.load import Catalog, CountKey, Load, Position, StreamPartition, TableLoad
 from cdi_warehouse_loader.ports import LoadEntry, Question, Rows, SchemaChange
 from cdi_warehouse_loader.warehouses.base import Options
-from cdi_warehouse_loader.warehouses.postgresql import erasure, schemas, sql, state
+from cdi_warehouse_loader.warehouses.postgresql import erasure, rewriting, schemas, sql, state
 from cdi_warehouse_loader.warehouses.postgresql.loading import LoadTransaction, NeedsToBeAlone, Overtaken
 from cdi_warehouse_loader.warehouses.postgresql.query import run_query, stream_query
 from cdi_warehouse_loader.warehouses.postgresql.session import Refused, Session, addresses
@@ -155,6 +155,7 @@ class PostgresWarehouse:
             with self._loading.transaction():
                 self._loading.run(sql.LOCK_ALONE)
                 erased = erasure.erase(self._loading, state.read(self._loading).catalog, erasures, now_us)
+                self._loading.run(sql.ALTERED)
             self._look()
         return erased
 
@@ -169,10 +170,9 @@ class PostgresWarehouse:
             erasure.holdings(self._reading, state.read(self._reading).catalog, person, take)
 
     def oldest_unrewritten_us(self) -> int:
-        """See ``ports.Warehouse``."""
+        """See ``ports.Warehouse``. 0 also while a transaction may still look at the rows: nothing can be written anew until it ends."""
         with _translated():
-            ((oldest_us,),) = self._loading.rows(erasure.OLDEST_UNREWRITTEN)
-        return int(oldest_us)
+            return rewriting.oldest_us(self._loading)
 
     def query(self, question: Question) -> Rows:
         """See ``ports.Warehouse``."""
