@@ -4,6 +4,8 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import pytest
@@ -12,8 +14,9 @@ from adbc_driver_postgresql import dbapi
 from cdi_cli.embedded import PostgresServer
 from cdi_kernel.faults import InvalidArgument, Unavailable
 from cdi_testing import builders
+from cdi_testing.eventually import eventually_sync
 from cdi_warehouse_loader.domain.erasure import Erasure, PersonId
-from cdi_warehouse_loader.domain.load import Position, StreamPartition
+from cdi_warehouse_loader.domain.load import Position, StreamPartition, TableLoad
 from cdi_warehouse_loader.ports import QueryLimits, Question, Warehouse
 from cdi_warehouse_loader.warehouses import REGISTRY
 from cdi_warehouse_loader.warehouses.base import Options
@@ -21,6 +24,7 @@ from cdi_warehouse_loader.warehouses.base import Options
 from .engines import LIMITS, LOADED, NOW_US, Place, load, planned, postgresql, rows
 
 AT = StreamPartition("ENRICHED", 0)
+WAITING = "select count(*) from pg_locks where not granted and relation = '_cdi.catalog'::regclass"
 
 
 @pytest.fixture
@@ -60,14 +64,39 @@ def test_an_erasure_by_a_process_whose_clock_is_late_is_seen(place: Place) -> No
         other.load(before)
 
 
-def test_a_load_that_alters_tables_while_another_loads_is_done_alone_next(place: Place) -> None:
+def test_an_erasure_waits_for_loads_that_have_begun(place: Place, execute: Execute) -> None:
+    one, other = place.open(), place.open()
+    load(one, builders.track("Seen", user_id="gone"))
+    plan = planned(one, [builders.track("Seen", user_id="gone")])
+    begun, may_end = threading.Event(), threading.Event()
+
+    def slowly() -> Iterator[TableLoad]:
+        yield from plan.tables
+        begun.set()
+        may_end.wait(20)
+
+    with ThreadPoolExecutor(2) as threads:
+        loading = threads.submit(one.load, replace(plan, tables=slowly()))
+        begun.wait(20)
+        erasing = threads.submit(other.erase, [Erasure([PersonId(builders.WORKSPACE, "user_id", "gone")], NOW_US)], NOW_US)
+        eventually_sync(lambda: execute(WAITING) == "1")
+        may_end.set()
+        loading.result()
+        assert erasing.result().counts[0]["main.seen"] == 2
+    assert rows(one, "select count(*) from main.seen") == [[0]]
+
+
+def test_a_load_that_alters_tables_while_another_loads_is_done_alone_next(place: Place, execute: Execute) -> None:
     warehouse = place.open()
     load(warehouse, builders.track("Seen"))
-    with transaction(place.options.url, "lock table _cdi.catalog in row share mode"):
-        load(warehouse, builders.track("Seen"))
-        with pytest.raises(Unavailable):
-            load(warehouse, builders.track("Seen", properties={"new": 1}))
-    load(warehouse, builders.track("Seen", properties={"new": 1}))
+    with ThreadPoolExecutor(1) as thread:
+        with transaction(place.options.url, "lock table _cdi.catalog in row share mode"):
+            load(warehouse, builders.track("Seen"))
+            with pytest.raises(Unavailable):
+                load(warehouse, builders.track("Seen", properties={"new": 1}))
+            next_load = thread.submit(load, warehouse, builders.track("Seen", properties={"new": 1}))
+            eventually_sync(lambda: execute(WAITING) == "1")
+        next_load.result()
     assert rows(warehouse, "select count(*), count(new) from main.seen") == [[3, 1]]
 
 
@@ -276,8 +305,8 @@ def test_other_shapes_of_a_statement_are_answered(place: Place) -> None:
 
 def test_a_large_answer_that_is_cut_does_not_keep_the_session(place: Place) -> None:
     warehouse = place.open()
-    large = Question("select repeat('x', 1000) from generate_series(1, 300000)", QueryLimits(5, 1_000_000, 20.0))
+    endless = Question("select repeat('x', 1000), generate_series(1, 1000000000000)", QueryLimits(5, 1_000_000, 600.0))
     for _ in range(3):
-        answer = warehouse.query(large)
+        answer = warehouse.query(endless)
         assert (len(answer.values), answer.truncated) == (5, True)
     assert rows(warehouse, "select 1") == [[1]]
