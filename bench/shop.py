@@ -23,7 +23,7 @@ async def configure(peers: Peers) -> None:
     for name in ("analytics", "advertising"):
         purpose = purpose_pb2.Purpose(workspace_id=WORKSPACE, name=name, default_policy=purpose_pb2.DEFAULT_POLICY_REQUIRE)
         await ask((await peers.consent()).ApplyPurpose, consent_service_pb2.ApplyPurposeRequest(purpose=purpose))
-    warehouse = warehouse_service_pb2.Warehouse(workspace_id=WORKSPACE, name="main", duckdb=warehouse_service_pb2.DuckDb())
+    warehouse = warehouse_service_pb2.Warehouse(workspace_id=WORKSPACE, name="main")
     await ask((await peers.warehouse()).ApplyWarehouse, warehouse_service_pb2.ApplyWarehouseRequest(warehouse=warehouse))
     destination = destination_pb2.Destination(
         workspace_id=WORKSPACE,
@@ -37,7 +37,7 @@ async def configure(peers: Peers) -> None:
 
 async def query(peers: Peers, sql: str) -> list[list[object]]:
     """Rows of a query."""
-    answer = await ask((await peers.warehouse()).Query, warehouse_service_pb2.QueryRequest(sql=sql, max_rows=10_000))
+    answer = await ask((await peers.warehouse()).QueryRows, warehouse_service_pb2.QueryRowsRequest(sql=sql, max_rows=10_000))
     return [list(row) for row in answer.rows]
 
 

@@ -93,6 +93,7 @@ def test_every_command_is_documented() -> None:
         "clean-room",
         "dead-letters",
         "doctor",
+        "warehouse",
     }
     assert commands == documented
     assert {name for name in commands if f"| `{name}" not in text} == set()

@@ -49,7 +49,7 @@ async def flush(client: Client) -> None:
 
 async def rows(peers: Peers, sql: str) -> list[list[object]]:
     """Rows of a query in the warehouse."""
-    answer = await ask((await peers.warehouse()).Query, warehouse_service_pb2.QueryRequest(sql=sql, max_rows=10_000))
+    answer = await ask((await peers.warehouse()).QueryRows, warehouse_service_pb2.QueryRowsRequest(sql=sql, max_rows=10_000))
     return [list(row) for row in answer.rows]
 
 

@@ -33,7 +33,7 @@ spec: {}
 apiVersion: cdi/v1
 kind: Warehouse
 metadata: {name: main}
-spec: {duckdb: {}}
+spec: {}
 ---
 apiVersion: cdi/v1
 kind: IdentityRules

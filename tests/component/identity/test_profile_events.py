@@ -52,7 +52,7 @@ class World:
     async def _loaded(self, sequence: int) -> bool:
         sql = f"select count(*) from _cdi.progress where stream = 'ENRICHED' and sequence >= {sequence}"
         try:
-            answer = await self.warehouse.Query(warehouse_pb.QueryRequest(sql=sql), timeout=20)
+            answer = await self.warehouse.QueryRows(warehouse_pb.QueryRowsRequest(sql=sql), timeout=20)
         except grpc.aio.AioRpcError:
             return False
         return answer.rows[0].values[0].number_value > 0

@@ -20,29 +20,35 @@ from cdi_runtime.bus import Bus, connect
 from cdi_testing import builders, eventually
 from cdi_testing.eventually import WITHIN_SECONDS
 
-StartLoader = Callable[..., ServiceProcess]
 ADMIN_TOKEN = "loader-admin"
 
 
-@pytest.fixture
-def start_loader(fresh_nats: NatsServer, tmp_path: Path) -> Iterator[StartLoader]:
-    """Starts a loader; all loaders of a test share one file."""
-    started: list[ServiceProcess] = []
+class StartLoader:
+    """Starts loaders; all loaders of a test share one file."""
 
-    def start(name: str = "warehouse-loader", **settings: str) -> ServiceProcess:
+    def __init__(self, nats: NatsServer, directory: Path) -> None:
+        self.started: list[ServiceProcess] = []
+        self._nats = nats
+        self._directory = directory
+
+    def __call__(self, name: str = "warehouse-loader", **settings: str) -> ServiceProcess:
         environment = {
-            "CDI_NATS_URL": fresh_nats.url,
-            "CDI_DUCKDB_PATH": str(tmp_path / "warehouse.duckdb"),
+            "CDI_NATS_URL": self._nats.url,
+            "CDI_DUCKDB_PATH": str(self._directory / "warehouse.duckdb"),
             "CDI_LOAD_LINGER_SECONDS": "0.02",
             "CDI_ADMIN_TOKEN_HASHES": sha256(ADMIN_TOKEN.encode()).hexdigest(),
             **settings,
         }
-        process = ServiceProcess("warehouse-loader", environment, tmp_path, name=name)
-        started.append(process)
+        process = ServiceProcess("warehouse-loader", environment, self._directory, name=name)
+        self.started.append(process)
         return process.start()
 
-    yield start
-    for process in reversed(started):
+
+@pytest.fixture
+def start_loader(fresh_nats: NatsServer, tmp_path: Path) -> Iterator[StartLoader]:
+    starter = StartLoader(fresh_nats, tmp_path)
+    yield starter
+    for process in reversed(starter.started):
         process.stop()
 
 
@@ -150,9 +156,9 @@ class Client:
         ((value,),) = await self.rows(sql)
         return value
 
-    async def query(self, sql: str, max_rows: int = 0) -> pb.QueryResponse:
+    async def query(self, sql: str, max_rows: int = 0) -> pb.QueryRowsResponse:
         """The whole answer."""
-        return await rpc.call(self.stub.Query, pb.QueryRequest(sql=sql, max_rows=max_rows), timeout=20.0)
+        return await rpc.call(self.stub.QueryRows, pb.QueryRowsRequest(sql=sql, max_rows=max_rows), timeout=20.0)
 
     async def counts(self) -> dict[tuple[str, str], int]:
         """Counts by sink and reason; no reason is ``loaded``."""

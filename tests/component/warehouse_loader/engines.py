@@ -14,7 +14,7 @@ from cdi_warehouse_loader.domain.event_load import plan_events
 from cdi_warehouse_loader.domain.event_view import read_batch
 from cdi_warehouse_loader.domain.graph_rows import Numbered, graph_loads
 from cdi_warehouse_loader.domain.layout import SEQUENCE_FACTOR
-from cdi_warehouse_loader.domain.load import START, CountKey, Load, Position, StreamPartition, Target
+from cdi_warehouse_loader.domain.load import START, CountKey, Load, Position, StreamPartition, Target, Targets
 from cdi_warehouse_loader.ports import QueryLimits, Question, Warehouse
 from cdi_warehouse_loader.warehouses import REGISTRY
 from cdi_warehouse_loader.warehouses.base import Options
@@ -90,7 +90,7 @@ def planned(warehouse: Warehouse, events: Sequence[Event], *, partition: int = 0
     sequence = warehouse.positions.get(at, START).sequence + 1
     read = read_batch(EventBatch(events=events).SerializeToString()).events
     items = [(event, partition, sequence * SEQUENCE_FACTOR + place) for place, event in enumerate(read)]
-    targets = {event.workspace_id: [Target("main", schema, frozenset())] for event in read}
+    targets = Targets(others=[Target("main", schema, frozenset())])
     return plan_events(items, (), {at: Position(sequence, sequence)}, targets, NOW_US)(warehouse.catalog)
 
 

@@ -14,7 +14,7 @@ from cdi.event.v1.event_pb2 import Event
 from cdi.warehouse.v1 import clean_room_pb2 as doc
 from cdi.warehouse.v1 import clean_room_service_pb2 as pb
 from cdi.warehouse.v1 import clean_room_service_pb2_grpc as pb_grpc
-from cdi.warehouse.v1.warehouse_service_pb2 import QueryRequest
+from cdi.warehouse.v1.warehouse_service_pb2 import QueryRowsRequest
 from cdi.warehouse.v1.warehouse_service_pb2_grpc import WarehouseServiceStub
 from cdi_cli.embedded import ServiceProcess
 from cdi_kernel.faults import FailedPrecondition, Fault, InvalidArgument, NotFound, PermissionDenied, RateLimited, Unauthenticated
@@ -409,5 +409,5 @@ async def test_at_the_address_of_partners_there_are_clean_rooms_only(start_loade
     async with rpc.channel(loader.addresses["partners"], token=ADMIN_TOKEN) as made:
         await rpc.call(pb_grpc.CleanRoomServiceStub(made).ApplyCleanRoom, pb.ApplyCleanRoomRequest(clean_room=room()), timeout=20.0)
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await WarehouseServiceStub(made).Query(QueryRequest(sql="select 1"), timeout=20.0)
+            await WarehouseServiceStub(made).QueryRows(QueryRowsRequest(sql="select 1"), timeout=20.0)
         assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED

@@ -227,7 +227,7 @@ async def test_what_is_no_change_is_left_out_and_what_is_broken_becomes_a_dead_l
 async def test_identifiers_and_traits_stay_out_of_a_warehouse_that_asks_for_purposes(start_loader: Any, graph: Any, ask: Any) -> None:
     client = await ask(start_loader())
     for name, purposes in (("main", []), ("marketing", ["advertising"])):
-        document = pb.Warehouse(workspace_id=builders.WORKSPACE, name=name, purposes=purposes, duckdb=pb.DuckDb(schema=name))
+        document = pb.Warehouse(workspace_id=builders.WORKSPACE, name=name, purposes=purposes, schema=name)
         await rpc.call(client.stub.ApplyWarehouse, pb.ApplyWarehouseRequest(warehouse=document), timeout=5.0)
     await graph.change(
         graph_changed(canonicals=[("p", "p"), ("q", "p")], created=[("user_id", "ada", "p")], traits=[("p", "plan", b'"pro"')]),

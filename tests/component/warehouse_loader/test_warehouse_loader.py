@@ -130,12 +130,12 @@ async def test_hundreds_of_tables_at_once_fit_into_little_memory(start_loader: A
 async def test_consent_decides_per_warehouse(start_loader: Any, enrichment: Any, ask: Any) -> None:
     client = await ask(start_loader())
     for name, schema, purposes in (("main", "main", []), ("marketing", "marketing", ["advertising"])):
-        document = pb.Warehouse(workspace_id=builders.WORKSPACE, name=name, purposes=purposes, duckdb=pb.DuckDb(schema=schema))
+        document = pb.Warehouse(workspace_id=builders.WORKSPACE, name=name, purposes=purposes, schema=schema)
         applied = await rpc.call(client.stub.ApplyWarehouse, pb.ApplyWarehouseRequest(warehouse=document), timeout=5.0)
         assert (applied.changed, applied.warehouse.version) == (True, 1)
         again = await rpc.call(client.stub.ApplyWarehouse, pb.ApplyWarehouseRequest(warehouse=document), timeout=5.0)
         assert (again.changed, again.warehouse.version) == (False, 1)
-    twin = pb.Warehouse(workspace_id=builders.WORKSPACE, name="twin", duckdb=pb.DuckDb(schema="marketing"))
+    twin = pb.Warehouse(workspace_id=builders.WORKSPACE, name="twin", schema="marketing")
     with pytest.raises(FailedPrecondition):
         await rpc.call(client.stub.ApplyWarehouse, pb.ApplyWarehouseRequest(warehouse=twin), timeout=5.0)
     granted, denied = builders.track(message_id="yes"), builders.track(message_id="no")
@@ -251,9 +251,9 @@ async def test_without_an_admin_token_the_warehouse_says_nothing(start_loader: A
     await ask(loader)
     async with rpc.channel(loader.grpc, token=token) as made:
         stub = pb_grpc.WarehouseServiceStub(made)
-        warehouse = pb.Warehouse(workspace_id=builders.WORKSPACE, name="mine", duckdb=pb.DuckDb(schema="mine"))
+        warehouse = pb.Warehouse(workspace_id=builders.WORKSPACE, name="mine", schema="mine")
         for method, request in (
-            (stub.Query, pb.QueryRequest(sql="select 1")),
+            (stub.QueryRows, pb.QueryRowsRequest(sql="select 1")),
             (stub.ApplyWarehouse, pb.ApplyWarehouseRequest(warehouse=warehouse)),
             (stub.ListWarehouses, pb.ListWarehousesRequest(workspace_id=builders.WORKSPACE)),
             (stub.CountOutcomes, pb.CountOutcomesRequest()),

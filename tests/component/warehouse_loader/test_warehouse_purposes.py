@@ -50,7 +50,7 @@ async def test_one_warehouse_loads_nulls_another_leaves_rows_out_a_third_has_all
     servicer, address = consents
     client = await ask(start_loader(CDI_CONSENT_TARGET=address))
     for name in ("main", "rows", "whole"):
-        warehouse = pb.Warehouse(workspace_id=builders.WORKSPACE, name=name, duckdb=pb.DuckDb(schema=f"in_{name}"))
+        warehouse = pb.Warehouse(workspace_id=builders.WORKSPACE, name=name, schema=f"in_{name}")
         await rpc.call(client.stub.ApplyWarehouse, pb.ApplyWarehouseRequest(warehouse=warehouse), timeout=10.0)
     columns = WarehouseRule(warehouse="main", columns=["traits.email", "properties.coupon"])
     servicer.purposes = ads(columns, WarehouseRule(warehouse="rows", rows=True))

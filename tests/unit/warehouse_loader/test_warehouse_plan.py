@@ -11,10 +11,12 @@ from cdi_kernel.faults import Rejected
 from cdi_testing import builders
 from cdi_warehouse_loader.domain.batches import Batch, fresh
 from cdi_warehouse_loader.domain.columns import ColumnType
+from cdi_warehouse_loader.domain.event_load import plan_events
 from cdi_warehouse_loader.domain.event_view import read_batch
-from cdi_warehouse_loader.domain.layout import MAX_COLUMNS, STARTING_TABLES
-from cdi_warehouse_loader.domain.load import Position, StreamPartition, TableLoad
+from cdi_warehouse_loader.domain.layout import ENRICHMENT_COLUMNS, MAX_COLUMNS, STARTING_TABLES, TRACK_TABLE_COLUMNS
+from cdi_warehouse_loader.domain.load import Position, StreamPartition, TableLoad, Target, Targets
 from cdi_warehouse_loader.domain.plan import plan_schema
+from cdi_warehouse_loader.domain.planned_types import NO_RULES, ColumnRules
 from cdi_warehouse_loader.domain.rows import event_columns, granted_purposes
 
 Tables = dict[str, dict[str, Any]]
@@ -28,13 +30,12 @@ class Schema:
         self.rows: dict[str, list[dict[str, Any]]] = {}
         self.seq = 0
 
-    def load(self, *events: Event) -> Sequence[TableLoad]:
+    def load(self, *events: Event, rules: ColumnRules = NO_RULES) -> Sequence[TableLoad]:
         read = read_batch(EventBatch(events=events).SerializeToString()).events
         items = [(event, 0, self.seq + place) for place, event in enumerate(read)]
         self.seq += len(events)
-        loads = list(
-            plan_schema("main", self.columns, event_columns(items, granted_purposes(read), 1_800_000_000_000_000), range(len(items)))
-        )
+        columns = event_columns(items, granted_purposes(read), 1_800_000_000_000_000)
+        loads = list(plan_schema("main", self.columns, columns, range(len(items)), rules))
         for load in loads:
             self.columns.setdefault(load.table, {}).update(load.added)
             self.columns[load.table].update(dict.fromkeys(load.widened, "DOUBLE"))
@@ -270,3 +271,50 @@ def test_what_was_loaded_before_is_not_fresh() -> None:
     assert [batch.sequence for batch in new.batches] == [6, 9]
     assert new.positions == {at: Position(9, 52)}
     assert not fresh("ENRICHED", batches, new.positions).batches
+
+
+def test_a_frozen_source_adds_nothing_and_loses_nothing() -> None:
+    schema = Schema()
+    schema.load(builders.track("Bought", message_id="a", properties={"price": 1}, context={"locale": "de"}))
+    before = {table: dict(columns) for table, columns in schema.columns.items()}
+    loads = schema.load(
+        builders.track("Bought", message_id="b", properties={"price": 2, "colour": "red"}, context={"locale": "fr", "odd": True}),
+        builders.track("Bought", message_id="c", properties={"price": 2.5}),
+        builders.track("Returned", message_id="d", properties={"why": "small"}),
+        builders.identify(message_id="e", traits={"shoe": 42}),
+        rules=ColumnRules(frozen=True),
+    )
+    assert not any(load.added.keys() - ENRICHMENT_COLUMNS.keys() or load.widened for load in loads)
+    assert {table: dict(columns) for table, columns in schema.columns.items()} == before
+    assert [shown(row, "id", "price", "context_locale") for row in schema.rows["bought"][1:]] == [
+        {"id": "b", "price": 2, "context_locale": "fr"},
+        {"id": "c", "price": None, "context_locale": None},
+    ]
+    assert [row["id"] for row in schema.rows["tracks"]] == ["a", "b", "c", "d"]
+    assert sorted(schema.discards()) == sorted(
+        [
+            ("b", "bought", "colour", "red", "schema_frozen"),
+            ("b", "bought", "context_odd", "true", "schema_frozen"),
+            ("b", "tracks", "context_odd", "true", "schema_frozen"),
+            ("c", "bought", "price", "2.5", "type_conflict"),
+            ("d", "returned", "", '{"why": "small"}', "schema_frozen"),
+            ("e", "identifies", "shoe", "42", "schema_frozen"),
+            ("e", "users", "shoe", "42", "schema_frozen"),
+        ]
+    )
+
+
+def test_only_the_frozen_source_of_a_warehouse_adds_nothing() -> None:
+    events = [
+        builders.track("Bought", source_id="web", properties={"a": 1}),
+        builders.track("Bought", source_id="feed", properties={"b": 1}),
+    ]
+    read = read_batch(EventBatch(events=events).SerializeToString()).events
+    target = Target("main", "main", frozenset(), frozen_sources=frozenset({"feed"}))
+    load = plan_events([(event, 0, place) for place, event in enumerate(read)], (), {}, Targets(others=[target]), 1)(
+        {"main": {**STARTING_TABLES, "bought": TRACK_TABLE_COLUMNS}}
+    )
+    tables = list(load.tables)
+    assert {name for table in tables for name in table.added} == {"a"}
+    assert sum(table.rows.num_rows for table in tables if table.table == "bought") == 2
+    assert [table.rows.to_pylist()[0]["column_name"] for table in tables if table.table == "discards"] == ["b"]

@@ -23,7 +23,7 @@ from cdi_warehouse_loader.domain.event_load import Poisoned, plan_events
 from cdi_warehouse_loader.domain.event_view import read_batch
 from cdi_warehouse_loader.domain.graph_rows import Numbered, graph_loads
 from cdi_warehouse_loader.domain.layout import STARTING_TABLES
-from cdi_warehouse_loader.domain.load import TableLoad, Target
+from cdi_warehouse_loader.domain.load import TableLoad
 from cdi_warehouse_loader.domain.withholding import masked, needs_of, withheld_traits
 
 TOKEN = "planted-4d1c"
@@ -36,7 +36,7 @@ def plan(events: Sequence[Event], rules: Sequence[Rule], *documents: Document) -
     read = read_batch(EventBatch(events=events).SerializeToString()).events
     where = targets(documents, {WORKSPACE: needs_of(rules)} if rules else {})
     items = [(event, 0, place) for place, event in enumerate(read)]
-    catalog = {target.schema: dict(STARTING_TABLES) for target in where.get(WORKSPACE, [Target("main", "main", frozenset())])}
+    catalog = {target.schema: dict(STARTING_TABLES) for target in where.of(WORKSPACE)}
     load = plan_events(items, (), {}, where, 1_800_000_000_000_000)(catalog)
     tables: dict[str, list[TableLoad]] = {}
     for table in load.tables:

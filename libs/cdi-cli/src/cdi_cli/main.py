@@ -21,6 +21,7 @@ from cdi_cli.commands.sending import send
 from cdi_cli.commands.suite import up
 from cdi_cli.commands.tailing import tail
 from cdi_cli.commands.tracing import trace
+from cdi_cli.commands.warehouses import warehouse
 from cdi_runtime.telemetry.logs import configure_logs
 
 app: Final = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False)
@@ -37,3 +38,4 @@ for command in (up, demo, apply, send, tail, explain, trace, audit, query, profi
 app.add_typer(audience, name="audience")
 app.add_typer(clean_room, name="clean-room")
 app.add_typer(privacy, name="privacy")
+app.add_typer(warehouse, name="warehouse")

@@ -14,7 +14,6 @@ from cdi_warehouse_loader.application.loading import Loading
 from cdi_warehouse_loader.domain.batches import Batch
 from cdi_warehouse_loader.domain.event_view import BatchView, read_batch
 
-READER = "warehouse-loader"
 _CHANGED = topology.identity("changed")
 _GRAPH_MESSAGES = 8
 
@@ -44,17 +43,17 @@ class Consumer:
         return [Done()] * len(messages)
 
 
-def events_spec(service: str, partitions: int, max_events: int, linger_seconds: float) -> ReaderSpec[BatchView]:
+def events_spec(service: str, reader: str, partitions: int, max_events: int, linger_seconds: float) -> ReaderSpec[BatchView]:
     """All owned partitions in one lane: one commit holds all that has arrived."""
-    return ReaderSpec(service, READER, StreamName.ENRICHED, read_batch, partitions, 1, max_events, linger_seconds)
+    return ReaderSpec(service, reader, StreamName.ENRICHED, read_batch, partitions, 1, max_events, linger_seconds)
 
 
-def rejected_spec(service: str, linger_seconds: float) -> ReaderSpec[rejected_event_pb2.RejectedBatch]:
+def rejected_spec(service: str, reader: str, linger_seconds: float) -> ReaderSpec[rejected_event_pb2.RejectedBatch]:
     """The whole stream."""
     decode = rejected_event_pb2.RejectedBatch.FromString
-    return ReaderSpec(service, READER, StreamName.REJECTED, decode, None, linger_seconds=linger_seconds)
+    return ReaderSpec(service, reader, StreamName.REJECTED, decode, None, linger_seconds=linger_seconds)
 
 
-def identity_spec(service: str, linger_seconds: float) -> ReaderSpec[bytes]:
+def identity_spec(service: str, reader: str, linger_seconds: float) -> ReaderSpec[bytes]:
     """The whole stream, undecoded: the subject says what a message is. Few at a time: one may hold a quarter of a MiB of changes."""
-    return ReaderSpec(service, READER, StreamName.IDENTITY, bytes, None, max_events=_GRAPH_MESSAGES, linger_seconds=linger_seconds)
+    return ReaderSpec(service, reader, StreamName.IDENTITY, bytes, None, max_events=_GRAPH_MESSAGES, linger_seconds=linger_seconds)

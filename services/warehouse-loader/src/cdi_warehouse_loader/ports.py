@@ -13,6 +13,7 @@ from cdi_warehouse_loader.domain.documents import Document
 from cdi_warehouse_loader.domain.erasure import Erased, Erasure, Tombstone
 from cdi_warehouse_loader.domain.ledger import Entry
 from cdi_warehouse_loader.domain.load import Catalog, CountKey, Load, Position, StreamPartition, TableLoad
+from cdi_warehouse_loader.domain.planned_types import PlannedTypes
 from cdi_warehouse_loader.domain.release import Answer, Noised
 from cdi_warehouse_loader.domain.withholding import NeedsOf
 
@@ -194,6 +195,30 @@ class PurposeReader(Protocol):
 
         Raises:
             Unavailable: nobody can tell at the moment.
+        """
+        ...
+
+
+class PlanReader(Protocol):
+    """Knows the tracking plans."""
+
+    async def planned(self, workspace_id: str) -> PlannedTypes:
+        """The types that the plans of a workspace give to columns.
+
+        Raises:
+            Unavailable: nobody can tell at the moment.
+        """
+        ...
+
+
+class Pending(Protocol):
+    """Knows how far readers are."""
+
+    async def messages(self, stream: str, reader: str) -> int:
+        """Messages of a stream that a reader has not settled.
+
+        Raises:
+            Unavailable: the bus is away.
         """
         ...
 

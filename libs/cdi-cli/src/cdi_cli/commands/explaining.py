@@ -14,7 +14,7 @@ from cdi.enrichment.v1 import enrichment_service_pb2
 from cdi.event.v1 import event_pb2, outcome_pb2
 from cdi.router.v1 import router_service_pb2
 from cdi.warehouse.v1 import warehouse_service_pb2
-from cdi_cli.commands.querying import rows_of
+from cdi_cli.commands.querying import Question, rows_of
 from cdi_cli.commands.tailing import line_of, type_name
 from cdi_cli.peers import Peers, ask, connect_peers
 from cdi_cli.streams import enriched_of, open_bus
@@ -140,8 +140,8 @@ async def _loads(peers: Peers, event: event_pb2.Event, *, suppressed: bool) -> l
     # A workspace without a document is loaded all the same.
     for warehouse in warehouses or [warehouse_service_pb2.Warehouse(name="main")]:
         table = TABLES.get(type_name(event), "tracks")
-        schema = warehouse.duckdb.schema or "main"
-        rows = await _rows(peers, f'SELECT loaded_at FROM "{schema}"."{table}" WHERE id = {quoted(event.message_id)}')
+        sql = f"SELECT loaded_at FROM {warehouse.schema or 'main'}.{table} WHERE id = {quoted(event.message_id)}"
+        rows = await _rows(peers, sql, warehouse.connection)
         rules = {purpose.name: rule for purpose in purposes for rule in purpose.warehouses if rule.warehouse == warehouse.name}
         needed = [*warehouse.purposes, *(name for name, rule in rules.items() if rule.rows)]
         denied = [purpose for purpose in dict.fromkeys(needed) if purpose not in event.consent.granted_purposes]
@@ -216,10 +216,10 @@ def _outcome(outcome: outcome_pb2.Outcome.ValueType) -> str:
     return outcome_pb2.Outcome.Name(outcome).removeprefix("OUTCOME_").lower().replace("_", "-")
 
 
-async def _rows(peers: Peers, sql: str) -> list[list[Any]]:
+async def _rows(peers: Peers, sql: str, connection: str = "") -> list[list[Any]]:
     """Rows; none when the table does not exist yet."""
     try:
-        return (await rows_of(peers, sql))[1]
+        return (await rows_of(peers, Question(sql, connection)))[1]
     except Fault as fault:
         if fault.retryable:
             raise

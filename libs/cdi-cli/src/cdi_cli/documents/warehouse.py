@@ -13,17 +13,13 @@ from cdi_cli.documents.fields import Count, Metadata, Name, Resolved, Strict, Te
 from cdi_cli.peers import Peers, ask
 
 
-class DuckDbSpec(Strict):
-    """The embedded warehouse."""
-
-    schema_name: str = Field(default="", alias="schema")
-
-
 class WarehouseSpec(Strict):
-    """Where rows are loaded."""
+    """Where rows are loaded: a schema of one of the loader's connections."""
 
+    connection: str = ""
+    schema_name: str = Field(default="", alias="schema")
     purposes: list[str] = Field(default=[])
-    duckdb: DuckDbSpec
+    frozen_sources: list[str] = Field(default=[])
 
 
 class KeyColumnSpec(Strict):
@@ -85,7 +81,9 @@ class WarehouseDocument(Document):
             workspace_id=self.metadata.workspace,
             name=self.metadata.name,
             purposes=self.spec.purposes,
-            duckdb=warehouse_service_pb2.DuckDb(schema=self.spec.duckdb.schema_name),
+            connection=self.spec.connection,
+            schema=self.spec.schema_name,
+            frozen_sources=self.spec.frozen_sources,
         )
         answer = await ask((await peers.warehouse()).ApplyWarehouse, warehouse_service_pb2.ApplyWarehouseRequest(warehouse=warehouse))
         return Applied(answer.warehouse.version, answer.changed)

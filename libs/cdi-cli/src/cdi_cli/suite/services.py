@@ -30,7 +30,7 @@ SPECS: Final[Mapping[str, ServiceSpec]] = {
     spec.name: spec
     for spec in (
         ServiceSpec("consent", "cdi_consent", reserved={"CDI_IDENTITY_TARGET": "identity"}),
-        ServiceSpec("warehouse-loader", None, {"CDI_CONSENT_TARGET": "consent"}),
+        ServiceSpec("warehouse-loader", None, {"CDI_CONSENT_TARGET": "consent"}, reserved={"CDI_ENRICHMENT_TARGET": "enrichment"}),
         ServiceSpec("identity", "cdi_identity", {"CDI_WAREHOUSE_ADDRESS": "warehouse-loader", "CDI_CONSENT_TARGET": "consent"}),
         ServiceSpec("collector", "cdi_collector", {"CDI_CONSENT_TARGET": "consent"}, settings={"CDI_HTTP_ADDRESS": "127.0.0.1:0"}),
         ServiceSpec(

@@ -19,6 +19,7 @@ from cdi_kernel.faults import Fault, NotFound, Unavailable
 from cdi_kernel.topology import DUPLICATE_WINDOW_SECONDS, STREAMS, StreamName, StreamSpec, durable
 from cdi_runtime.bus.message import Message, Outgoing, PubAck, StreamCount, partition_in
 from cdi_runtime.bus.publisher import Publisher
+from cdi_runtime.bus.walking import walk
 from cdi_runtime.telemetry import logger
 
 API_DEADLINE_SECONDS: Final = 5.0
@@ -98,35 +99,17 @@ class Bus:
 
     async def count_events(self, name: StreamName) -> dict[str, StreamCount]:
         """Messages and events per subject of a stream, by reading headers only. For the audit; linear in the number of messages."""
-        config = {
-            "deliver_policy": "all",
-            "ack_policy": "none",
-            "headers_only": True,
-            "inactive_threshold": 30 * _NANOSECONDS,
-            "mem_storage": True,
-            "num_replicas": 1,
-        }
-        info = await self.api(f"CONSUMER.CREATE.{name}", {"stream_name": name, "config": config})
         counts: dict[str, StreamCount] = defaultdict(StreamCount)
-        left = int(info["num_pending"])
-        inbox = self.client.new_inbox()
-        subscription = await self.client.subscribe(inbox)
-        try:
-            while left > 0:
-                page = min(left, 1_000)
-                request = json.dumps({"batch": page, "expires": 5 * _NANOSECONDS}).encode()
-                await self.client.publish(f"$JS.API.CONSUMER.MSG.NEXT.{name}.{info['name']}", request, reply=inbox)
-                for _ in range(page):
-                    message = await subscription.next_msg(timeout=API_DEADLINE_SECONDS)
-                    seen = counts[message.subject]
-                    events = int((message.headers or {}).get(EVENTS, "1"))
-                    counts[message.subject] = StreamCount(seen.messages + 1, seen.events + events)
-                left -= page
-        except NatsError as error:
-            raise Unavailable("nats", f"counting a stream failed: {type(error).__name__}") from error
-        finally:
-            await subscription.unsubscribe()
+        async for message in walk(self, name, headers_only=True):
+            seen = counts[message.subject]
+            events = int((message.headers or {}).get(EVENTS, "1"))
+            counts[message.subject] = StreamCount(seen.messages + 1, seen.events + events)
         return dict(counts)
+
+    async def stored(self, name: StreamName) -> AsyncIterator[bytes]:
+        """What all messages hold that are in a stream now, in order."""
+        async for message in walk(self, name, headers_only=False):
+            yield message.data
 
     async def tail(self, subject: str) -> AsyncIterator[Message[bytes]]:
         """Messages published from now on, while the caller listens. Not durable: a slow listener misses some."""

@@ -1,4 +1,4 @@
-"""The events of a person, asked of the warehouse-loader's ``Query``."""
+"""The events of a person, asked of the warehouse-loader's ``QueryRows``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The events of the warehouse for definitions of computed traits, asked of the warehouse-loader's ``Query``."""
+"""The events of the warehouse for definitions of computed traits, asked of the warehouse-loader's ``QueryRows``."""
 
 from __future__ import annotations
 

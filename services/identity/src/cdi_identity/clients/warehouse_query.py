@@ -1,4 +1,4 @@
-"""One statement to the warehouse, through the loader's ``Query``."""
+"""One statement to the warehouse, through the loader's ``QueryRows``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEADLINE_SECONDS: Final = 15.0
 """Of one question; the loader gives it ten."""
 
 MAX_ROWS: Final = 10_000
-"""Of one answer (contract of ``Query``)."""
+"""Of one answer (contract of ``QueryRows``)."""
 
 
 class WarehouseQuery:
@@ -35,7 +35,8 @@ class WarehouseQuery:
             Unavailable: it does not answer, has too much to do, or does not know the token.
         """
         try:
-            answer = await call(self._stub.Query, pb.QueryRequest(sql=statement, max_rows=rows), timeout=DEADLINE_SECONDS, peer=PEER)
+            request = pb.QueryRowsRequest(sql=statement, max_rows=rows)
+            answer = await call(self._stub.QueryRows, request, timeout=DEADLINE_SECONDS, peer=PEER)
         except TooLarge:
             raise
         except Unauthenticated as fault:

@@ -1,8 +1,8 @@
 """The questions about a person's events, in the SQL of the embedded warehouse (DuckDB).
 
-``Query`` takes text only, so every value stands in it as a literal of ``literal`` and every name as one of ``quoted``; nothing else that
-came from outside does. The layout is that of the loader's README: six tables of all events by type, one more table per track event with
-its properties.
+``QueryRows`` takes text only, so every value stands in it as a literal of ``literal`` and every name as one of ``quoted``; nothing else
+that came from outside does. The layout is that of the loader's README: six tables of all events by type, one more table per track event
+with its properties.
 """
 
 from __future__ import annotations

@@ -6,13 +6,15 @@ import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Final, TypeVar
 
 from cdi.error.v1 import error_pb2
 from cdi_kernel.faults import RateLimited, Unavailable
 from cdi_runtime.telemetry import logger
 from cdi_warehouse_loader.domain.documents import targets
-from cdi_warehouse_loader.domain.load import Target
+from cdi_warehouse_loader.domain.load import Target, Targets
+from cdi_warehouse_loader.domain.planned_types import PlannedTypes
 from cdi_warehouse_loader.domain.withholding import NO_NEEDS, NeedsOf
 from cdi_warehouse_loader.ports import Warehouse
 
@@ -35,14 +37,16 @@ class Access:
     Args:
         open_warehouse: opens it; blocks; raises ``Unavailable`` while another process holds it.
         rewrite: writes the closed warehouse anew, without what was deleted; blocks.
+        others: where the events of a workspace without a document go.
 
     Attributes:
         targets: where the events of each workspace go, by the stored documents and what purposes say of them.
     """
 
-    def __init__(self, open_warehouse: Callable[[], Warehouse], rewrite: Callable[[], None]) -> None:
-        self.targets: Mapping[str, Sequence[Target]] = {}
+    def __init__(self, open_warehouse: Callable[[], Warehouse], rewrite: Callable[[], None], others: Sequence[Target]) -> None:
+        self.targets = Targets(others=others)
         self._needs: Mapping[str, NeedsOf] = NO_NEEDS
+        self._planned: Mapping[str, PlannedTypes] = {}
         self._open = open_warehouse
         self._rewrite = rewrite
         self._warehouse: Warehouse | None = None
@@ -148,6 +152,11 @@ class Access:
         self._needs = needs
         await self.refresh_targets()
 
+    async def plan(self, planned: Mapping[str, PlannedTypes]) -> None:
+        """Takes over the types that the tracking plans of all known workspaces give to new columns."""
+        self._planned = planned
+        await self.refresh_targets()
+
     def close(self) -> None:
         """Waits for running work and lets go of the warehouse."""
         self._reason = "closed"
@@ -170,7 +179,7 @@ class Access:
             raise WarehouseBroken(fault.message) from fault
 
     def _read_documents(self, warehouse: Warehouse) -> None:
-        self.targets = targets(warehouse.documents(), self._needs)
+        self.targets = replace(targets(warehouse.documents(), self._needs, self.targets.others), planned=self._planned)
 
     def _held(self) -> Warehouse:
         if self._warehouse is None:

@@ -22,16 +22,16 @@ from cdi_runtime.bus import isolate
 from cdi_runtime.telemetry import batch_span, event_span
 from cdi_warehouse_loader import metrics
 from cdi_warehouse_loader.application.access import Access
+from cdi_warehouse_loader.application.plans import Plans
 from cdi_warehouse_loader.application.purposes import PurposeRules
 from cdi_warehouse_loader.domain import naming
 from cdi_warehouse_loader.domain.batches import Batch, fresh
-from cdi_warehouse_loader.domain.documents import targets_of
 from cdi_warehouse_loader.domain.event_load import STAGE, Poisoned, plan_events, schemas_of
 from cdi_warehouse_loader.domain.event_view import EventView
 from cdi_warehouse_loader.domain.graph_rows import Numbered, graph_loads
 from cdi_warehouse_loader.domain.layout import SEQUENCE_FACTOR
 from cdi_warehouse_loader.domain.leaving_out import SUPPRESSED, split_events, split_rejected, without_erased
-from cdi_warehouse_loader.domain.load import ColumnNeeds, CountKey, Load, Position, StreamPartition, TableLoad, Target
+from cdi_warehouse_loader.domain.load import ColumnNeeds, CountKey, Load, Position, StreamPartition, TableLoad, Targets
 from cdi_warehouse_loader.domain.rows import Item
 from cdi_warehouse_loader.domain.side_rows import rejected_rows
 from cdi_warehouse_loader.faults import OutOfMemory
@@ -53,12 +53,14 @@ class Loading:
     Args:
         access: the warehouse.
         rules: what purposes say of it.
+        plans: what tracking plans say of its columns.
         clock: the time of a load.
     """
 
-    def __init__(self, access: Access, rules: PurposeRules, clock: Clock) -> None:
+    def __init__(self, access: Access, rules: PurposeRules, plans: Plans, clock: Clock) -> None:
         self._access = access
         self._rules = rules
+        self._plans = plans
         self._clock = clock
 
     async def events(self, batches: Sequence[Batch[EventView]]) -> None:
@@ -71,7 +73,9 @@ class Loading:
                 it comes again.
             Halt: nearly all events break the load.
         """
-        await self._rules.meet({event.workspace_id for batch in batches for event in batch.events})
+        workspaces = {event.workspace_id for batch in batches for event in batch.events}
+        await self._rules.meet(workspaces)
+        await self._plans.meet(workspaces)
         try:
             await self._events(batches)
         except OutOfMemory:
@@ -161,7 +165,7 @@ class Loading:
     def _by_schema(self, events: Iterable[rejected_event_pb2.RejectedEvent]) -> dict[str, list[rejected_event_pb2.RejectedEvent]]:
         found: dict[str, list[rejected_event_pb2.RejectedEvent]] = {}
         for event in events:
-            for target in targets_of(self._access.targets, event.workspace_id):
+            for target in self._access.targets.of(event.workspace_id):
                 found.setdefault(target.schema, []).append(event)
         return found
 
@@ -174,7 +178,7 @@ class Loading:
         messages = list(map(Numbered, sequences, without_erased(told, held.newest_erasure_us, held.tombstones)))
         found: dict[tuple[str, bool, ColumnNeeds], list[Numbered]] = {}
         for message in messages:
-            for target in targets_of(self._access.targets, message.changed.workspace_id):
+            for target in self._access.targets.of(message.changed.workspace_id):
                 found.setdefault((target.schema, target.takes_everybody, target.columns), []).append(message)
         loads: list[TableLoad] = []
         for (schema, personal, columns), members in found.items():
@@ -188,10 +192,10 @@ def _arrived(batches: Sequence[Batch[EventView]], held: Warehouse) -> _Arrived:
     return _Arrived(*split_events(_items(new.batches), held.newest_erasure_us, held.tombstones), new.positions)
 
 
-def _suppressed(items: Sequence[Item], targets: Mapping[str, Sequence[Target]]) -> Mapping[CountKey, int]:
+def _suppressed(items: Sequence[Item], targets: Targets) -> Mapping[CountKey, int]:
     counts: Counter[CountKey] = Counter()
     for event, _, _ in items:
-        for target in targets_of(targets, event.workspace_id):
+        for target in targets.of(event.workspace_id):
             counts[CountKey(target.sink, outcome_pb2.OUTCOME_SUPPRESSED, SUPPRESSED)] += 1
     return counts
 

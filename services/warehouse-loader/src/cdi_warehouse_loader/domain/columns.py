@@ -44,6 +44,7 @@ TYPE_CONFLICT: Final = "type_conflict"
 OUT_OF_RANGE: Final = "out_of_range"
 NAME_COLLISION: Final = "name_collision"
 TOO_MANY_COLUMNS: Final = "too_many_columns"
+SCHEMA_FROZEN: Final = "schema_frozen"
 
 _MIN_INT64: Final = -(2**63)
 _MAX_INT64: Final = 2**63 - 1
@@ -89,12 +90,13 @@ class Fitted:
         return pa.array(self.values, ARROW[self.type])
 
 
-def fit(values: list[Any], known: ColumnType | None) -> Fitted | None:
+def fit(values: list[Any], known: ColumnType | None, *, frozen: bool = False) -> Fitted | None:
     """Brings decoded JSON values (no objects) into one column.
 
     Args:
         values: one per row; ``None`` is no value.
         known: the column's type so far, ``None`` for a new column.
+        frozen: the column keeps its type.
 
     Returns:
         ``None`` for a new column without a value.
@@ -107,7 +109,7 @@ def fit(values: list[Any], known: ColumnType | None) -> Fitted | None:
     if not kinds:
         return None if known is None else Fitted(values, known, ())
     target = known or _first_type(values, kinds)
-    if target is ColumnType.BIGINT and float in kinds:
+    if target is ColumnType.BIGINT and float in kinds and not frozen:
         target = ColumnType.DOUBLE
     return Fitted(values, target, ()) if _fits(values, kinds, target) else _careful(values, target)
 

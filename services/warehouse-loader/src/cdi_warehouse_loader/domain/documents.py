@@ -9,7 +9,7 @@ from typing import Final
 
 from cdi.error.v1 import error_pb2
 from cdi_kernel.faults import FailedPrecondition, InvalidArgument
-from cdi_warehouse_loader.domain.load import DEFAULT_TARGET, Target
+from cdi_warehouse_loader.domain.load import DEFAULT_TARGET, Target, Targets
 from cdi_warehouse_loader.domain.withholding import NO_NEEDS, NeedsOf, needing
 
 RESERVED_SCHEMAS: Final = frozenset({"_cdi", "information_schema", "pg_catalog", "temp", "system"})
@@ -27,6 +27,7 @@ class Document:
         purposes: all must be granted for an event to be loaded; sorted.
         schema: schema of its tables.
         version: rises with every change, from 1.
+        frozen_sources: sources whose events add nothing to the tables; sorted.
     """
 
     workspace_id: str
@@ -34,11 +35,12 @@ class Document:
     purposes: tuple[str, ...]
     schema: str
     version: int = 0
+    frozen_sources: tuple[str, ...] = ()
 
     @property
     def target(self) -> Target:
         """As the place that rows go to."""
-        return Target(self.name, self.schema, frozenset(self.purposes))
+        return Target(self.name, self.schema, frozenset(self.purposes), frozen_sources=frozenset(self.frozen_sources))
 
 
 def check(document: Document) -> None:
@@ -53,9 +55,10 @@ def check(document: Document) -> None:
     if not _NAME.fullmatch(document.name):
         violations.append(("warehouse.name", "lower-case letters, digits, _ and -, starting with a letter, at most 63"))
     if not _SCHEMA.fullmatch(document.schema) or document.schema in RESERVED_SCHEMAS:
-        violations.append(("warehouse.duckdb.schema", "lower-case letters, digits and _, at most 63, and not a schema of the system"))
-    if "" in document.purposes:
-        violations.append(("warehouse.purposes", "must not hold an empty name"))
+        violations.append(("warehouse.schema", "lower-case letters, digits and _, at most 63, and not a schema of the system"))
+    for field, names in (("warehouse.purposes", document.purposes), ("warehouse.frozen_sources", document.frozen_sources)):
+        if "" in names:
+            violations.append((field, "must not hold an empty name"))
     if violations:
         raise InvalidArgument("the warehouse breaks its rules", field_violations=violations)
 
@@ -82,21 +85,19 @@ def succeed(wanted: Document, stored: Sequence[Document]) -> Document:
     return before if replace(wanted, version=before.version) == before else replace(wanted, version=before.version + 1)
 
 
-def targets(documents: Iterable[Document], needs: Mapping[str, NeedsOf] = NO_NEEDS) -> Mapping[str, Sequence[Target]]:
-    """Targets by workspace; a workspace that is not in it has ``DEFAULT_TARGET``.
+def targets(
+    documents: Iterable[Document], needs: Mapping[str, NeedsOf] = NO_NEEDS, others: Sequence[Target] = (DEFAULT_TARGET,)
+) -> Targets:
+    """Where the events of each workspace go.
 
     Args:
         documents: of all workspaces.
         needs: by workspace, what its purposes say of warehouses.
+        others: targets of a workspace without a document.
     """
     found: dict[str, list[Target]] = {}
     for document in documents:
         found.setdefault(document.workspace_id, []).append(document.target)
     for workspace_id, needed in needs.items():
-        found[workspace_id] = [needing(target, needed.get(target.warehouse)) for target in found.get(workspace_id, [DEFAULT_TARGET])]
-    return found
-
-
-def targets_of(found: Mapping[str, Sequence[Target]], workspace_id: str) -> Sequence[Target]:
-    """Where the events of a workspace go."""
-    return found.get(workspace_id, (DEFAULT_TARGET,))
+        found[workspace_id] = [needing(target, needed.get(target.warehouse)) for target in found.get(workspace_id, others)]
+    return Targets(found, others)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from operator import itemgetter
 from typing import Final
 
 from google.protobuf.message import DecodeError
@@ -16,10 +17,11 @@ from cdi.event.v1 import event_pb2, outcome_pb2, rejected_event_pb2
 from cdi_kernel.faults import Fault, reason_name
 from cdi_kernel.topology import StreamName
 from cdi_warehouse_loader.domain import naming
-from cdi_warehouse_loader.domain.documents import targets_of
+from cdi_warehouse_loader.domain.columns import ColumnType
 from cdi_warehouse_loader.domain.event_view import EventView
-from cdi_warehouse_loader.domain.load import Catalog, CountKey, Load, Position, StreamPartition, TableLoad, Target
+from cdi_warehouse_loader.domain.load import Catalog, CountKey, Load, Position, StreamPartition, TableLoad, Targets
 from cdi_warehouse_loader.domain.plan import plan_schema
+from cdi_warehouse_loader.domain.planned_types import NONE_PLANNED, ColumnRules, PlannedTypes
 from cdi_warehouse_loader.domain.rows import EventColumns, Item, Purposes, event_columns, granted_purposes
 from cdi_warehouse_loader.domain.side_rows import rejected_rows
 from cdi_warehouse_loader.domain.withholding import masked, withheld
@@ -39,7 +41,7 @@ class Poisoned:
 
 @dataclass(frozen=True, slots=True)
 class _Share:
-    """The events of one schema.
+    """The events of one schema that are planned together.
 
     Attributes:
         rows: their places in the batch.
@@ -54,7 +56,7 @@ def plan_events(
     items: Sequence[Item],
     poisoned: Sequence[Poisoned],
     positions: Mapping[StreamPartition, Position],
-    targets: Mapping[str, Sequence[Target]],
+    targets: Targets,
     now_us: int,
 ) -> Callable[[Catalog], Load]:
     """Plans a load as far as it does not depend on the catalog.
@@ -63,7 +65,7 @@ def plan_events(
         items: events to load.
         poisoned: events that are turned away instead.
         positions: where the partitions stand afterwards.
-        targets: by workspace.
+        targets: where events go.
         now_us: time of the load.
 
     Returns:
@@ -86,46 +88,68 @@ def plan_events(
 
     def tables(catalog: Catalog) -> Iterator[TableLoad]:
         yield from turned_away
-        for schema, share in shares.items():
-            yield from plan_schema(schema, catalog[schema], columns_of(share), share.rows)
+        planned = _planned({event.workspace_id for event in events}, targets) if targets.planned else NONE_PLANNED
+        for (schema, unfrozen), share in sorted(shares.items(), key=itemgetter(0)):
+            yield from plan_schema(schema, catalog[schema], columns_of(share), share.rows, ColumnRules(not unfrozen, planned))
 
     return lambda catalog: Load(StreamName.ENRICHED, len(items) + len(poisoned), tables(catalog), positions, counts)
 
 
-def schemas_of(workspaces: set[str], targets: Mapping[str, Sequence[Target]]) -> set[str]:
+def schemas_of(workspaces: set[str], targets: Targets) -> set[str]:
     """Schemas that events of these workspaces can reach."""
-    return {target.schema for workspace in workspaces for target in targets_of(targets, workspace)}
+    return {target.schema for workspace in workspaces for target in targets.of(workspace)}
 
 
 def _shares(
-    events: Sequence[EventView], granted: Sequence[Purposes], targets: Mapping[str, Sequence[Target]], counts: Counter[CountKey]
-) -> Mapping[str, _Share]:
-    """Which events are loaded into which schema, and what is withheld of them there; counts them, and those that consent leaves out."""
+    events: Sequence[EventView], granted: Sequence[Purposes], targets: Targets, counts: Counter[CountKey]
+) -> Mapping[tuple[str, bool], _Share]:
+    """Which events are loaded into which schema, and what is withheld of them there; counts them, and those that consent leaves out.
+
+    By schema, and whether the events may add to its tables: those that may not are planned first, with the tables as they are.
+    """
     members: dict[str, list[int]] = {}
     for row, event in enumerate(events):
         members.setdefault(event.workspace_id, []).append(row)
-    found: dict[str, _Share] = {}
+    found: dict[tuple[str, bool], _Share] = {}
     for workspace, rows in members.items():
-        for target in targets_of(targets, workspace):
+        for target in targets.of(workspace):
             allowed = rows
             if target.purposes:
                 allowed = [row for row in rows if target.purposes.issubset(granted[row])]
                 counts[CountKey(target.sink, outcome_pb2.OUTCOME_FILTERED, CONSENT_DENIED)] += len(rows) - len(allowed)
             counts[CountKey(target.sink, outcome_pb2.OUTCOME_LOADED, "")] += len(allowed)
-            if allowed:
-                share = found.setdefault(target.schema, _Share([], {}))
-                share.rows.extend(allowed)
-                share.masked.update(masked(events, granted, allowed, target.columns))
+            for unfrozen, part in _by_freedom(events, allowed, target.frozen_sources):
+                share = found.setdefault((target.schema, unfrozen), _Share([], {}))
+                share.rows.extend(part)
+                share.masked.update(masked(events, granted, part, target.columns))
     return found
 
 
-def _turned_away(
-    poisoned: Sequence[Poisoned], targets: Mapping[str, Sequence[Target]], counts: Counter[CountKey], now_us: int
-) -> list[TableLoad]:
+def _planned(workspaces: set[str], targets: Targets) -> PlannedTypes:
+    """The types of new columns. Workspaces that share a schema share its columns; the first one's plan counts there."""
+    found: dict[str, dict[str, ColumnType]] = {}
+    for workspace in sorted(workspaces, reverse=True):
+        for table, columns in targets.planned.get(workspace, {}).items():
+            found.setdefault(table, {}).update(columns)
+    return found
+
+
+def _by_freedom(events: Sequence[EventView], rows: list[int], frozen_sources: frozenset[str]) -> Iterator[tuple[bool, list[int]]]:
+    """Events that may add to the tables, and events that may not; nothing of what there is none of."""
+    if frozen_sources:
+        frozen = [row for row in rows if events[row].source_id in frozen_sources]
+        if frozen:
+            yield False, frozen
+            rows = [row for row in rows if events[row].source_id not in frozen_sources]
+    if rows:
+        yield True, rows
+
+
+def _turned_away(poisoned: Sequence[Poisoned], targets: Targets, counts: Counter[CountKey], now_us: int) -> list[TableLoad]:
     rows: dict[str, list[rejected_event_pb2.RejectedEvent]] = {}
     for one in poisoned:
         granted = _granted(one.item[0])
-        for target in targets_of(targets, one.item[0].workspace_id):
+        for target in targets.of(one.item[0].workspace_id):
             is_whole = target.purposes.issubset(granted) and not withheld(target.columns, granted)
             rows.setdefault(target.schema, []).append(_rejected(one, now_us, with_payload=is_whole))
             counts[CountKey(target.sink, outcome_pb2.OUTCOME_REJECTED, one.fault.reason_name)] += 1

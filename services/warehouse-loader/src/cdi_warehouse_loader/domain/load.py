@@ -117,12 +117,14 @@ class Target:
         schema: schema that holds its tables.
         purposes: every one must be granted.
         columns: members that are loaded only where their purposes are granted.
+        frozen_sources: sources whose events add nothing to the tables.
     """
 
     warehouse: str
     schema: str
     purposes: frozenset[str]
     columns: ColumnNeeds = ()
+    frozen_sources: frozenset[str] = frozenset()
 
     @property
     def sink(self) -> str:
@@ -136,4 +138,23 @@ class Target:
 
 
 DEFAULT_TARGET = Target("main", "main", frozenset())
-"""Where a workspace without a warehouse document is loaded."""
+"""Where a workspace without a warehouse document is loaded, in the loader's first connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Where the events of each workspace go in one connection.
+
+    Attributes:
+        named: by workspace.
+        others: of all other workspaces.
+        planned: by workspace, types of new columns by table and column.
+    """
+
+    named: Mapping[str, Sequence[Target]] = field(default_factory=dict)
+    others: Sequence[Target] = (DEFAULT_TARGET,)
+    planned: Mapping[str, Mapping[str, Mapping[str, ColumnType]]] = field(default_factory=dict)
+
+    def of(self, workspace_id: str) -> Sequence[Target]:
+        """The targets of one workspace."""
+        return self.named.get(workspace_id, self.others)

@@ -12,9 +12,10 @@ from cdi.event.v1 import event_pb2
 from cdi_kernel.faults import Rejected
 from cdi_warehouse_loader.domain import layout, naming
 from cdi_warehouse_loader.domain.batch_columns import Picks
-from cdi_warehouse_loader.domain.columns import ARROW, ColumnType
+from cdi_warehouse_loader.domain.columns import ARROW, SCHEMA_FROZEN, ColumnType
 from cdi_warehouse_loader.domain.layout import Columns
 from cdi_warehouse_loader.domain.load import Discard, TableLoad
+from cdi_warehouse_loader.domain.planned_types import NO_RULES, ColumnRules
 from cdi_warehouse_loader.domain.properties import TableColumns
 from cdi_warehouse_loader.domain.rows import EventColumns, decode_object
 from cdi_warehouse_loader.domain.shared_context import SharedContext
@@ -30,7 +31,9 @@ _NAMED = frozenset({event_pb2.EVENT_TYPE_TRACK, event_pb2.EVENT_TYPE_SELF_DESCRI
 _NAMES = {naming.PAGES: layout.VIEW_NAMES, naming.SCREENS: layout.VIEW_NAMES, naming.GROUPS: layout.GROUP_NAMES}
 
 
-def plan_schema(schema: str, tables: Mapping[str, Columns], columns: EventColumns, rows: Sequence[int]) -> Iterator[TableLoad]:
+def plan_schema(
+    schema: str, tables: Mapping[str, Columns], columns: EventColumns, rows: Sequence[int], rules: ColumnRules = NO_RULES
+) -> Iterator[TableLoad]:
     """Plans the rows of one schema, one table after the other.
 
     Args:
@@ -38,21 +41,23 @@ def plan_schema(schema: str, tables: Mapping[str, Columns], columns: EventColumn
         tables: its tables and columns so far; the starting tables exist.
         columns: the batch.
         rows: which events of the batch are loaded here.
+        rules: of new columns.
 
     Raises:
         Rejected: an event of an unknown type.
         msgspec.DecodeError: an event whose properties or traits are not a JSON object.
     """
     if rows:
-        yield from _SchemaPlan(schema, tables, columns).plan(rows)
+        yield from _SchemaPlan(schema, tables, columns, rules).plan(rows)
 
 
 class _SchemaPlan:
-    def __init__(self, schema: str, tables: Mapping[str, Columns], columns: EventColumns) -> None:
+    def __init__(self, schema: str, tables: Mapping[str, Columns], columns: EventColumns, rules: ColumnRules) -> None:
         self._schema = schema
+        self._rules = rules
         self._tables = tables
         self._columns = columns
-        self._context = SharedContext(tables, columns.context)
+        self._context = SharedContext(tables, columns.context, frozen=rules.frozen)
         self._discards: list[Discard] = []
         self._traits: dict[int, dict[str, Any]] = {}
 
@@ -84,8 +89,19 @@ class _SchemaPlan:
             else:
                 raise Rejected(error_pb2.ERROR_REASON_UNKNOWN_EVENT_TYPE, "the event's type is not known", metadata={"type": str(kind)})
         for name, members in named.items():
-            tables.setdefault(naming.table_name(name), []).extend(members)
+            table = naming.table_name(name)
+            if self._rules.frozen and table not in self._tables:
+                self._without_table(table, members)
+            else:
+                tables.setdefault(table, []).extend(members)
         return tables, tracks
+
+    def _without_table(self, table: str, rows: Sequence[int]) -> None:
+        """Events whose table may not be made are in ``tracks``; their properties are kept as they came."""
+        for row in rows:
+            event = self._columns.events[row]
+            kept = (event.message_id, table, "", event.properties.decode(), SCHEMA_FROZEN, self._columns.received_us[row])
+            self._discards.append(kept)
 
     def _objects(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         events = self._columns.events
@@ -99,7 +115,7 @@ class _SchemaPlan:
         """Rows of an event table; ``objects`` are the properties or traits, ``None`` for ``tracks``, which has none."""
         known = self._tables.get(table, {})
         start = {} if known else layout.TRACK_TABLE_COLUMNS
-        built = TableColumns(table, known or start, self._columns, self._discards)
+        built = self._table(table, known or start)
         if objects is not None:
             rows = built.add_objects(rows, objects, _NAMES.get(table, layout.PROPERTY_NAMES))
         everything = len(rows) == len(self._columns.events) and rows == list(range(len(rows)))
@@ -111,6 +127,9 @@ class _SchemaPlan:
         self._add_own(built, table, rows, picks)
         oldest = min(map(self._columns.received_us.__getitem__, rows))
         return TableLoad(self._schema, table, built.batch(), {**start, **built.added}, built.widened, oldest_us=oldest or None)
+
+    def _table(self, table: str, known: Columns) -> TableColumns:
+        return TableColumns(table, known, self._columns, self._discards, self._rules)
 
     def _add_own(self, built: TableColumns, table: str, rows: Sequence[int], picks: Picks) -> None:
         own = layout.OWN_COLUMNS.get(table)
@@ -137,7 +156,7 @@ class _SchemaPlan:
         if not latest:
             return []
         known = self._tables.get(table, {})
-        built = TableColumns(table, known, self._columns, self._discards)
+        built = self._table(table, known)
         order = built.add_objects([row for row, _ in latest.values()], [traits for _, traits in latest.values()], layout.PROPERTY_NAMES)
         built.add("id", pa.array([getattr(events[row], key) for row in order], pa.string()))
         shared = self._columns.shared

@@ -8,11 +8,12 @@ from typing import Any
 import pyarrow as pa
 
 from cdi_warehouse_loader.domain.batch_columns import BatchColumns, Picks
-from cdi_warehouse_loader.domain.columns import NAME_COLLISION, ColumnType, fit, json_text
+from cdi_warehouse_loader.domain.columns import NAME_COLLISION, SCHEMA_FROZEN, ColumnType, fit, json_text, text
 from cdi_warehouse_loader.domain.flatten import Names, flatten
 from cdi_warehouse_loader.domain.layout import MAX_COLUMNS, Columns
 from cdi_warehouse_loader.domain.load import Discard
 from cdi_warehouse_loader.domain.naming import UNMAPPED
+from cdi_warehouse_loader.domain.planned_types import ColumnRules
 from cdi_warehouse_loader.domain.rows import EventColumns
 
 
@@ -24,15 +25,18 @@ class TableColumns:
         known: its columns so far.
         columns: the batch that the rows come from.
         discards: receives the values that do not fit.
+        rules: of new columns.
 
     Attributes:
         added: columns that the table must get.
         widened: integer columns that must become double.
     """
 
-    def __init__(self, table: str, known: Columns, columns: EventColumns, discards: list[Discard]) -> None:
+    def __init__(self, table: str, known: Columns, columns: EventColumns, discards: list[Discard], rules: ColumnRules) -> None:
         self.table = table
         self.known = known
+        self._frozen = rules.frozen
+        self._planned = rules.planned.get(table, {})
         self.added: dict[str, ColumnType] = {}
         self.widened: list[str] = []
         self._columns = columns
@@ -71,6 +75,9 @@ class TableColumns:
         unmapped: dict[int, dict[str, Any]] = {}
         for name, values in flat.columns.items():
             known = self.known.get(name)
+            if known is None and self._frozen:
+                self._turn_away(name, values, order)
+                continue
             if known is None and self.full:
                 _put_aside(unmapped, name, values)
                 continue
@@ -93,8 +100,16 @@ class TableColumns:
         """The rows."""
         return pa.RecordBatch.from_arrays(self._arrays, self._names)
 
+    def _turn_away(self, name: str, values: Sequence[Any], order: Sequence[int]) -> None:
+        """A property that the table may not get a column for."""
+        for row, value in enumerate(values):
+            if value is not None:
+                self.discard(order[row], name, text(value), SCHEMA_FROZEN)
+
     def _add_values(self, name: str, values: list[Any], known: ColumnType | None, order: Sequence[int]) -> None:
-        fitted = fit(values, known)
+        if known is None and not any(value is not None for value in values):
+            return
+        fitted = fit(values, known or self._planned.get(name), frozen=self._frozen)
         if fitted is None:
             return
         if known is None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Final
 
 from cdi_warehouse_loader.domain.batch_columns import BatchColumn, Coded, Each, Picks
-from cdi_warehouse_loader.domain.columns import NAME_COLLISION, TOO_MANY_COLUMNS, ColumnType, Fitted, fit, text
+from cdi_warehouse_loader.domain.columns import NAME_COLLISION, SCHEMA_FROZEN, TOO_MANY_COLUMNS, ColumnType, Fitted, fit, text
 from cdi_warehouse_loader.domain.contexts import ContextPart
 from cdi_warehouse_loader.domain.layout import Columns
 from cdi_warehouse_loader.domain.load import TableLoad
@@ -29,10 +29,12 @@ class SharedContext:
     Args:
         tables: the schema's tables and columns so far.
         parts: the contexts of the batch.
+        frozen: no column is added or widened.
     """
 
-    def __init__(self, tables: Mapping[str, Columns], parts: Sequence[ContextPart]) -> None:
+    def __init__(self, tables: Mapping[str, Columns], parts: Sequence[ContextPart], *, frozen: bool = False) -> None:
         self._tables = tables
+        self._frozen = frozen
         self._part_of: dict[str, ContextPart] = {}
         self._types: dict[str, ColumnType] = {}
         self._widened: set[str] = set()
@@ -78,7 +80,7 @@ class SharedContext:
             wrong.setdefault(collision.row, []).append((collision.column, collision.value, NAME_COLLISION))
         for name, values in part.flat.columns.items():
             known = next((columns[name] for columns in self._tables.values() if name in columns), None)
-            fitted = fit(values, known)
+            fitted = fit(values, known, frozen=self._frozen)
             if fitted is None:
                 continue
             if known is not None and fitted.type is not known:
@@ -98,21 +100,21 @@ class SharedContext:
                 values = part.flat.columns[name]
                 if all(values[row] is None for row in {part.row_of[event] for event in rows}):
                     continue
-                if built.full:
-                    self._turn_away(built, name, rows)
+                if self._frozen or built.full:
+                    self._turn_away(built, name, rows, SCHEMA_FROZEN if self._frozen else TOO_MANY_COLUMNS)
                     continue
                 built.added[name] = self._types[name]
             wanted.append(name)
         return wanted
 
-    def _turn_away(self, built: TableColumns, name: str, rows: Sequence[int]) -> None:
-        """A context column that the table has no room for."""
+    def _turn_away(self, built: TableColumns, name: str, rows: Sequence[int], reason: str) -> None:
+        """A context column that the table has no room for, or may not get."""
         part = self._part_of[name]
         values = part.flat.columns[name]
         for event in rows:
             value = values[part.row_of[event]]
             if value is not None:
-                built.discard(event, name, text(value), TOO_MANY_COLUMNS)
+                built.discard(event, name, text(value), reason)
 
 
 def _repeated(fitted: Fitted, places: Sequence[int]) -> BatchColumn:

@@ -23,38 +23,58 @@ _sym_db = _symbol_database.Default()
 
 
 from cdi.event.v1 import outcome_pb2 as cdi_dot_event_dot_v1_dot_outcome__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(cdi/warehouse/v1/warehouse_service.proto\x12\x10\x63\x64i.warehouse.v1\x1a\x1a\x63\x64i/event/v1/outcome.proto\x1a\x1cgoogle/protobuf/struct.proto\"\x86\x01\n\tWarehouse\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08purposes\x18\x03 \x03(\t\x12*\n\x06\x64uckdb\x18\x04 \x01(\x0b\x32\x18.cdi.warehouse.v1.DuckDbH\x00\x12\x0f\n\x07version\x18\x05 \x01(\rB\x06\n\x04kind\"\x18\n\x06\x44uckDb\x12\x0e\n\x06schema\x18\x01 \x01(\t\"G\n\x15\x41pplyWarehouseRequest\x12.\n\twarehouse\x18\x01 \x01(\x0b\x32\x1b.cdi.warehouse.v1.Warehouse\"Y\n\x16\x41pplyWarehouseResponse\x12.\n\twarehouse\x18\x01 \x01(\x0b\x32\x1b.cdi.warehouse.v1.Warehouse\x12\x0f\n\x07\x63hanged\x18\x02 \x01(\x08\"T\n\x15ListWarehousesRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"b\n\x16ListWarehousesResponse\x12/\n\nwarehouses\x18\x01 \x03(\x0b\x32\x1b.cdi.warehouse.v1.Warehouse\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"-\n\x0cQueryRequest\x12\x0b\n\x03sql\x18\x01 \x01(\t\x12\x10\n\x08max_rows\x18\x02 \x01(\x05\"$\n\x06\x43olumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\"w\n\rQueryResponse\x12)\n\x07\x63olumns\x18\x01 \x03(\x0b\x32\x18.cdi.warehouse.v1.Column\x12(\n\x04rows\x18\x02 \x03(\x0b\x32\x1a.google.protobuf.ListValue\x12\x11\n\ttruncated\x18\x03 \x01(\x08\"\x16\n\x14\x43ountOutcomesRequest\"C\n\x15\x43ountOutcomesResponse\x12*\n\x06\x63ounts\x18\x01 \x03(\x0b\x32\x1a.cdi.event.v1.OutcomeCount2\x88\x03\n\x10WarehouseService\x12\x63\n\x0e\x41pplyWarehouse\x12\'.cdi.warehouse.v1.ApplyWarehouseRequest\x1a(.cdi.warehouse.v1.ApplyWarehouseResponse\x12\x63\n\x0eListWarehouses\x12\'.cdi.warehouse.v1.ListWarehousesRequest\x1a(.cdi.warehouse.v1.ListWarehousesResponse\x12H\n\x05Query\x12\x1e.cdi.warehouse.v1.QueryRequest\x1a\x1f.cdi.warehouse.v1.QueryResponse\x12`\n\rCountOutcomes\x12&.cdi.warehouse.v1.CountOutcomesRequest\x1a\'.cdi.warehouse.v1.CountOutcomesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(cdi/warehouse/v1/warehouse_service.proto\x12\x10\x63\x64i.warehouse.v1\x1a\x1a\x63\x64i/event/v1/outcome.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8e\x01\n\tWarehouse\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08purposes\x18\x03 \x03(\t\x12\x0f\n\x07version\x18\x05 \x01(\r\x12\x12\n\nconnection\x18\x06 \x01(\t\x12\x0e\n\x06schema\x18\x07 \x01(\t\x12\x16\n\x0e\x66rozen_sources\x18\x08 \x03(\t\"G\n\x15\x41pplyWarehouseRequest\x12.\n\twarehouse\x18\x01 \x01(\x0b\x32\x1b.cdi.warehouse.v1.Warehouse\"Y\n\x16\x41pplyWarehouseResponse\x12.\n\twarehouse\x18\x01 \x01(\x0b\x32\x1b.cdi.warehouse.v1.Warehouse\x12\x0f\n\x07\x63hanged\x18\x02 \x01(\x08\"T\n\x15ListWarehousesRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"b\n\x16ListWarehousesResponse\x12/\n\nwarehouses\x18\x01 \x03(\x0b\x32\x1b.cdi.warehouse.v1.Warehouse\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"S\n\x0cQueryRequest\x12\x0b\n\x03sql\x18\x01 \x01(\t\x12\x10\n\x08max_rows\x18\x02 \x01(\x05\x12\x12\n\nconnection\x18\x03 \x01(\t\x12\x10\n\x08purposes\x18\x04 \x03(\t\"/\n\rQueryResponse\x12\x0b\n\x03ipc\x18\x01 \x01(\x0c\x12\x11\n\ttruncated\x18\x02 \x01(\x08\"W\n\x10QueryRowsRequest\x12\x0b\n\x03sql\x18\x01 \x01(\t\x12\x10\n\x08max_rows\x18\x02 \x01(\x05\x12\x12\n\nconnection\x18\x03 \x01(\t\x12\x10\n\x08purposes\x18\x04 \x03(\t\"$\n\x06\x43olumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\"{\n\x11QueryRowsResponse\x12)\n\x07\x63olumns\x18\x01 \x03(\x0b\x32\x18.cdi.warehouse.v1.Column\x12(\n\x04rows\x18\x02 \x03(\x0b\x32\x1a.google.protobuf.ListValue\x12\x11\n\ttruncated\x18\x03 \x01(\x08\"!\n\x10GetStatusRequest\x12\r\n\x05loads\x18\x01 \x01(\x05\"L\n\x11GetStatusResponse\x12\x37\n\x0b\x63onnections\x18\x01 \x03(\x0b\x32\".cdi.warehouse.v1.ConnectionStatus\"\x9f\x01\n\x10\x43onnectionStatus\x12\x12\n\nconnection\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0c\n\x04\x64own\x18\x03 \x01(\t\x12/\n\x07streams\x18\x04 \x03(\x0b\x32\x1e.cdi.warehouse.v1.StreamStatus\x12*\n\x05loads\x18\x05 \x03(\x0b\x32\x1b.cdi.warehouse.v1.LoadEntry\"/\n\x0cStreamStatus\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x0f\n\x07pending\x18\x02 \x01(\x03\"\xb5\x01\n\tLoadEntry\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x65vents\x18\x04 \x01(\x03\x12\x0c\n\x04rows\x18\x05 \x01(\x03\x12\r\n\x05\x62ytes\x18\x06 \x01(\x03\x12\x0e\n\x06tables\x18\x07 \x01(\x05\"y\n\x18ListSchemaChangesRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x11\n\twarehouse\x18\x02 \x01(\t\x12\r\n\x05table\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"e\n\x19ListSchemaChangesResponse\x12/\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x1e.cdi.warehouse.v1.SchemaChange\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"|\n\x0cSchemaChange\x12/\n\x0b\x63hange_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05table\x18\x02 \x01(\t\x12\x0e\n\x06\x63olumn\x18\x03 \x01(\t\x12\x0e\n\x06\x63hange\x18\x04 \x01(\t\x12\x0c\n\x04type\x18\x05 \x01(\t\"\x16\n\x14\x43ountOutcomesRequest\"C\n\x15\x43ountOutcomesResponse\x12*\n\x06\x63ounts\x18\x01 \x03(\x0b\x32\x1a.cdi.event.v1.OutcomeCount2\xa4\x05\n\x10WarehouseService\x12\x63\n\x0e\x41pplyWarehouse\x12\'.cdi.warehouse.v1.ApplyWarehouseRequest\x1a(.cdi.warehouse.v1.ApplyWarehouseResponse\x12\x63\n\x0eListWarehouses\x12\'.cdi.warehouse.v1.ListWarehousesRequest\x1a(.cdi.warehouse.v1.ListWarehousesResponse\x12J\n\x05Query\x12\x1e.cdi.warehouse.v1.QueryRequest\x1a\x1f.cdi.warehouse.v1.QueryResponse0\x01\x12T\n\tQueryRows\x12\".cdi.warehouse.v1.QueryRowsRequest\x1a#.cdi.warehouse.v1.QueryRowsResponse\x12`\n\rCountOutcomes\x12&.cdi.warehouse.v1.CountOutcomesRequest\x1a\'.cdi.warehouse.v1.CountOutcomesResponse\x12T\n\tGetStatus\x12\".cdi.warehouse.v1.GetStatusRequest\x1a#.cdi.warehouse.v1.GetStatusResponse\x12l\n\x11ListSchemaChanges\x12*.cdi.warehouse.v1.ListSchemaChangesRequest\x1a+.cdi.warehouse.v1.ListSchemaChangesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'cdi.warehouse.v1.warehouse_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WAREHOUSE']._serialized_start=121
-  _globals['_WAREHOUSE']._serialized_end=255
-  _globals['_DUCKDB']._serialized_start=257
-  _globals['_DUCKDB']._serialized_end=281
-  _globals['_APPLYWAREHOUSEREQUEST']._serialized_start=283
-  _globals['_APPLYWAREHOUSEREQUEST']._serialized_end=354
-  _globals['_APPLYWAREHOUSERESPONSE']._serialized_start=356
-  _globals['_APPLYWAREHOUSERESPONSE']._serialized_end=445
-  _globals['_LISTWAREHOUSESREQUEST']._serialized_start=447
-  _globals['_LISTWAREHOUSESREQUEST']._serialized_end=531
-  _globals['_LISTWAREHOUSESRESPONSE']._serialized_start=533
-  _globals['_LISTWAREHOUSESRESPONSE']._serialized_end=631
-  _globals['_QUERYREQUEST']._serialized_start=633
-  _globals['_QUERYREQUEST']._serialized_end=678
-  _globals['_COLUMN']._serialized_start=680
-  _globals['_COLUMN']._serialized_end=716
-  _globals['_QUERYRESPONSE']._serialized_start=718
-  _globals['_QUERYRESPONSE']._serialized_end=837
-  _globals['_COUNTOUTCOMESREQUEST']._serialized_start=839
-  _globals['_COUNTOUTCOMESREQUEST']._serialized_end=861
-  _globals['_COUNTOUTCOMESRESPONSE']._serialized_start=863
-  _globals['_COUNTOUTCOMESRESPONSE']._serialized_end=930
-  _globals['_WAREHOUSESERVICE']._serialized_start=933
-  _globals['_WAREHOUSESERVICE']._serialized_end=1325
+  _globals['_WAREHOUSE']._serialized_start=186
+  _globals['_WAREHOUSE']._serialized_end=328
+  _globals['_APPLYWAREHOUSEREQUEST']._serialized_start=330
+  _globals['_APPLYWAREHOUSEREQUEST']._serialized_end=401
+  _globals['_APPLYWAREHOUSERESPONSE']._serialized_start=403
+  _globals['_APPLYWAREHOUSERESPONSE']._serialized_end=492
+  _globals['_LISTWAREHOUSESREQUEST']._serialized_start=494
+  _globals['_LISTWAREHOUSESREQUEST']._serialized_end=578
+  _globals['_LISTWAREHOUSESRESPONSE']._serialized_start=580
+  _globals['_LISTWAREHOUSESRESPONSE']._serialized_end=678
+  _globals['_QUERYREQUEST']._serialized_start=680
+  _globals['_QUERYREQUEST']._serialized_end=763
+  _globals['_QUERYRESPONSE']._serialized_start=765
+  _globals['_QUERYRESPONSE']._serialized_end=812
+  _globals['_QUERYROWSREQUEST']._serialized_start=814
+  _globals['_QUERYROWSREQUEST']._serialized_end=901
+  _globals['_COLUMN']._serialized_start=903
+  _globals['_COLUMN']._serialized_end=939
+  _globals['_QUERYROWSRESPONSE']._serialized_start=941
+  _globals['_QUERYROWSRESPONSE']._serialized_end=1064
+  _globals['_GETSTATUSREQUEST']._serialized_start=1066
+  _globals['_GETSTATUSREQUEST']._serialized_end=1099
+  _globals['_GETSTATUSRESPONSE']._serialized_start=1101
+  _globals['_GETSTATUSRESPONSE']._serialized_end=1177
+  _globals['_CONNECTIONSTATUS']._serialized_start=1180
+  _globals['_CONNECTIONSTATUS']._serialized_end=1339
+  _globals['_STREAMSTATUS']._serialized_start=1341
+  _globals['_STREAMSTATUS']._serialized_end=1388
+  _globals['_LOADENTRY']._serialized_start=1391
+  _globals['_LOADENTRY']._serialized_end=1572
+  _globals['_LISTSCHEMACHANGESREQUEST']._serialized_start=1574
+  _globals['_LISTSCHEMACHANGESREQUEST']._serialized_end=1695
+  _globals['_LISTSCHEMACHANGESRESPONSE']._serialized_start=1697
+  _globals['_LISTSCHEMACHANGESRESPONSE']._serialized_end=1798
+  _globals['_SCHEMACHANGE']._serialized_start=1800
+  _globals['_SCHEMACHANGE']._serialized_end=1924
+  _globals['_COUNTOUTCOMESREQUEST']._serialized_start=1926
+  _globals['_COUNTOUTCOMESREQUEST']._serialized_end=1948
+  _globals['_COUNTOUTCOMESRESPONSE']._serialized_start=1950
+  _globals['_COUNTOUTCOMESRESPONSE']._serialized_end=2017
+  _globals['_WAREHOUSESERVICE']._serialized_start=2020
+  _globals['_WAREHOUSESERVICE']._serialized_end=2696
 # @@protoc_insertion_point(module_scope)

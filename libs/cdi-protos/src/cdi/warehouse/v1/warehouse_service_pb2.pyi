@@ -6,8 +6,10 @@ Loading and querying the warehouse."""
 from cdi.event.v1 import outcome_pb2 as _outcome_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
@@ -29,21 +31,27 @@ class Warehouse(_message.Message):
     WORKSPACE_ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     PURPOSES_FIELD_NUMBER: _builtins.int
-    DUCKDB_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    CONNECTION_FIELD_NUMBER: _builtins.int
+    SCHEMA_FIELD_NUMBER: _builtins.int
+    FROZEN_SOURCES_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
     """The workspace."""
     name: _builtins.str
     """Its name, for example "main"."""
     version: _builtins.int
     """Version, set by the loader: rises with every change."""
+    connection: _builtins.str
+    """The connection of the loader that it is reached by; empty for the loader's first one. It never changes."""
+    schema: _builtins.str
+    """Schema that holds the tables; default "main"."""
     @_builtins.property
     def purposes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Every one of these must be granted for an event to be loaded; none means that all are loaded."""
 
     @_builtins.property
-    def duckdb(self) -> Global___DuckDb:
-        """The embedded warehouse; its file is the loader's own setting."""
+    def frozen_sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Sources whose events make no table and no column; what has no place is kept in `discards`."""
 
     def __init__(
         self,
@@ -51,40 +59,18 @@ class Warehouse(_message.Message):
         workspace_id: _builtins.str = ...,
         name: _builtins.str = ...,
         purposes: _abc.Iterable[_builtins.str] | None = ...,
-        duckdb: Global___DuckDb | None = ...,
         version: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["duckdb", b"duckdb", "kind", b"kind"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duckdb", b"duckdb", "kind", b"kind", "name", b"name", "purposes", b"purposes", "version", b"version", "workspace_id", b"workspace_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["duckdb"]  # noqa: Y015
-    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
-
-Global___Warehouse: _TypeAlias = Warehouse  # noqa: Y015
-
-@_typing.final
-class DuckDb(_message.Message):
-    """An embedded DuckDB file."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    SCHEMA_FIELD_NUMBER: _builtins.int
-    schema: _builtins.str
-    """Schema that holds the tables; default "main"."""
-    def __init__(
-        self,
-        *,
+        connection: _builtins.str = ...,
         schema: _builtins.str = ...,
+        frozen_sources: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["schema", b"schema"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection", "frozen_sources", b"frozen_sources", "name", b"name", "purposes", b"purposes", "schema", b"schema", "version", b"version", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___DuckDb: _TypeAlias = DuckDb  # noqa: Y015
+Global___Warehouse: _TypeAlias = Warehouse  # noqa: Y015
 
 @_typing.final
 class ApplyWarehouseRequest(_message.Message):
@@ -198,29 +184,101 @@ Global___ListWarehousesResponse: _TypeAlias = ListWarehousesResponse  # noqa: Y0
 
 @_typing.final
 class QueryRequest(_message.Message):
+    """Asks for an answer as Arrow."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SQL_FIELD_NUMBER: _builtins.int
+    MAX_ROWS_FIELD_NUMBER: _builtins.int
+    CONNECTION_FIELD_NUMBER: _builtins.int
+    PURPOSES_FIELD_NUMBER: _builtins.int
+    sql: _builtins.str
+    """One SELECT (or WITH, SHOW, DESCRIBE) in the dialect of the warehouse."""
+    max_rows: _builtins.int
+    """At most so many rows; 0 means 1,000,000, which is the most."""
+    connection: _builtins.str
+    """The connection; empty for the loader's first one."""
+    @_builtins.property
+    def purposes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only rows of events for which all of these purposes are granted are there; tables whose rows carry no consent are not. None: all rows."""
+
+    def __init__(
+        self,
+        *,
+        sql: _builtins.str = ...,
+        max_rows: _builtins.int = ...,
+        connection: _builtins.str = ...,
+        purposes: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection", "max_rows", b"max_rows", "purposes", b"purposes", "sql", b"sql"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryRequest: _TypeAlias = QueryRequest  # noqa: Y015
+
+@_typing.final
+class QueryResponse(_message.Message):
+    """A part of an answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IPC_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    ipc: _builtins.bytes
+    """Bytes of an Arrow IPC stream, to be put together in order: first the schema, then record batches."""
+    truncated: _builtins.bool
+    """On the last part: there were more rows than asked for."""
+    def __init__(
+        self,
+        *,
+        ipc: _builtins.bytes = ...,
+        truncated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ipc", b"ipc", "truncated", b"truncated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryResponse: _TypeAlias = QueryResponse  # noqa: Y015
+
+@_typing.final
+class QueryRowsRequest(_message.Message):
     """Asks for rows."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SQL_FIELD_NUMBER: _builtins.int
     MAX_ROWS_FIELD_NUMBER: _builtins.int
+    CONNECTION_FIELD_NUMBER: _builtins.int
+    PURPOSES_FIELD_NUMBER: _builtins.int
     sql: _builtins.str
-    """One SELECT (or WITH, SHOW, DESCRIBE)."""
+    """One SELECT (or WITH, SHOW, DESCRIBE) in the dialect of the warehouse."""
     max_rows: _builtins.int
     """At most so many rows; 0 means 1,000; at most 10,000."""
+    connection: _builtins.str
+    """The connection; empty for the loader's first one."""
+    @_builtins.property
+    def purposes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in `QueryRequest`."""
+
     def __init__(
         self,
         *,
         sql: _builtins.str = ...,
         max_rows: _builtins.int = ...,
+        connection: _builtins.str = ...,
+        purposes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_rows", b"max_rows", "sql", b"sql"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection", "max_rows", b"max_rows", "purposes", b"purposes", "sql", b"sql"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___QueryRequest: _TypeAlias = QueryRequest  # noqa: Y015
+Global___QueryRowsRequest: _TypeAlias = QueryRowsRequest  # noqa: Y015
 
 @_typing.final
 class Column(_message.Message):
@@ -249,7 +307,7 @@ class Column(_message.Message):
 Global___Column: _TypeAlias = Column  # noqa: Y015
 
 @_typing.final
-class QueryResponse(_message.Message):
+class QueryRowsResponse(_message.Message):
     """Rows in the warehouse's order."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -280,7 +338,277 @@ class QueryResponse(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___QueryResponse: _TypeAlias = QueryResponse  # noqa: Y015
+Global___QueryRowsResponse: _TypeAlias = QueryRowsResponse  # noqa: Y015
+
+@_typing.final
+class GetStatusRequest(_message.Message):
+    """Asks how the connections are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOADS_FIELD_NUMBER: _builtins.int
+    loads: _builtins.int
+    """So many of the newest loads of each; 0 means 10; at most 100."""
+    def __init__(
+        self,
+        *,
+        loads: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["loads", b"loads"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStatusRequest: _TypeAlias = GetStatusRequest  # noqa: Y015
+
+@_typing.final
+class GetStatusResponse(_message.Message):
+    """The connections, the loader's first one first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONNECTIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def connections(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConnectionStatus]:
+        """One each."""
+
+    def __init__(
+        self,
+        *,
+        connections: _abc.Iterable[Global___ConnectionStatus] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connections", b"connections"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
+
+@_typing.final
+class ConnectionStatus(_message.Message):
+    """How a connection is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONNECTION_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    DOWN_FIELD_NUMBER: _builtins.int
+    STREAMS_FIELD_NUMBER: _builtins.int
+    LOADS_FIELD_NUMBER: _builtins.int
+    connection: _builtins.str
+    """Its name."""
+    kind: _builtins.str
+    """The kind of warehouse, for example "duckdb"."""
+    down: _builtins.str
+    """Why it is down; empty while it is up."""
+    @_builtins.property
+    def streams(self) -> _containers.RepeatedCompositeFieldContainer[Global___StreamStatus]:
+        """The streams that it loads."""
+
+    @_builtins.property
+    def loads(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoadEntry]:
+        """Newest first; none while it is down."""
+
+    def __init__(
+        self,
+        *,
+        connection: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        down: _builtins.str = ...,
+        streams: _abc.Iterable[Global___StreamStatus] | None = ...,
+        loads: _abc.Iterable[Global___LoadEntry] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection", "down", b"down", "kind", b"kind", "loads", b"loads", "streams", b"streams"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConnectionStatus: _TypeAlias = ConnectionStatus  # noqa: Y015
+
+@_typing.final
+class StreamStatus(_message.Message):
+    """How far a connection is in a stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STREAM_FIELD_NUMBER: _builtins.int
+    PENDING_FIELD_NUMBER: _builtins.int
+    stream: _builtins.str
+    """For example "ENRICHED"."""
+    pending: _builtins.int
+    """Messages that are not loaded yet."""
+    def __init__(
+        self,
+        *,
+        stream: _builtins.str = ...,
+        pending: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pending", b"pending", "stream", b"stream"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamStatus: _TypeAlias = StreamStatus  # noqa: Y015
+
+@_typing.final
+class LoadEntry(_message.Message):
+    """A load."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STREAM_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    TABLES_FIELD_NUMBER: _builtins.int
+    stream: _builtins.str
+    """What was loaded."""
+    events: _builtins.int
+    """Messages' events in it."""
+    rows: _builtins.int
+    """Rows that it made."""
+    bytes: _builtins.int
+    """Bytes of these rows in memory."""
+    tables: _builtins.int
+    """Tables that it touched."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it began."""
+
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """How long it took."""
+
+    def __init__(
+        self,
+        *,
+        stream: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        duration: _duration_pb2.Duration | None = ...,
+        events: _builtins.int = ...,
+        rows: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+        tables: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "duration", b"duration", "events", b"events", "rows", b"rows", "start_time", b"start_time", "stream", b"stream", "tables", b"tables"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoadEntry: _TypeAlias = LoadEntry  # noqa: Y015
+
+@_typing.final
+class ListSchemaChangesRequest(_message.Message):
+    """Asks for the history of tables."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    WAREHOUSE_FIELD_NUMBER: _builtins.int
+    TABLE_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    workspace_id: _builtins.str
+    """The workspace."""
+    warehouse: _builtins.str
+    """Name of the warehouse; empty for "main"."""
+    table: _builtins.str
+    """Only of this table; empty for all."""
+    page_size: _builtins.int
+    """At most so many; 0 means 100; at most 1,000."""
+    page_token: _builtins.str
+    """From the last answer; empty for the first page."""
+    def __init__(
+        self,
+        *,
+        workspace_id: _builtins.str = ...,
+        warehouse: _builtins.str = ...,
+        table: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "table", b"table", "warehouse", b"warehouse", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSchemaChangesRequest: _TypeAlias = ListSchemaChangesRequest  # noqa: Y015
+
+@_typing.final
+class ListSchemaChangesResponse(_message.Message):
+    """A page of the history."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___SchemaChange]:
+        """Oldest first."""
+
+    def __init__(
+        self,
+        *,
+        changes: _abc.Iterable[Global___SchemaChange] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSchemaChangesResponse: _TypeAlias = ListSchemaChangesResponse  # noqa: Y015
+
+@_typing.final
+class SchemaChange(_message.Message):
+    """A change of a table."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGE_TIME_FIELD_NUMBER: _builtins.int
+    TABLE_FIELD_NUMBER: _builtins.int
+    COLUMN_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    table: _builtins.str
+    """Of which table."""
+    column: _builtins.str
+    """Of which column; empty for a new table."""
+    change: _builtins.str
+    """What happened: "table_added", "column_added" or "column_widened"."""
+    type: _builtins.str
+    """Type of the column from then on, as the loader names types; empty for a new table."""
+    @_builtins.property
+    def change_time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        change_time: _timestamp_pb2.Timestamp | None = ...,
+        table: _builtins.str = ...,
+        column: _builtins.str = ...,
+        change: _builtins.str = ...,
+        type: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "change_time", b"change_time", "column", b"column", "table", b"table", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SchemaChange: _TypeAlias = SchemaChange  # noqa: Y015
 
 @_typing.final
 class CountOutcomesRequest(_message.Message):

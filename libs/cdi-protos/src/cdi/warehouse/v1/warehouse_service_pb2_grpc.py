@@ -27,6 +27,9 @@ if _version_not_supported:
 
 class WarehouseServiceStub:
     """Warehouses and what was loaded. Every call needs an admin token (`authorization: Bearer <token>`); errors: UNAUTHENTICATED (it has none).
+
+    A loader has one or more connections, each to a warehouse of its own with its own position and pace. A call names the connection, or
+    takes the loader's first one. Errors of all calls that name one: NOT_FOUND (no such connection), UNAVAILABLE (it is down).
     """
 
     def __init__(self, channel):
@@ -45,46 +48,86 @@ class WarehouseServiceStub:
                 request_serializer=cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.ListWarehousesRequest.SerializeToString,
                 response_deserializer=cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.ListWarehousesResponse.FromString,
                 _registered_method=True)
-        self.Query = channel.unary_unary(
+        self.Query = channel.unary_stream(
                 '/cdi.warehouse.v1.WarehouseService/Query',
                 request_serializer=cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.QueryRequest.SerializeToString,
                 response_deserializer=cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.QueryResponse.FromString,
+                _registered_method=True)
+        self.QueryRows = channel.unary_unary(
+                '/cdi.warehouse.v1.WarehouseService/QueryRows',
+                request_serializer=cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.QueryRowsRequest.SerializeToString,
+                response_deserializer=cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.QueryRowsResponse.FromString,
                 _registered_method=True)
         self.CountOutcomes = channel.unary_unary(
                 '/cdi.warehouse.v1.WarehouseService/CountOutcomes',
                 request_serializer=cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.CountOutcomesRequest.SerializeToString,
                 response_deserializer=cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.CountOutcomesResponse.FromString,
                 _registered_method=True)
+        self.GetStatus = channel.unary_unary(
+                '/cdi.warehouse.v1.WarehouseService/GetStatus',
+                request_serializer=cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.GetStatusRequest.SerializeToString,
+                response_deserializer=cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.GetStatusResponse.FromString,
+                _registered_method=True)
+        self.ListSchemaChanges = channel.unary_unary(
+                '/cdi.warehouse.v1.WarehouseService/ListSchemaChanges',
+                request_serializer=cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.ListSchemaChangesRequest.SerializeToString,
+                response_deserializer=cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.ListSchemaChangesResponse.FromString,
+                _registered_method=True)
 
 
 class WarehouseServiceServicer:
     """Warehouses and what was loaded. Every call needs an admin token (`authorization: Bearer <token>`); errors: UNAUTHENTICATED (it has none).
+
+    A loader has one or more connections, each to a warehouse of its own with its own position and pace. A call names the connection, or
+    takes the loader's first one. Errors of all calls that name one: NOT_FOUND (no such connection), UNAVAILABLE (it is down).
     """
 
     def ApplyWarehouse(self, request, context):
         """Makes the warehouse be as given; the same document twice changes nothing. Effective within 2 s.
+        Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (already_exists: its schema is another one's; it is in another connection).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListWarehouses(self, request, context):
-        """The warehouses of a workspace, by name.
+        """The warehouses of a workspace, by name. Errors: UNAVAILABLE (one of the connections is down).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Query(self, request, context):
-        """Runs one read-only SQL statement. Limits: 10,000 rows, 4 MiB, 10 s by default.
+        """Runs one read-only SQL statement and streams the answer as Arrow. Limits: 1,000,000 rows, 256 MiB, 10 s by default.
         Errors: INVALID_ARGUMENT (query_refused: not read-only, does not parse), OUT_OF_RANGE (over a limit).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def QueryRows(self, request, context):
+        """The same for a small answer and clients without Arrow. Limits: 10,000 rows, 4 MiB, 10 s by default.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CountOutcomes(self, request, context):
-        """What became of all events that reached the loader.
+        """What became of all events that reached the loader, over all connections. Errors: UNAVAILABLE (one of them is down).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetStatus(self, request, context):
+        """How each connection is, with its newest loads. A connection that is down is told as such.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSchemaChanges(self, request, context):
+        """How the tables of a warehouse came to be as they are. Errors: NOT_FOUND (no such warehouse).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -103,15 +146,30 @@ def add_WarehouseServiceServicer_to_server(servicer, server):
                     request_deserializer=cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.ListWarehousesRequest.FromString,
                     response_serializer=cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.ListWarehousesResponse.SerializeToString,
             ),
-            'Query': grpc.unary_unary_rpc_method_handler(
+            'Query': grpc.unary_stream_rpc_method_handler(
                     servicer.Query,
                     request_deserializer=cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.QueryRequest.FromString,
                     response_serializer=cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.QueryResponse.SerializeToString,
+            ),
+            'QueryRows': grpc.unary_unary_rpc_method_handler(
+                    servicer.QueryRows,
+                    request_deserializer=cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.QueryRowsRequest.FromString,
+                    response_serializer=cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.QueryRowsResponse.SerializeToString,
             ),
             'CountOutcomes': grpc.unary_unary_rpc_method_handler(
                     servicer.CountOutcomes,
                     request_deserializer=cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.CountOutcomesRequest.FromString,
                     response_serializer=cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.CountOutcomesResponse.SerializeToString,
+            ),
+            'GetStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStatus,
+                    request_deserializer=cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.GetStatusRequest.FromString,
+                    response_serializer=cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.GetStatusResponse.SerializeToString,
+            ),
+            'ListSchemaChanges': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSchemaChanges,
+                    request_deserializer=cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.ListSchemaChangesRequest.FromString,
+                    response_serializer=cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.ListSchemaChangesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -123,6 +181,9 @@ def add_WarehouseServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class WarehouseService:
     """Warehouses and what was loaded. Every call needs an admin token (`authorization: Bearer <token>`); errors: UNAUTHENTICATED (it has none).
+
+    A loader has one or more connections, each to a warehouse of its own with its own position and pace. A call names the connection, or
+    takes the loader's first one. Errors of all calls that name one: NOT_FOUND (no such connection), UNAVAILABLE (it is down).
     """
 
     @staticmethod
@@ -190,12 +251,39 @@ class WarehouseService:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
+        return grpc.experimental.unary_stream(
             request,
             target,
             '/cdi.warehouse.v1.WarehouseService/Query',
             cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.QueryRequest.SerializeToString,
             cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.QueryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def QueryRows(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cdi.warehouse.v1.WarehouseService/QueryRows',
+            cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.QueryRowsRequest.SerializeToString,
+            cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.QueryRowsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -223,6 +311,60 @@ class WarehouseService:
             '/cdi.warehouse.v1.WarehouseService/CountOutcomes',
             cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.CountOutcomesRequest.SerializeToString,
             cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.CountOutcomesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cdi.warehouse.v1.WarehouseService/GetStatus',
+            cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.GetStatusRequest.SerializeToString,
+            cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSchemaChanges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cdi.warehouse.v1.WarehouseService/ListSchemaChanges',
+            cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.ListSchemaChangesRequest.SerializeToString,
+            cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.ListSchemaChangesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,41 +27,69 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class WarehouseServiceStub:
-    """Warehouses and what was loaded. Every call needs an admin token (`authorization: Bearer <token>`); errors: UNAUTHENTICATED (it has none)."""
+    """Warehouses and what was loaded. Every call needs an admin token (`authorization: Bearer <token>`); errors: UNAUTHENTICATED (it has none).
+
+    A loader has one or more connections, each to a warehouse of its own with its own position and pace. A call names the connection, or
+    takes the loader's first one. Errors of all calls that name one: NOT_FOUND (no such connection), UNAVAILABLE (it is down).
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> WarehouseServiceAsyncStub: ...
     ApplyWarehouse: _grpc.UnaryUnaryMultiCallable[_warehouse_service_pb2.ApplyWarehouseRequest, _warehouse_service_pb2.ApplyWarehouseResponse]
-    """Makes the warehouse be as given; the same document twice changes nothing. Effective within 2 s."""
+    """Makes the warehouse be as given; the same document twice changes nothing. Effective within 2 s.
+    Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (already_exists: its schema is another one's; it is in another connection).
+    """
     ListWarehouses: _grpc.UnaryUnaryMultiCallable[_warehouse_service_pb2.ListWarehousesRequest, _warehouse_service_pb2.ListWarehousesResponse]
-    """The warehouses of a workspace, by name."""
-    Query: _grpc.UnaryUnaryMultiCallable[_warehouse_service_pb2.QueryRequest, _warehouse_service_pb2.QueryResponse]
-    """Runs one read-only SQL statement. Limits: 10,000 rows, 4 MiB, 10 s by default.
+    """The warehouses of a workspace, by name. Errors: UNAVAILABLE (one of the connections is down)."""
+    Query: _grpc.UnaryStreamMultiCallable[_warehouse_service_pb2.QueryRequest, _warehouse_service_pb2.QueryResponse]
+    """Runs one read-only SQL statement and streams the answer as Arrow. Limits: 1,000,000 rows, 256 MiB, 10 s by default.
     Errors: INVALID_ARGUMENT (query_refused: not read-only, does not parse), OUT_OF_RANGE (over a limit).
     """
+    QueryRows: _grpc.UnaryUnaryMultiCallable[_warehouse_service_pb2.QueryRowsRequest, _warehouse_service_pb2.QueryRowsResponse]
+    """The same for a small answer and clients without Arrow. Limits: 10,000 rows, 4 MiB, 10 s by default."""
     CountOutcomes: _grpc.UnaryUnaryMultiCallable[_warehouse_service_pb2.CountOutcomesRequest, _warehouse_service_pb2.CountOutcomesResponse]
-    """What became of all events that reached the loader."""
+    """What became of all events that reached the loader, over all connections. Errors: UNAVAILABLE (one of them is down)."""
+    GetStatus: _grpc.UnaryUnaryMultiCallable[_warehouse_service_pb2.GetStatusRequest, _warehouse_service_pb2.GetStatusResponse]
+    """How each connection is, with its newest loads. A connection that is down is told as such."""
+    ListSchemaChanges: _grpc.UnaryUnaryMultiCallable[_warehouse_service_pb2.ListSchemaChangesRequest, _warehouse_service_pb2.ListSchemaChangesResponse]
+    """How the tables of a warehouse came to be as they are. Errors: NOT_FOUND (no such warehouse)."""
 
 @_typing.type_check_only
 class WarehouseServiceAsyncStub(WarehouseServiceStub):
-    """Warehouses and what was loaded. Every call needs an admin token (`authorization: Bearer <token>`); errors: UNAUTHENTICATED (it has none)."""
+    """Warehouses and what was loaded. Every call needs an admin token (`authorization: Bearer <token>`); errors: UNAUTHENTICATED (it has none).
+
+    A loader has one or more connections, each to a warehouse of its own with its own position and pace. A call names the connection, or
+    takes the loader's first one. Errors of all calls that name one: NOT_FOUND (no such connection), UNAVAILABLE (it is down).
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ApplyWarehouse: _aio.UnaryUnaryMultiCallable[_warehouse_service_pb2.ApplyWarehouseRequest, _warehouse_service_pb2.ApplyWarehouseResponse]  # type: ignore[assignment]
-    """Makes the warehouse be as given; the same document twice changes nothing. Effective within 2 s."""
+    """Makes the warehouse be as given; the same document twice changes nothing. Effective within 2 s.
+    Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (already_exists: its schema is another one's; it is in another connection).
+    """
     ListWarehouses: _aio.UnaryUnaryMultiCallable[_warehouse_service_pb2.ListWarehousesRequest, _warehouse_service_pb2.ListWarehousesResponse]  # type: ignore[assignment]
-    """The warehouses of a workspace, by name."""
-    Query: _aio.UnaryUnaryMultiCallable[_warehouse_service_pb2.QueryRequest, _warehouse_service_pb2.QueryResponse]  # type: ignore[assignment]
-    """Runs one read-only SQL statement. Limits: 10,000 rows, 4 MiB, 10 s by default.
+    """The warehouses of a workspace, by name. Errors: UNAVAILABLE (one of the connections is down)."""
+    Query: _aio.UnaryStreamMultiCallable[_warehouse_service_pb2.QueryRequest, _warehouse_service_pb2.QueryResponse]  # type: ignore[assignment]
+    """Runs one read-only SQL statement and streams the answer as Arrow. Limits: 1,000,000 rows, 256 MiB, 10 s by default.
     Errors: INVALID_ARGUMENT (query_refused: not read-only, does not parse), OUT_OF_RANGE (over a limit).
     """
+    QueryRows: _aio.UnaryUnaryMultiCallable[_warehouse_service_pb2.QueryRowsRequest, _warehouse_service_pb2.QueryRowsResponse]  # type: ignore[assignment]
+    """The same for a small answer and clients without Arrow. Limits: 10,000 rows, 4 MiB, 10 s by default."""
     CountOutcomes: _aio.UnaryUnaryMultiCallable[_warehouse_service_pb2.CountOutcomesRequest, _warehouse_service_pb2.CountOutcomesResponse]  # type: ignore[assignment]
-    """What became of all events that reached the loader."""
+    """What became of all events that reached the loader, over all connections. Errors: UNAVAILABLE (one of them is down)."""
+    GetStatus: _aio.UnaryUnaryMultiCallable[_warehouse_service_pb2.GetStatusRequest, _warehouse_service_pb2.GetStatusResponse]  # type: ignore[assignment]
+    """How each connection is, with its newest loads. A connection that is down is told as such."""
+    ListSchemaChanges: _aio.UnaryUnaryMultiCallable[_warehouse_service_pb2.ListSchemaChangesRequest, _warehouse_service_pb2.ListSchemaChangesResponse]  # type: ignore[assignment]
+    """How the tables of a warehouse came to be as they are. Errors: NOT_FOUND (no such warehouse)."""
 
 class WarehouseServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Warehouses and what was loaded. Every call needs an admin token (`authorization: Bearer <token>`); errors: UNAUTHENTICATED (it has none)."""
+    """Warehouses and what was loaded. Every call needs an admin token (`authorization: Bearer <token>`); errors: UNAUTHENTICATED (it has none).
+
+    A loader has one or more connections, each to a warehouse of its own with its own position and pace. A call names the connection, or
+    takes the loader's first one. Errors of all calls that name one: NOT_FOUND (no such connection), UNAVAILABLE (it is down).
+    """
 
     @_abc_1.abstractmethod
     def ApplyWarehouse(
@@ -69,7 +97,9 @@ class WarehouseServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _warehouse_service_pb2.ApplyWarehouseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_warehouse_service_pb2.ApplyWarehouseResponse, _abc.Awaitable[_warehouse_service_pb2.ApplyWarehouseResponse]]:
-        """Makes the warehouse be as given; the same document twice changes nothing. Effective within 2 s."""
+        """Makes the warehouse be as given; the same document twice changes nothing. Effective within 2 s.
+        Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (already_exists: its schema is another one's; it is in another connection).
+        """
 
     @_abc_1.abstractmethod
     def ListWarehouses(
@@ -77,17 +107,25 @@ class WarehouseServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _warehouse_service_pb2.ListWarehousesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_warehouse_service_pb2.ListWarehousesResponse, _abc.Awaitable[_warehouse_service_pb2.ListWarehousesResponse]]:
-        """The warehouses of a workspace, by name."""
+        """The warehouses of a workspace, by name. Errors: UNAVAILABLE (one of the connections is down)."""
 
     @_abc_1.abstractmethod
     def Query(
         self,
         request: _warehouse_service_pb2.QueryRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_warehouse_service_pb2.QueryResponse, _abc.Awaitable[_warehouse_service_pb2.QueryResponse]]:
-        """Runs one read-only SQL statement. Limits: 10,000 rows, 4 MiB, 10 s by default.
+    ) -> _typing.Union[_abc.Iterator[_warehouse_service_pb2.QueryResponse], _abc.AsyncIterator[_warehouse_service_pb2.QueryResponse]]:
+        """Runs one read-only SQL statement and streams the answer as Arrow. Limits: 1,000,000 rows, 256 MiB, 10 s by default.
         Errors: INVALID_ARGUMENT (query_refused: not read-only, does not parse), OUT_OF_RANGE (over a limit).
         """
+
+    @_abc_1.abstractmethod
+    def QueryRows(
+        self,
+        request: _warehouse_service_pb2.QueryRowsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_warehouse_service_pb2.QueryRowsResponse, _abc.Awaitable[_warehouse_service_pb2.QueryRowsResponse]]:
+        """The same for a small answer and clients without Arrow. Limits: 10,000 rows, 4 MiB, 10 s by default."""
 
     @_abc_1.abstractmethod
     def CountOutcomes(
@@ -95,6 +133,22 @@ class WarehouseServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _warehouse_service_pb2.CountOutcomesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_warehouse_service_pb2.CountOutcomesResponse, _abc.Awaitable[_warehouse_service_pb2.CountOutcomesResponse]]:
-        """What became of all events that reached the loader."""
+        """What became of all events that reached the loader, over all connections. Errors: UNAVAILABLE (one of them is down)."""
+
+    @_abc_1.abstractmethod
+    def GetStatus(
+        self,
+        request: _warehouse_service_pb2.GetStatusRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_warehouse_service_pb2.GetStatusResponse, _abc.Awaitable[_warehouse_service_pb2.GetStatusResponse]]:
+        """How each connection is, with its newest loads. A connection that is down is told as such."""
+
+    @_abc_1.abstractmethod
+    def ListSchemaChanges(
+        self,
+        request: _warehouse_service_pb2.ListSchemaChangesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_warehouse_service_pb2.ListSchemaChangesResponse, _abc.Awaitable[_warehouse_service_pb2.ListSchemaChangesResponse]]:
+        """How the tables of a warehouse came to be as they are. Errors: NOT_FOUND (no such warehouse)."""
 
 def add_WarehouseServiceServicer_to_server(servicer: WarehouseServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

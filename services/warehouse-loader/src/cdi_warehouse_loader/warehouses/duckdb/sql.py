@@ -17,6 +17,7 @@ OWN_TABLES: Final = (
     """create table if not exists _cdi.warehouses (
         workspace_id varchar not null, name varchar not null, purposes varchar[] not null, schema_name varchar not null,
         version integer not null, primary key (workspace_id, name))""",
+    "alter table _cdi.warehouses add column if not exists frozen_sources varchar[] default []",
     """create table if not exists _cdi.loads (
         stream varchar not null, started_at timestamptz not null, milliseconds double not null, events bigint not null,
         row_count bigint not null, tables integer not null)""",
@@ -45,13 +46,13 @@ READ_CATALOG: Final = """select schema_name, table_name, column_name, data_type 
 READ_POSITIONS: Final = """select stream, partition, max(sequence), arg_max(source_sequence, sequence)
     from _cdi.progress group by stream, partition"""
 READ_COUNTS: Final = "select sink, outcome, reason, sum(events)::bigint from _cdi.outcomes group by sink, outcome, reason order by all"
-READ_DOCUMENTS: Final = "select workspace_id, name, purposes, schema_name, version from _cdi.warehouses order by 1, 2"
+READ_DOCUMENTS: Final = "select workspace_id, name, purposes, schema_name, version, frozen_sources from _cdi.warehouses order by 1, 2"
 WRITE_POSITIONS: Final = """insert into _cdi.progress
     select unnest(?::varchar[]), unnest(?::integer[]), unnest(?::bigint[]), unnest(?::bigint[])"""
 WRITE_COUNTS: Final = """insert into _cdi.outcomes
     select unnest(?::varchar[]), unnest(?::integer[]), unnest(?::varchar[]), unnest(?::bigint[])"""
 FORGET_PROGRESS: Final = ("delete from _cdi.progress", "delete from _cdi.outcomes")
-WRITE_DOCUMENT: Final = "insert or replace into _cdi.warehouses values (?, ?, ?, ?, ?)"
+WRITE_DOCUMENT: Final = "insert or replace into _cdi.warehouses values (?, ?, ?, ?, ?, ?)"
 WRITE_LOG: Final = "insert into _cdi.loads values (?, now(), ?, ?, ?, ?, ?)"
 READ_LOG: Final = """select stream, epoch_us(started_at), milliseconds, events, row_count, byte_count, tables
     from _cdi.loads order by started_at desc limit ?"""

@@ -155,11 +155,15 @@ class DuckDbWarehouse:
         """See ``ports.Warehouse``."""
         with self._translated():
             rows = self._loading.execute(sql.READ_DOCUMENTS).fetchall()
-        return [Document(row[0], row[1], tuple(row[2]), row[3], row[4]) for row in rows]
+        return [
+            Document(workspace, name, tuple(purposes), schema, version, tuple(frozen))
+            for workspace, name, purposes, schema, version, frozen in rows
+        ]
 
     def put_document(self, document: Document) -> None:
         """See ``ports.Warehouse``."""
-        values = [document.workspace_id, document.name, list(document.purposes), document.schema, document.version]
+        names = [list(document.purposes), document.schema, document.version, list(document.frozen_sources)]
+        values = [document.workspace_id, document.name, *names]
         with self._translated(), self._transaction(keep=True):
             self._loading.execute(sql.WRITE_DOCUMENT, values)
 
