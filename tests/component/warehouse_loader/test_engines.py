@@ -243,7 +243,7 @@ def test_partitions_have_positions_of_their_own(place: Place) -> None:
 
 def test_documents_stay(place: Place) -> None:
     warehouse = place.open()
-    document = Document("acme", "analytics", ("ads", "product"), "acme", 1)
+    document = Document("acme", "analytics", ("ads", "product"), "acme", 1, ("partner-feed",))
     warehouse.put_document(document)
     warehouse.put_document(replace(document, purposes=(), version=2))
     place.close()

@@ -39,7 +39,7 @@ OWN_TABLES: Final = (
         sink text, outcome integer, reason text, events bigint not null, primary key (sink, outcome, reason)) {_OFTEN_UPDATED}""",
     """create table if not exists _cdi.warehouses (
         workspace_id text, name text, purposes text[] not null, schema_name text not null, version integer not null,
-        primary key (workspace_id, name))""",
+        frozen_sources text[] not null, primary key (workspace_id, name))""",
     """create table if not exists _cdi.loads (
         load_id bigint generated always as identity primary key, stream text not null, started_at timestamptz not null,
         milliseconds double precision not null, events bigint not null, row_count bigint not null, byte_count bigint not null,
@@ -81,9 +81,10 @@ FORGET_LOG: Final = "delete from _cdi.loads where started_at < now() - interval 
 
 WRITE_CHANGES: Final = """insert into _cdi.schema_changes (changed_at, schema_name, table_name, column_name, change, type)
     select now(), n.* from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]) as n"""
-WRITE_DOCUMENT: Final = """insert into _cdi.warehouses values ($1, $2, $3::text[], $4, $5) on conflict (workspace_id, name)
-    do update set purposes = excluded.purposes, schema_name = excluded.schema_name, version = excluded.version"""
-READ_DOCUMENTS: Final = """select workspace_id, name, purposes, schema_name, version from _cdi.warehouses
+WRITE_DOCUMENT: Final = """insert into _cdi.warehouses values ($1, $2, $3::text[], $4, $5, $6::text[])
+    on conflict (workspace_id, name) do update set purposes = excluded.purposes, schema_name = excluded.schema_name,
+    version = excluded.version, frozen_sources = excluded.frozen_sources"""
+READ_DOCUMENTS: Final = """select workspace_id, name, purposes, schema_name, version, frozen_sources from _cdi.warehouses
     order by workspace_id collate "C", name collate "C" """
 
 

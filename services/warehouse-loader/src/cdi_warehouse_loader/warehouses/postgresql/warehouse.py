@@ -141,11 +141,15 @@ class PostgresWarehouse:
         """See ``ports.Warehouse``."""
         with _translated():
             rows = self._loading.rows(sql.READ_DOCUMENTS)
-        return [Document(workspace_id, name, tuple(purposes), schema, version) for workspace_id, name, purposes, schema, version in rows]
+        return [
+            Document(workspace_id, name, tuple(purposes), schema, version, tuple(frozen))
+            for workspace_id, name, purposes, schema, version, frozen in rows
+        ]
 
     def put_document(self, document: Document) -> None:
         """See ``ports.Warehouse``."""
-        values = (document.workspace_id, document.name, list(document.purposes), document.schema, document.version)
+        names = (list(document.purposes), document.schema, document.version, list(document.frozen_sources))
+        values = (document.workspace_id, document.name, *names)
         with _translated():
             self._loading.run(sql.WRITE_DOCUMENT, *values)
 
