@@ -213,6 +213,45 @@ def test_schemas_of_others_are_none_of_its_business(place: Place, execute: Execu
     assert execute("select count(*) from public.users") == "1"
 
 
+def test_a_schema_of_an_older_loader_is_completed(place: Place, execute: Execute) -> None:
+    load(place.open(), builders.track("Seen", message_id="old"))
+    place.close()
+    execute("drop view main.events_by_person")
+    execute("create view main.events_by_person as select id from main.tracks")
+    execute("alter table main.seen drop column demoted_identifiers")
+    execute("update _cdi.schemas set views = 'of an older loader'")
+    warehouse = place.open()
+    assert "demoted_identifiers" in warehouse.catalog["main"]["seen"]
+    load(warehouse, builders.track("Seen", message_id="new"))
+    assert rows(warehouse, "select id, event_type from main.events_by_person order by id") == [["new", "track"], ["old", "track"]]
+
+
+def test_what_stands_in_the_way_of_tables_is_waited_for(place: Place, execute: Execute) -> None:
+    execute("create schema main")
+    execute("create table main.tracks (id text)")
+    execute("grant all on schema main to public")
+    warehouse = place.open()
+    with pytest.raises(Unavailable, match="tracks"):
+        load(warehouse, builders.track("Seen"))
+    execute("drop table main.tracks")
+    load(warehouse, builders.track("Seen"))
+
+
+def test_a_server_that_only_reads_now_is_left(place: Place, execute: Execute) -> None:
+    warehouse = place.open()
+    load(warehouse, builders.track("Seen"))
+    role = urlsplit(place.options.url).username
+    execute(f"alter role {role} set default_transaction_read_only = on")
+    warehouse.close()
+    with pytest.raises(Unavailable):
+        load(warehouse, builders.track("Seen"))
+    execute(f"alter role {role} reset default_transaction_read_only")
+    with pytest.raises(Unavailable):
+        load(warehouse, builders.track("Seen"))
+    load(warehouse, builders.track("Seen"))
+    assert rows(warehouse, "select count(*) from main.seen") == [[2]]
+
+
 def test_rewriting_waits_for_who_may_still_look(place: Place, database_url: str) -> None:
     warehouse = place.open()
     load(warehouse, builders.track("Seen", user_id="gone", properties={"note": "planted-55b0"}))

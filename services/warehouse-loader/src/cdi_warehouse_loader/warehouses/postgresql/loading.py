@@ -17,8 +17,8 @@ from cdi_kernel.faults import Unavailable
 from cdi_warehouse_loader.domain import naming
 from cdi_warehouse_loader.domain.layout import filled_by_events
 from cdi_warehouse_loader.domain.load import START, CountKey, Load, Position, StreamPartition, TableLoad
-from cdi_warehouse_loader.warehouses.changes import changes_of
-from cdi_warehouse_loader.warehouses.postgresql import months, sql, state
+from cdi_warehouse_loader.warehouses.changes import changed, changes_of
+from cdi_warehouse_loader.warehouses.postgresql import months, sql
 from cdi_warehouse_loader.warehouses.postgresql.session import DEPENDENCY, LOCK_NOT_AVAILABLE, Refused, Session
 from cdi_warehouse_loader.warehouses.postgresql.state import State
 
@@ -79,7 +79,7 @@ class LoadTransaction:
         return replace(
             self._before,
             version=self._before.version + self._altered,
-            catalog=state.changed(self._before.catalog, done),
+            catalog=changed(self._before.catalog, done),
             months=frozenset(self._months),
             positions={**self._before.positions, **load.positions},
         )

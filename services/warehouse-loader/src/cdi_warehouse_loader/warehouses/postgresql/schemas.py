@@ -30,6 +30,7 @@ def missing(schema: str, state: State) -> Iterator[str]:
         if lacks := {name: kind for name, kind in layout.items() if name not in has}:
             yield sql.add_columns(schema, table, lacks)
     if known is None or known.views != digest:
-        for name, text in texts.items():
-            yield f"create or replace view {sql.place(schema, name)} as {text}"
+        # Not replaced in place: Postgres lets nobody put a column between those of a view.
+        yield from (f"drop view if exists {sql.place(schema, name)}" for name in reversed(list(texts)))
+        yield from (f"create view {sql.place(schema, name)} as {text}" for name, text in texts.items())
         yield f"update _cdi.schemas set views = {sql.literal(digest)} where schema_name = {sql.literal(schema)}"

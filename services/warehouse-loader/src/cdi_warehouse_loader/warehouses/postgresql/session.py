@@ -26,13 +26,14 @@ ROW_BYTES: Final = 64 * 1024
 """Bytes of an answer that are read at a time, roughly."""
 
 LOCK_NOT_AVAILABLE: Final = "55P03"
+READ_ONLY: Final = "25006"
 CANCELLED: Final = "57014"
 OUT_OF_MEMORY: Final = "53200"
 _WRONG_BYTES: Final = "08P01"
 _PASSING: Final = frozenset({"08", "25", "28", "3D", "40", "53", "55", "57", "58", "XX"})
 """Classes of SQLSTATE that say nothing about the rows: connections, logins, locks, resources, a server that stops or only reads."""
 
-_SPEAKING: Final = frozenset({"", "0A", "25", "42", "54", "55"})
+_SPEAKING: Final = frozenset({"", "0A", "25", "2B", "42", "54", "55"})
 """Classes whose messages never quote a value of a row."""
 
 _RETRY_SECONDS: Final = 1.0

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from cdi_warehouse_loader.domain.columns import ColumnType
-from cdi_warehouse_loader.domain.load import Catalog, CountKey, Position, StreamPartition, TableLoad
+from cdi_warehouse_loader.domain.load import Catalog, CountKey, Position, StreamPartition
 from cdi_warehouse_loader.ports import Change, LoadEntry, SchemaChange
 from cdi_warehouse_loader.warehouses.postgresql import sql
 from cdi_warehouse_loader.warehouses.postgresql.session import Session
@@ -90,16 +90,3 @@ def schema_changes(session: Session, schema: str) -> list[SchemaChange]:
     """The history of a schema."""
     rows = session.rows(_CHANGES, schema)
     return [SchemaChange(at_us, name, table, column, Change(change), kind) for at_us, name, table, column, change, kind in rows]
-
-
-def changed(before: Catalog, loads: Sequence[TableLoad]) -> Catalog:
-    """The catalog after the loads; the given one stays as it is."""
-    if not any(load.added or load.widened for load in loads):
-        return before
-    after = {schema: dict(tables) for schema, tables in before.items()}
-    for load in loads:
-        if load.added or load.widened:
-            tables = after.setdefault(load.schema, {})
-            widened = dict.fromkeys(load.widened, ColumnType.DOUBLE)
-            tables[load.table] = {**tables.get(load.table, {}), **load.added, **widened}
-    return after

@@ -20,7 +20,7 @@ from cdi_warehouse_loader.warehouses.base import Options
 from cdi_warehouse_loader.warehouses.postgresql import erasure, rewriting, schemas, sql, state
 from cdi_warehouse_loader.warehouses.postgresql.loading import LoadTransaction, NeedsToBeAlone, Overtaken
 from cdi_warehouse_loader.warehouses.postgresql.query import run_query, stream_query
-from cdi_warehouse_loader.warehouses.postgresql.session import Refused, Session, addresses
+from cdi_warehouse_loader.warehouses.postgresql.session import DEPENDENCY, READ_ONLY, Refused, Session, addresses
 
 _FORGET_EVERY: Final = 1_000
 """Loads between two cleanings of their log."""
@@ -79,7 +79,7 @@ class PostgresWarehouse:
 
     def begin(self) -> None:
         """Makes the loader's own tables, and gives the schemas of an older loader what they lack."""
-        with _translated():
+        with _making("_cdi"):
             with self._loading.transaction():
                 self._loading.rows(sql.BE_FIRST)
                 self._loading.run(sql.create_schema("_cdi"))
@@ -93,7 +93,7 @@ class PostgresWarehouse:
         """See ``ports.Warehouse``."""
         if schema in self._ready:
             return
-        with _translated():
+        with _making(schema):
             if any(True for _ in schemas.missing(schema, self._state)):
                 with self._loading.transaction():
                     self._loading.run(sql.LOCK_ALONE)
@@ -113,8 +113,8 @@ class PostgresWarehouse:
             except NeedsToBeAlone:
                 self._alone_next = True
                 raise
-            except (Refused, Unavailable):
-                self._after_failure()
+            except (Refused, Unavailable) as error:
+                self._after_failure(error)
                 raise
             if keep:
                 self._alone_next = False
@@ -206,12 +206,14 @@ class PostgresWarehouse:
         with self._loading.transaction(state.ONE_MOMENT):
             self._state = state.read(self._loading)
 
-    def _after_failure(self) -> None:
-        """Looks anew.
+    def _after_failure(self, error: Exception) -> None:
+        """Looks anew, from a new session if the server has become one that only reads: another one may be the first now.
 
         Raises:
             Overtaken: tables are not as the load took them to be, which may be why it was refused.
         """
+        if isinstance(error, Refused) and error.state == READ_ONLY:
+            self._loading.close()
         before = self._state.catalog
         with contextlib.suppress(Refused, Unavailable):
             self._look()
@@ -231,3 +233,12 @@ def _translated() -> Iterator[None]:
         yield
     except Refused as refused:
         raise refused.fault() from None
+
+
+@contextlib.contextmanager
+def _making(schema: str) -> Iterator[None]:
+    """Whatever is refused of making tables says nothing about events: it is for the operator to mend, and for the loader to wait."""
+    try:
+        yield
+    except Refused as refused:
+        raise Unavailable(DEPENDENCY, f"the tables of schema {schema} cannot be made: {refused}", retry_after=1.0) from None
