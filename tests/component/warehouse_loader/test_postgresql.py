@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from urllib.parse import urlsplit
 
+import pyarrow as pa
 import pytest
 from adbc_driver_postgresql import dbapi
 
@@ -21,7 +22,7 @@ from cdi_warehouse_loader.ports import QueryLimits, Question, Warehouse
 from cdi_warehouse_loader.warehouses import REGISTRY
 from cdi_warehouse_loader.warehouses.base import Options
 
-from .engines import LIMITS, LOADED, NOW_US, Place, load, planned, postgresql, rows
+from .engines import LIMITS, LOADED, NOW_US, Place, load, planned, postgresql, records, rows
 
 AT = StreamPartition("ENRICHED", 0)
 WAITING = "select count(*) from pg_locks where not granted and relation = '_cdi.catalog'::regclass"
@@ -338,6 +339,11 @@ def test_other_shapes_of_a_statement_are_answered(place: Place) -> None:
          [["1", "2026-01-01", '{"a": 1}', "[1, null]", "9007199254740993", "nan"]]),
     ):  # fmt: skip
         assert rows(warehouse, sql) == expected
+    (row,) = records(warehouse, "select sum(n) as sum, '[1]'::jsonb as list, n from (values (1::bigint), (2)) t(n) group by n having n = 2")
+    assert row == {"sum": "2", "list": "[1]", "n": 2}
+    batches: list[pa.RecordBatch] = []
+    warehouse.stream(Question("select avg(1) as mean", LIMITS), batches.append)
+    assert batches[0].schema.field("mean").type == pa.string()
     assert "Seq Scan" in str(rows(warehouse, "explain select * from main.seen"))
     assert warehouse.query(Question("select 1 as n, now() as at", LIMITS)).columns == [("n", "int4"), ("at", "timestamptz")]
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
@@ -73,9 +72,11 @@ class Refused(Exception):
         return self
 
 
-@dataclass(slots=True)
 class Answer:
-    """Rows as they come.
+    """Rows as they come. Decimals and JSON, for which the driver has types of its own, are text as everywhere.
+
+    Args:
+        reader: of the driver.
 
     Attributes:
         reader: of the driver.
@@ -83,9 +84,10 @@ class Answer:
         is_over: the last row has been read.
     """
 
-    reader: Any
-    schema: Any
-    is_over: bool = False
+    def __init__(self, reader: Any) -> None:
+        self.reader = reader
+        self.schema = pa.schema([field.with_type(field.type.storage_type) if _is_text(field) else field for field in reader.schema])
+        self.is_over = False
 
     def __iter__(self) -> Iterator[Any]:
         """Record batches.
@@ -93,6 +95,7 @@ class Answer:
         Raises:
             Refused: the statement fails at a row.
         """
+        plain = self.schema.equals(self.reader.schema)
         while True:
             try:
                 batch = self.reader.read_next_batch()
@@ -101,7 +104,15 @@ class Answer:
                 return
             except (OSError, pa.ArrowException):
                 raise Refused("", "the statement fails at one of its rows") from None
-            yield batch
+            yield batch if plain else self._as_text(batch)
+
+    def _as_text(self, batch: Any) -> Any:
+        columns = [column.storage if _is_text(field) else column for field, column in zip(batch.schema, batch.columns, strict=True)]
+        return pa.RecordBatch.from_arrays(columns, schema=self.schema)
+
+
+def _is_text(field: Any) -> bool:
+    return isinstance(field.type, pa.BaseExtensionType) and bool(pa.types.is_string(field.type.storage_type))
 
 
 class Session:
@@ -155,7 +166,7 @@ class Session:
                 cursor.execute(statement)
                 reader = cursor.fetch_record_batch()
                 stack.push(opening.pop_all())
-            answer = Answer(reader, reader.schema)
+            answer = Answer(reader)
             stack.callback(self._stop, answer)
             yield answer
 
