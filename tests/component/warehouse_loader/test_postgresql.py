@@ -203,6 +203,23 @@ def test_months_get_partitions_and_take_over_what_came_before_them(place: Place,
     assert rows(again, held)[0] == ["_cdi.tracks_1_2026_01", "a c early"]
 
 
+def test_what_moved_into_a_month_is_gone_from_where_it_lay(place: Place, execute: Execute) -> None:
+    warehouse = place.open()
+    warehouse.ensure_tables("main")
+    execute(
+        "insert into main.tracks (id, workspace_id, user_id, event_text, received_at)"
+        f" values ('early', '{builders.WORKSPACE}', 'gone', 'planted-0c9d', '2026-01-31')"
+    )
+    load(warehouse, builders.track("Seen", user_id="other", at=builders.EVENT_TIME.replace(year=2026, month=1)))
+    assert warehouse.erase([Erasure([PersonId(builders.WORKSPACE, "user_id", "gone")], NOW_US)], NOW_US).counts == [{"main.tracks": 1}]
+    assert b"planted-0c9d" in place.stored()
+    with transaction(place.options.url, "select pg_advisory_lock(1777183548)"):  # as another process that writes anew
+        assert warehouse.oldest_unrewritten_us() == 0
+    assert warehouse.oldest_unrewritten_us() == NOW_US
+    place.rewrite()
+    assert b"planted-0c9d" not in place.stored()
+
+
 def test_schemas_of_others_are_none_of_its_business(place: Place, execute: Execute) -> None:
     execute("create table users (workspace_id text, id text)")
     execute(f"insert into users values ('{builders.WORKSPACE}', 'gone')")

@@ -24,7 +24,6 @@ from cdi_warehouse_loader.warehouses.postgresql.sql import literal, microseconds
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TIME: Final = pa.timestamp("us", "UTC")
-_PAGE: Final = 500
 _TABLES: Final = (
     """create temporary table cdi_people (
         number integer, workspace_id text, kind text, value text, before timestamptz, folded boolean default false) on commit drop""",
@@ -40,9 +39,15 @@ _TOMBSTONES_OF: Final = f"""select digest, {microseconds("max(erased_before)")},
     where digest = any($1::bytea[]) group by digest"""
 _COUNT: Final = """select schema_name || '.' || table_name, number, count(*)
     from pg_temp.cdi_erased cross join lateral unnest(numbers) as number group by 1, 2"""
+# With a partition goes the one from which its rows may have moved, and where they lie then as deleted ones do.
 _NOTE: Final = """insert into _cdi.unrewritten
     select $1::timestamptz, format('%I.%I', n.nspname, c.relname), pg_current_xact_id()
-    from (select distinct relation from pg_temp.cdi_erased) e
+    from (
+        select relation from pg_temp.cdi_erased
+        union
+        select p.partdefid from pg_temp.cdi_erased e
+        join pg_catalog.pg_inherits i on i.inhrelid = e.relation join pg_catalog.pg_partitioned_table p on p.partrelid = i.inhparent
+    ) e
     join pg_catalog.pg_class c on c.oid = e.relation join pg_catalog.pg_namespace n on n.oid = c.relnamespace"""
 _REJECTED: Final = """select tableoid::bigint::text || ' ' || ctid::text, workspace_id, {received}, payload, payload_encoding
     from {table} where payload is not null and workspace_id in (select workspace_id from pg_temp.cdi_people)"""
@@ -63,7 +68,7 @@ def erase(session: Session, catalog: Catalog, erasures: Sequence[Erasure], now_u
     for schema, tables in catalog.items():
         for table, hits in _tables(session, schema, tables, erasures):
             message = "t.id" if "event_seq" in tables[table] else "null"
-            session.run(_delete(schema, table, f"{hits}", "t.tableoid = hits.relation and t.ctid = hits.place", message))
+            session.run(_delete(schema, table, hits, "t.tableoid = hits.relation and t.ctid = hits.place", message))
         if naming.DISCARDS in tables:
             session.run(_delete(schema, naming.DISCARDS, _messages(schema), "t.message_id = hits.message_id", "null"))
     counts: list[dict[str, int]] = [{} for _ in erasures]

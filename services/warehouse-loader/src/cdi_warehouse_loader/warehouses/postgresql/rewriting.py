@@ -26,9 +26,11 @@ _STILL_LOOKING: Final = """exists (
             union all select transaction from pg_catalog.pg_prepared_xacts
         ) others where age(others.id) >= age((select max(transaction_id)::xid from _cdi.unrewritten))
     )"""
+_LOCK: Final = 1_777_183_548
+_ONE_AT_A_TIME: Final = f"select pg_advisory_lock({_LOCK})"
+_IS_REWRITING: Final = f"exists (select from pg_catalog.pg_locks where locktype = 'advisory' and classid = 0 and objid = {_LOCK})"
 _OLDEST: Final = f"""select coalesce({microseconds("min(erased_at)")}, 0) from _cdi.unrewritten
-    where not {_STILL_LOOKING}"""
-_ONE_AT_A_TIME: Final = "select pg_advisory_lock(6072150844)"
+    where not {_STILL_LOOKING} and not {_IS_REWRITING}"""
 _UNREWRITTEN: Final = """select relation, max(transaction_id)::text, to_regclass(relation) is not null
     from _cdi.unrewritten group by relation order by relation"""
 _DONE: Final = "delete from _cdi.unrewritten where relation = $1 and transaction_id <= $2::text::xid8"
@@ -61,6 +63,9 @@ def rewrite(options: Options) -> None:
 
 
 def oldest_us(session: Session) -> int:
-    """When the first rows were erased that lie in the tables still and can be written out of them, microseconds since 1970; 0: none."""
+    """When the first rows were erased that lie in the tables still, microseconds since 1970.
+
+    0: there are none, or nobody could write them out now: who may still look at them has not ended, or another process is at it.
+    """
     ((oldest,),) = session.rows(_OLDEST)
     return int(oldest)

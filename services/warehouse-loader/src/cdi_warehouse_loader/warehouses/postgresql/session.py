@@ -45,11 +45,12 @@ _CONNECTION: Final = {
     "tcp_user_timeout": "60000",
 }
 _SETTINGS: Final = """select set_config('TimeZone', 'UTC', false), set_config('lock_timeout', '5s', false),
+    set_config('statement_timeout', '0', false), set_config('default_transaction_isolation', 'read committed', false),
     set_config('idle_in_transaction_session_timeout', '5min', false), set_config('tcp_keepalives_idle', '30', false),
     set_config('tcp_keepalives_interval', '10', false), set_config('tcp_keepalives_count', '3', false),
     case current_setting('synchronous_commit') when 'off' then set_config('synchronous_commit', 'on', false) end"""
-"""What a session needs wherever it is: a commit that is durable, no waiting behind a lock for ever, and an end of transactions whose
-process is frozen or gone, because they hold locks."""
+"""What a session needs whatever its role has been given: a commit that is durable, statements that see what was committed while they
+waited for a lock, no waiting for one for ever, and an end of transactions whose process is frozen or gone, because they hold locks."""
 
 
 class Refused(Exception):
@@ -161,7 +162,8 @@ class Session:
         options = {StatementOptions.USE_COPY.value: str(by_copy).lower(), StatementOptions.BATCH_SIZE_HINT_BYTES.value: str(ROW_BYTES)}
         with contextlib.ExitStack() as stack:
             with self._translated(), contextlib.ExitStack() as opening:
-                cursor = opening.enter_context(contextlib.closing(self._opened().cursor()))
+                cursor = self._opened().cursor()
+                opening.callback(_close, cursor)
                 cursor.adbc_statement.set_options(**options)
                 cursor.execute(statement)
                 reader = cursor.fetch_record_batch()
@@ -267,9 +269,8 @@ def _connect(url: str) -> Any:
     try:
         connection = dbapi.connect(url, autocommit=True)
     except dbapi.Error as error:
-        secrets = {url, *(unquote(text) for text in (urlsplit(url).password,) if text)}
-        said = _said(error)
-        reason = "the URL is not right" if any(secret in said for secret in secrets) else said
+        password, said = urlsplit(url).password or url, _said(error)
+        reason = "the URL is not right" if password in said or unquote(password) in said else said
         raise Unavailable(DEPENDENCY, f"no connection to Postgres: {reason}", retry_after=_RETRY_SECONDS) from None
     try:
         with contextlib.closing(connection.cursor()) as cursor:
@@ -279,6 +280,11 @@ def _connect(url: str) -> Any:
         connection.close()
         raise Unavailable(DEPENDENCY, f"no connection to Postgres: {_said(error)}", retry_after=_RETRY_SECONDS) from None
     return connection
+
+
+def _close(cursor: Any) -> None:
+    with contextlib.suppress(dbapi.Error):
+        cursor.close()
 
 
 def _lost() -> Unavailable:

@@ -174,7 +174,7 @@ class PostgresWarehouse:
             erasure.holdings(self._reading, state.read(self._reading).catalog, person, take)
 
     def oldest_unrewritten_us(self) -> int:
-        """See ``ports.Warehouse``. 0 also while a transaction may still look at the rows: nothing can be written anew until it ends."""
+        """See ``ports.Warehouse``, and ``rewriting.oldest_us``."""
         with _translated():
             return rewriting.oldest_us(self._loading)
 
