@@ -18,6 +18,7 @@ from cdi_testing import builders
 from cdi_warehouse_loader.domain.columns import ColumnType
 from cdi_warehouse_loader.domain.documents import Document
 from cdi_warehouse_loader.domain.erasure import PROFILE_ID, Erasure, PersonId, Tombstone
+from cdi_warehouse_loader.domain.layout import filled_by_events
 from cdi_warehouse_loader.domain.load import Load, Position, StreamPartition, TableLoad
 from cdi_warehouse_loader.domain.side_rows import rejected_rows
 from cdi_warehouse_loader.ports import Change, QueryLimits, Question
@@ -262,7 +263,8 @@ def test_a_cleared_schema_keeps_what_events_did_not_bring(place: Place) -> None:
     load(warehouse, *everything())
     load_graph(warehouse, graph_changed(canonicals=[("p1", "p1")]))
     at = StreamPartition("REBUILD", 0)
-    warehouse.load(Load("ENRICHED", 0, (), {at: Position(1, 0)}, {}, clears="main"))
+    clears = [("main", table) for table in filled_by_events(warehouse.catalog["main"])]
+    warehouse.load(Load("ENRICHED", 0, (), {at: Position(1, 0)}, {}, clears=clears))
     for table in ("tracks", "order_completed", "users", "accounts", "pages"):
         assert rows(warehouse, f"select count(*) from main.{table}") == [[0]]
     assert rows(warehouse, "select count(*) from main.id_graph_updates") == [[1]]

@@ -34,6 +34,7 @@ from cdi_warehouse_loader.application.loading import Loading
 from cdi_warehouse_loader.application.plans import Plans
 from cdi_warehouse_loader.application.privacy import Privacy, keep_rewriting
 from cdi_warehouse_loader.application.purposes import PurposeRules
+from cdi_warehouse_loader.application.rebuilding import Rebuilding
 from cdi_warehouse_loader.application.serving import Serving
 from cdi_warehouse_loader.clients import ConsentPurposes, EnrichmentPlans, NoPlans, NoPurposes
 from cdi_warehouse_loader.domain.load import DEFAULT_TARGET
@@ -97,6 +98,7 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
             keeper, client = Privacy(connections, SystemClock()), PrivacyClient(consent, context.name)
             await stack.enter_async_context(context.background(_obey(context, connections, bus, keeper, client), "privacy"))
         enrichment = await stack.enter_async_context(channel(settings.enrichment_target)) if settings.enrichment_target else None
+        rebuilding = Rebuilding(connections, SystemClock())
         for connection in connections:
             access = connection.access
             rules = PurposeRules(ConsentPurposes(consent) if consent else NoPurposes(), access)
@@ -105,12 +107,13 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
             works = {
                 "loading": _load(settings, context, connection, loading, bus),
                 "rewriting": _rewrite(access, settings.rewrite_after_seconds),
+                "rebuilding": rebuilding.run(connection),
                 "purposes": rules.follow(),
                 "plans": plans.follow(),
             }
             for name, work in works.items():
                 await stack.enter_async_context(context.background(work, f"{name} {connection.name}"))
-        await _serve(settings, context, connections, bus, stack)
+        await _serve(settings, context, connections, rebuilding, bus, stack)
         yield
 
 
@@ -128,24 +131,28 @@ def _connections(settings: Settings, service: str) -> Connections:
         )
         engine = REGISTRY[options.kind]
         is_first = not made
-        access = Access(partial(engine.open, options), partial(engine.rewrite, options), (DEFAULT_TARGET,) if is_first else ())
+        others = (DEFAULT_TARGET,) if is_first else ()
+        access = Access(partial(engine.open, options), partial(engine.rewrite, options), others, archives=name == settings.archive)
         made.append(Connection(name, options.kind, service if is_first else f"{service}-{name}", access))
     return Connections(made)
 
 
-async def _serve(settings: Settings, context: ServiceContext, connections: Connections, bus: Bus, stack: AsyncExitStack) -> None:
+async def _serve(
+    settings: Settings, context: ServiceContext, connections: Connections, rebuilding: Rebuilding, bus: Bus, stack: AsyncExitStack
+) -> None:
     guard = TokenGuard(settings.admin_token_hashes)
     lag = ReaderLag(bus, settings.partitions)
-    warehouses = _warehouses(Serving(connections, lag, settings.query_seconds), guard)
+    warehouses = _warehouses(Serving(connections, lag, settings.query_seconds), rebuilding, guard)
     rooms = _clean_rooms(settings, connections.first.access, guard)
     await stack.enter_async_context(serve(context, settings.grpc_address, warehouses, rooms))
     if settings.partner_address:
         await stack.enter_async_context(serve(context, settings.partner_address, rooms, announced="partners"))
 
 
-def _warehouses(serving: Serving, guard: TokenGuard) -> Registration:
+def _warehouses(serving: Serving, rebuilding: Rebuilding, guard: TokenGuard) -> Registration:
     name = warehouse_service_pb2.DESCRIPTOR.services_by_name["WarehouseService"].full_name
-    return Registration(warehouse_service_pb2_grpc.add_WarehouseServiceServicer_to_server, WarehouseServicer(serving), name, guard)
+    servicer = WarehouseServicer(serving, rebuilding)
+    return Registration(warehouse_service_pb2_grpc.add_WarehouseServiceServicer_to_server, servicer, name, guard)
 
 
 def _clean_rooms(settings: Settings, access: Access, guard: TokenGuard) -> Registration:

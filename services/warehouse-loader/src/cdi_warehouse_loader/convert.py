@@ -13,6 +13,7 @@ from cdi_kernel.faults import InvalidArgument
 from cdi_warehouse_loader.application.serving import Asked, Status
 from cdi_warehouse_loader.domain.documents import Document
 from cdi_warehouse_loader.domain.load import CountKey
+from cdi_warehouse_loader.domain.rebuild import Rebuild
 from cdi_warehouse_loader.ports import LoadEntry, Rows, SchemaChange
 
 DEFAULT_SCHEMA = "main"
@@ -90,6 +91,20 @@ def status_of(status: Status) -> pb.ConnectionStatus:
         down=status.down or "",
         streams=[pb.StreamStatus(stream=stream, pending=messages) for stream, messages in status.pending.items()],
         loads=map(_load_entry, status.loads),
+        rebuilds=map(rebuild_of, status.rebuilds),
+    )
+
+
+def rebuild_of(rebuild: Rebuild) -> pb.Rebuild:
+    """How far a rebuild is."""
+    return pb.Rebuild(
+        workspace_id=rebuild.workspace_id,
+        warehouse=rebuild.warehouse,
+        table=rebuild.table,
+        number=rebuild.number,
+        done=rebuild.done,
+        next_sequence=rebuild.next,
+        last_sequence=rebuild.last,
     )
 
 

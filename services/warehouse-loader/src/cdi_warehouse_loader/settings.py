@@ -34,6 +34,7 @@ class Settings(ServiceSettings):
         duckdb_memory_limit: what DuckDB may use beside the process itself; rows that wait for a checkpoint spill to disk beyond it.
         duckdb_threads: threads of DuckDB; queries and loads are single-threaded with 1.
         checkpoint_threshold: size of DuckDB's write-ahead log at which it is folded into the file. Larger: fewer and longer stalls.
+        archive: the connection that keeps everything that was accepted, besides what it is loaded with; empty: none does.
         load_linger_seconds: how long an event may wait for more to share its load; the first part of the freshness.
         load_max_events: events in one load, the measure of the loader's memory.
         query_seconds: time that one query may take.
@@ -49,6 +50,7 @@ class Settings(ServiceSettings):
 
     duckdb_path: str = "warehouse.duckdb"
     warehouses: Annotated[dict[ConnectionName, SecretStr], AfterValidator(_known_kinds)] = Field(default={})
+    archive: str = ""
     duckdb_memory_limit: str = Field(default="48MB", pattern=r"^\d+(\.\d+)?[KMG]i?B$")
     duckdb_threads: int = Field(default=1, ge=1, le=64)
     checkpoint_threshold: str = Field(default="64MB", pattern=r"^\d+(\.\d+)?[KMG]i?B$")
@@ -67,4 +69,6 @@ class Settings(ServiceSettings):
             raise ValueError(f"{MAIN} is the connection of CDI_DUCKDB_PATH; empty it, or take another name")
         if not self.duckdb_path and not self.warehouses:
             raise ValueError("a loader needs CDI_DUCKDB_PATH or CDI_WAREHOUSES")
+        if self.archive and self.archive not in self.warehouses and not (self.archive == MAIN and self.duckdb_path):
+            raise ValueError(f"the archive is to be kept by {self.archive}, which is no connection")
         return self

@@ -1,8 +1,9 @@
-"""`cdi warehouse`: how the warehouses are, and how their tables came to be as they are."""
+"""`cdi warehouse`: how the warehouses are, how their tables came to be as they are, and filling them anew."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import asyncio
+from typing import Annotated, Final
 
 import typer
 from rich.table import Table
@@ -12,7 +13,9 @@ from cdi_cli.peers import ask, connect_peers
 from cdi_cli.suite import Endpoints, find_suite
 from cdi_cli.terminal import DEFAULT_DIRECTORY, Directory, console, reported, run
 
-warehouse = typer.Typer(no_args_is_help=True, help="Warehouses: how they are, and the history of their tables.")
+LOOK_SECONDS: Final = 1.0
+
+warehouse = typer.Typer(no_args_is_help=True, help="Warehouses: how they are, the history of their tables, filling them anew.")
 
 Loads = Annotated[int, typer.Option("--loads", min=1, max=100, help="So many of the newest loads of each.")]
 WorkspaceName = Annotated[str, typer.Argument(metavar="WORKSPACE", help="The workspace.")]
@@ -43,6 +46,15 @@ def schema(workspace: WorkspaceName, name: WarehouseName = "main", directory: Di
     console.print(shown)
 
 
+@warehouse.command()
+@reported
+def rebuild(
+    workspace: WorkspaceName, name: WarehouseName = "main", directory: Directory = DEFAULT_DIRECTORY, table: TableName = ""
+) -> None:
+    """Empty a warehouse, or one table of it, and fill it again from the archive; returns when it is done."""
+    run(_rebuild(find_suite(directory), pb.RebuildWarehouseRequest(workspace_id=workspace, warehouse=name, table=table)))
+
+
 def _table(connection: pb.ConnectionStatus) -> Table:
     table = Table("stream", "began", "ms", "events", "rows", "KB", "tables")
     for column in table.columns[2:]:
@@ -70,3 +82,21 @@ async def _changes(endpoints: Endpoints, workspace: str, name: str, table: str) 
             if not page.next_page_token:
                 return changes
             request.page_token = page.next_page_token
+
+
+async def _rebuild(endpoints: Endpoints, request: pb.RebuildWarehouseRequest) -> None:
+    async with connect_peers(endpoints) as peers:
+        stub = await peers.warehouse()
+        begun = (await ask(stub.RebuildWarehouse, request)).rebuild
+        while True:
+            connections = (await ask(stub.GetStatus, pb.GetStatusRequest(loads=1))).connections
+            now = next((one for connection in connections for one in connection.rebuilds if _same(one, begun)), begun)
+            done = min(max(now.next_sequence - 1, 0), now.last_sequence)
+            console.print(f"{done:,} of {now.last_sequence:,} messages", markup=False)
+            if now.done:
+                return
+            await asyncio.sleep(LOOK_SECONDS)
+
+
+def _same(one: pb.Rebuild, other: pb.Rebuild) -> bool:
+    return all(getattr(one, field) == getattr(other, field) for field in ("workspace_id", "warehouse", "table", "number"))

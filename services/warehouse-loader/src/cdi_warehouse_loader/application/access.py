@@ -38,13 +38,17 @@ class Access:
         open_warehouse: opens it; blocks; raises ``Unavailable`` while another process holds it.
         rewrite: writes the closed warehouse anew, without what was deleted; blocks.
         others: where the events of a workspace without a document go.
+        archives: whether everything is kept in the archive's schema besides.
 
     Attributes:
         targets: where the events of each workspace go, by the stored documents and what purposes say of them.
     """
 
-    def __init__(self, open_warehouse: Callable[[], Warehouse], rewrite: Callable[[], None], others: Sequence[Target]) -> None:
+    def __init__(
+        self, open_warehouse: Callable[[], Warehouse], rewrite: Callable[[], None], others: Sequence[Target], *, archives: bool = False
+    ) -> None:
         self.targets = Targets(others=others)
+        self.archives = archives
         self._needs: Mapping[str, NeedsOf] = NO_NEEDS
         self._planned: Mapping[str, PlannedTypes] = {}
         self._open = open_warehouse

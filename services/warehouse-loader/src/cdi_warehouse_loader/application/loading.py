@@ -7,26 +7,26 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 
 from opentelemetry.trace import SpanKind
 
 from cdi.event.v1 import outcome_pb2, rejected_event_pb2
 from cdi.identity.v1 import profile_pb2
 from cdi_kernel.clock import Clock
-from cdi_kernel.faults import Fault
 from cdi_kernel.topology import StreamName
-from cdi_runtime.bus import isolate
 from cdi_runtime.telemetry import batch_span, event_span
 from cdi_warehouse_loader import metrics
 from cdi_warehouse_loader.application.access import Access
+from cdi_warehouse_loader.application.isolating import load_isolated
 from cdi_warehouse_loader.application.plans import Plans
 from cdi_warehouse_loader.application.purposes import PurposeRules
-from cdi_warehouse_loader.domain import naming
+from cdi_warehouse_loader.domain import archive, naming
 from cdi_warehouse_loader.domain.batches import Batch, fresh
-from cdi_warehouse_loader.domain.event_load import STAGE, Poisoned, plan_events, schemas_of
+from cdi_warehouse_loader.domain.event_load import Poisoned, plan_events, schemas_of
 from cdi_warehouse_loader.domain.event_view import EventView
 from cdi_warehouse_loader.domain.graph_rows import Numbered, graph_loads
 from cdi_warehouse_loader.domain.layout import SEQUENCE_FACTOR
@@ -93,7 +93,7 @@ class Loading:
         items = new.items
         sampled = [(item[0].message_id, item[0].traceparent) for item in items if item[0].traceparent]
         with batch_span("load batch", SpanKind.CONSUMER, [parent for _, parent in sampled], {"cdi.events": len(items)}):
-            done = await self._load_events(items, new)
+            done = await load_isolated(items, lambda *part: self._access.write(partial(self._attempt, new, *part)))
         for message_id, parent in sampled:
             event_span("load", parent, attributes={"cdi.message_id": message_id}, start_time_ns=started_ns).end()
         metrics.loaded(done, self._clock.now_us(), time.perf_counter() - clock)
@@ -115,28 +115,16 @@ class Loading:
         await self._rules.meet({changed.workspace_id for batch in batches for changed in batch.events})
         await self._access.write(partial(self._load_changes, batches))
 
-    async def _load_events(self, items: Sequence[Item], new: _Arrived) -> Load:
-        whole = len(items)
-        done: list[Load] = []
-
-        async def attempt(part: Sequence[Item]) -> Sequence[None]:
-            done[:] = [await self._access.write(partial(self._attempt, part, (), new, len(part) == whole))]
-            return [None] * len(part)
-
-        results = await isolate(items, attempt, stage=STAGE)
-        poisoned = [Poisoned(item, result) for item, result in zip(items, results, strict=True) if isinstance(result, Fault)]
-        if poisoned or not items:
-            good = [item for item, result in zip(items, results, strict=True) if result is None]
-            return await self._access.write(partial(self._attempt, good, poisoned, new, True))
-        return done[0]
-
-    def _attempt(self, items: Sequence[Item], poisoned: Sequence[Poisoned], new: _Arrived, keep: bool, held: Warehouse) -> Load:
+    def _attempt(self, new: _Arrived, items: Sequence[Item], poisoned: Sequence[Poisoned], keep: bool, held: Warehouse) -> Load:
         targets = self._access.targets
         workspaces = {item[0].workspace_id for item in items} | {one.item[0].workspace_id for one in poisoned}
         for schema in sorted(schemas_of(workspaces, targets)):
             held.ensure_tables(schema)
         load = plan_events(items, poisoned, new.positions, targets, self._clock.now_us())(held.catalog)
         load = replace(load, counts={**load.counts, **_suppressed(new.suppressed, targets)})
+        if self._access.archives and items:
+            held.ensure_tables(archive.SCHEMA)
+            load = replace(load, tables=chain([archive.archive_load(items, held.catalog[archive.SCHEMA])], load.tables))
         return replace(load, tables=held.load(load, keep=keep))
 
     def _load_rejected(self, batches: Sequence[Batch[rejected_event_pb2.RejectedEvent]], held: Warehouse) -> None:
@@ -162,11 +150,13 @@ class Loading:
                 loads.append(TableLoad(schema, naming.REJECTED_EVENTS, rejected_rows(missing, self._clock.now_us())))
         held.load(Load(StreamName.REJECTED, len(events), loads, new.positions, counts))
 
-    def _by_schema(self, events: Iterable[rejected_event_pb2.RejectedEvent]) -> dict[str, list[rejected_event_pb2.RejectedEvent]]:
+    def _by_schema(self, events: Sequence[rejected_event_pb2.RejectedEvent]) -> dict[str, list[rejected_event_pb2.RejectedEvent]]:
         found: dict[str, list[rejected_event_pb2.RejectedEvent]] = {}
         for event in events:
             for target in self._access.targets.of(event.workspace_id):
                 found.setdefault(target.schema, []).append(event)
+        if self._access.archives:
+            found[archive.SCHEMA] = list(events)
         return found
 
     def _load_changes(self, batches: Sequence[Batch[profile_pb2.GraphChanged]], held: Warehouse) -> None:
@@ -180,6 +170,8 @@ class Loading:
         for message in messages:
             for target in self._access.targets.of(message.changed.workspace_id):
                 found.setdefault((target.schema, target.takes_everybody, target.columns), []).append(message)
+        if self._access.archives:
+            found[archive.SCHEMA, True, ()] = messages
         loads: list[TableLoad] = []
         for (schema, personal, columns), members in found.items():
             held.ensure_tables(schema)

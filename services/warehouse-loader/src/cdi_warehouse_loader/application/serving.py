@@ -16,6 +16,7 @@ from cdi_warehouse_loader.application.connections import Connection, Connections
 from cdi_warehouse_loader.application.streaming import Stream
 from cdi_warehouse_loader.domain.documents import Document, succeed
 from cdi_warehouse_loader.domain.load import CountKey
+from cdi_warehouse_loader.domain.rebuild import Rebuild, rebuilds
 from cdi_warehouse_loader.ports import LoadEntry, Pending, QueryLimits, Question, Rows, SchemaChange, Warehouse
 
 DEFAULT_ROWS: Final = 1_000
@@ -35,12 +36,14 @@ class Status:
         down: why it is down; ``None`` while it is up.
         pending: messages that are not loaded yet, by stream.
         loads: the newest ones, newest first.
+        rebuilds: all that the warehouse knows of, the oldest first.
     """
 
     connection: Connection
     down: str | None
     pending: Mapping[str, int]
     loads: Sequence[LoadEntry]
+    rebuilds: Sequence[Rebuild] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +160,11 @@ class Serving:
     async def _status(self, connection: Connection, loads: int) -> Status:
         pending = {str(stream): await self._pending.messages(stream, connection.reader) for stream in LOADED_STREAMS}
         down = connection.access.ready()
-        entries = [] if down else await connection.access.write(lambda warehouse: warehouse.loads(loads))
-        return Status(connection, down, pending, entries)
+        if down:
+            return Status(connection, down, pending, ())
+        entries = await connection.access.write(lambda warehouse: warehouse.loads(loads))
+        known = await connection.access.write(lambda warehouse: rebuilds(warehouse.positions))
+        return Status(connection, None, pending, entries, known)
 
     async def _check_elsewhere(self, chosen: Connection, wanted: Document) -> None:
         for connection in self._connections:

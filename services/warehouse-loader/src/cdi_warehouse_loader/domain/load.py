@@ -93,7 +93,7 @@ class Load:
         tables: rows by table. May be made while they are loaded, so that one table's rows are in memory at a time: to be read once.
         positions: per partition, where the stream now stands.
         counts: what became of the events.
-        clears: a schema whose tables of events, users and accounts are emptied first; empty: none.
+        clears: tables, by schema and name, that are emptied first.
     """
 
     stream: str
@@ -101,7 +101,7 @@ class Load:
     tables: Iterable[TableLoad]
     positions: Mapping[StreamPartition, Position]
     counts: Mapping[CountKey, int]
-    clears: str = ""
+    clears: Sequence[tuple[str, str]] = ()
 
 
 ColumnNeeds = tuple[tuple[str, frozenset[str]], ...]

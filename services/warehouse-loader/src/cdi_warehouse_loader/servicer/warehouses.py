@@ -10,6 +10,7 @@ import grpc
 from cdi.warehouse.v1 import warehouse_service_pb2 as pb
 from cdi.warehouse.v1 import warehouse_service_pb2_grpc as pb_grpc
 from cdi_warehouse_loader import convert
+from cdi_warehouse_loader.application.rebuilding import Rebuilding
 from cdi_warehouse_loader.application.serving import Serving
 
 Context = grpc.aio.ServicerContext[object, object]
@@ -18,8 +19,9 @@ Context = grpc.aio.ServicerContext[object, object]
 class WarehouseServicer(pb_grpc.WarehouseServiceServicer):
     """Convert, ask the application, convert."""
 
-    def __init__(self, serving: Serving) -> None:
+    def __init__(self, serving: Serving, rebuilding: Rebuilding) -> None:
         self._serving = serving
+        self._rebuilding = rebuilding
 
     async def ApplyWarehouse(self, request: pb.ApplyWarehouseRequest, context: Context) -> pb.ApplyWarehouseResponse:
         wanted = convert.document_of(request.warehouse)
@@ -50,3 +52,8 @@ class WarehouseServicer(pb_grpc.WarehouseServiceServicer):
         changes = await self._serving.schema_changes(request.workspace_id, request.warehouse or convert.DEFAULT_WAREHOUSE)
         own = [change for change in changes if request.table in ("", change.table)]
         return convert.changes_response(own, start, size)
+
+    async def RebuildWarehouse(self, request: pb.RebuildWarehouseRequest, context: Context) -> pb.RebuildWarehouseResponse:
+        name = request.warehouse or convert.DEFAULT_WAREHOUSE
+        rebuild = await self._rebuilding.start(request.workspace_id, name, request.table)
+        return pb.RebuildWarehouseResponse(rebuild=convert.rebuild_of(rebuild))

@@ -397,6 +397,7 @@ class ConnectionStatus(_message.Message):
     DOWN_FIELD_NUMBER: _builtins.int
     STREAMS_FIELD_NUMBER: _builtins.int
     LOADS_FIELD_NUMBER: _builtins.int
+    REBUILDS_FIELD_NUMBER: _builtins.int
     connection: _builtins.str
     """Its name."""
     kind: _builtins.str
@@ -411,6 +412,10 @@ class ConnectionStatus(_message.Message):
     def loads(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoadEntry]:
         """Newest first; none while it is down."""
 
+    @_builtins.property
+    def rebuilds(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rebuild]:
+        """The oldest first; none while it is down."""
+
     def __init__(
         self,
         *,
@@ -419,10 +424,11 @@ class ConnectionStatus(_message.Message):
         down: _builtins.str = ...,
         streams: _abc.Iterable[Global___StreamStatus] | None = ...,
         loads: _abc.Iterable[Global___LoadEntry] | None = ...,
+        rebuilds: _abc.Iterable[Global___Rebuild] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection", "down", b"down", "kind", b"kind", "loads", b"loads", "streams", b"streams"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection", "down", b"down", "kind", b"kind", "loads", b"loads", "rebuilds", b"rebuilds", "streams", b"streams"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -609,6 +615,106 @@ class SchemaChange(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SchemaChange: _TypeAlias = SchemaChange  # noqa: Y015
+
+@_typing.final
+class RebuildWarehouseRequest(_message.Message):
+    """Asks that a warehouse be filled anew."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    WAREHOUSE_FIELD_NUMBER: _builtins.int
+    TABLE_FIELD_NUMBER: _builtins.int
+    workspace_id: _builtins.str
+    """The workspace."""
+    warehouse: _builtins.str
+    """Name of the warehouse; empty for "main"."""
+    table: _builtins.str
+    """The only table to rebuild; empty for all that events fill."""
+    def __init__(
+        self,
+        *,
+        workspace_id: _builtins.str = ...,
+        warehouse: _builtins.str = ...,
+        table: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["table", b"table", "warehouse", b"warehouse", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RebuildWarehouseRequest: _TypeAlias = RebuildWarehouseRequest  # noqa: Y015
+
+@_typing.final
+class RebuildWarehouseResponse(_message.Message):
+    """The rebuild that has begun."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REBUILD_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rebuild(self) -> Global___Rebuild:
+        """As it now is."""
+
+    def __init__(
+        self,
+        *,
+        rebuild: Global___Rebuild | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rebuild", b"rebuild"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rebuild", b"rebuild"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RebuildWarehouseResponse: _TypeAlias = RebuildWarehouseResponse  # noqa: Y015
+
+@_typing.final
+class Rebuild(_message.Message):
+    """A rebuild of a warehouse."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    WAREHOUSE_FIELD_NUMBER: _builtins.int
+    TABLE_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    NEXT_SEQUENCE_FIELD_NUMBER: _builtins.int
+    LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    workspace_id: _builtins.str
+    """The workspace."""
+    warehouse: _builtins.str
+    """Name of the warehouse."""
+    table: _builtins.str
+    """The only table; empty for all that events fill."""
+    number: _builtins.int
+    """Which rebuild of these it is, from 1."""
+    done: _builtins.bool
+    """It is over."""
+    next_sequence: _builtins.int
+    """Sequence of the COLLECTED message whose events come next."""
+    last_sequence: _builtins.int
+    """Sequence of the last one."""
+    def __init__(
+        self,
+        *,
+        workspace_id: _builtins.str = ...,
+        warehouse: _builtins.str = ...,
+        table: _builtins.str = ...,
+        number: _builtins.int = ...,
+        done: _builtins.bool = ...,
+        next_sequence: _builtins.int = ...,
+        last_sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "last_sequence", b"last_sequence", "next_sequence", b"next_sequence", "number", b"number", "table", b"table", "warehouse", b"warehouse", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rebuild: _TypeAlias = Rebuild  # noqa: Y015
 
 @_typing.final
 class CountOutcomesRequest(_message.Message):

@@ -73,6 +73,11 @@ class WarehouseServiceStub:
                 request_serializer=cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.ListSchemaChangesRequest.SerializeToString,
                 response_deserializer=cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.ListSchemaChangesResponse.FromString,
                 _registered_method=True)
+        self.RebuildWarehouse = channel.unary_unary(
+                '/cdi.warehouse.v1.WarehouseService/RebuildWarehouse',
+                request_serializer=cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.RebuildWarehouseRequest.SerializeToString,
+                response_deserializer=cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.RebuildWarehouseResponse.FromString,
+                _registered_method=True)
 
 
 class WarehouseServiceServicer:
@@ -133,6 +138,16 @@ class WarehouseServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RebuildWarehouse(self, request, context):
+        """Empties a warehouse, or one table of it, and fills it again from the archive while the flow goes on. Durable when it is answered; how far
+        it is, GetStatus tells. Errors: NOT_FOUND (no such warehouse), INVALID_ARGUMENT (events fill no such table), FAILED_PRECONDITION (there is
+        no archive, or it begins later than the tables; another workspace is loaded into the same tables; another rebuild of the connection is
+        under way).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WarehouseServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -170,6 +185,11 @@ def add_WarehouseServiceServicer_to_server(servicer, server):
                     servicer.ListSchemaChanges,
                     request_deserializer=cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.ListSchemaChangesRequest.FromString,
                     response_serializer=cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.ListSchemaChangesResponse.SerializeToString,
+            ),
+            'RebuildWarehouse': grpc.unary_unary_rpc_method_handler(
+                    servicer.RebuildWarehouse,
+                    request_deserializer=cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.RebuildWarehouseRequest.FromString,
+                    response_serializer=cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.RebuildWarehouseResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -365,6 +385,33 @@ class WarehouseService:
             '/cdi.warehouse.v1.WarehouseService/ListSchemaChanges',
             cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.ListSchemaChangesRequest.SerializeToString,
             cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.ListSchemaChangesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RebuildWarehouse(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cdi.warehouse.v1.WarehouseService/RebuildWarehouse',
+            cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.RebuildWarehouseRequest.SerializeToString,
+            cdi_dot_warehouse_dot_v1_dot_warehouse__service__pb2.RebuildWarehouseResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -55,6 +55,12 @@ class WarehouseServiceStub:
     """How each connection is, with its newest loads. A connection that is down is told as such."""
     ListSchemaChanges: _grpc.UnaryUnaryMultiCallable[_warehouse_service_pb2.ListSchemaChangesRequest, _warehouse_service_pb2.ListSchemaChangesResponse]
     """How the tables of a warehouse came to be as they are. Errors: NOT_FOUND (no such warehouse)."""
+    RebuildWarehouse: _grpc.UnaryUnaryMultiCallable[_warehouse_service_pb2.RebuildWarehouseRequest, _warehouse_service_pb2.RebuildWarehouseResponse]
+    """Empties a warehouse, or one table of it, and fills it again from the archive while the flow goes on. Durable when it is answered; how far
+    it is, GetStatus tells. Errors: NOT_FOUND (no such warehouse), INVALID_ARGUMENT (events fill no such table), FAILED_PRECONDITION (there is
+    no archive, or it begins later than the tables; another workspace is loaded into the same tables; another rebuild of the connection is
+    under way).
+    """
 
 @_typing.type_check_only
 class WarehouseServiceAsyncStub(WarehouseServiceStub):
@@ -83,6 +89,12 @@ class WarehouseServiceAsyncStub(WarehouseServiceStub):
     """How each connection is, with its newest loads. A connection that is down is told as such."""
     ListSchemaChanges: _aio.UnaryUnaryMultiCallable[_warehouse_service_pb2.ListSchemaChangesRequest, _warehouse_service_pb2.ListSchemaChangesResponse]  # type: ignore[assignment]
     """How the tables of a warehouse came to be as they are. Errors: NOT_FOUND (no such warehouse)."""
+    RebuildWarehouse: _aio.UnaryUnaryMultiCallable[_warehouse_service_pb2.RebuildWarehouseRequest, _warehouse_service_pb2.RebuildWarehouseResponse]  # type: ignore[assignment]
+    """Empties a warehouse, or one table of it, and fills it again from the archive while the flow goes on. Durable when it is answered; how far
+    it is, GetStatus tells. Errors: NOT_FOUND (no such warehouse), INVALID_ARGUMENT (events fill no such table), FAILED_PRECONDITION (there is
+    no archive, or it begins later than the tables; another workspace is loaded into the same tables; another rebuild of the connection is
+    under way).
+    """
 
 class WarehouseServiceServicer(metaclass=_abc_1.ABCMeta):
     """Warehouses and what was loaded. Every call needs an admin token (`authorization: Bearer <token>`); errors: UNAUTHENTICATED (it has none).
@@ -150,5 +162,17 @@ class WarehouseServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_warehouse_service_pb2.ListSchemaChangesResponse, _abc.Awaitable[_warehouse_service_pb2.ListSchemaChangesResponse]]:
         """How the tables of a warehouse came to be as they are. Errors: NOT_FOUND (no such warehouse)."""
+
+    @_abc_1.abstractmethod
+    def RebuildWarehouse(
+        self,
+        request: _warehouse_service_pb2.RebuildWarehouseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_warehouse_service_pb2.RebuildWarehouseResponse, _abc.Awaitable[_warehouse_service_pb2.RebuildWarehouseResponse]]:
+        """Empties a warehouse, or one table of it, and fills it again from the archive while the flow goes on. Durable when it is answered; how far
+        it is, GetStatus tells. Errors: NOT_FOUND (no such warehouse), INVALID_ARGUMENT (events fill no such table), FAILED_PRECONDITION (there is
+        no archive, or it begins later than the tables; another workspace is loaded into the same tables; another rebuild of the connection is
+        under way).
+        """
 
 def add_WarehouseServiceServicer_to_server(servicer: WarehouseServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from cdi_warehouse_loader.domain.columns import ColumnType
-from cdi_warehouse_loader.domain.layout import STARTING_TABLES, TRACK_TABLE_COLUMNS, filled_by_events, is_event_table
+from cdi_warehouse_loader.domain.layout import STARTING_TABLES, TRACK_TABLE_COLUMNS, is_event_table
 
 OWN_TABLES: Final = (
     "create schema if not exists _cdi",
@@ -104,9 +104,9 @@ def widen_column(schema: str, table: str, column: str) -> str:
     return f"alter table {place(schema, table)} alter column {quoted(column)} set data type {ColumnType.DOUBLE}"
 
 
-def empty(schema: str, tables: Mapping[str, Mapping[str, ColumnType]]) -> Iterable[str]:
-    """A schema without what events have brought into it; rejected events and the identity graph have streams of their own, and stay."""
-    return [f"delete from {place(schema, table)}" for table in filled_by_events(tables)]
+def empty(schema: str, table: str) -> str:
+    """A table without its rows."""
+    return f"delete from {place(schema, table)}"
 
 
 def append(schema: str, table: str, source: str) -> str:

@@ -121,7 +121,7 @@ class DuckDbWarehouse:
                 with self._transaction(keep=keep):
                     if self._unfolded >= _FOLD_EVERY:
                         self._fold()
-                    self._run(sql.empty(load.clears, self.catalog.get(load.clears, {})))
+                    self._run(sql.empty(schema, table) for schema, table in load.clears)
                     for table in load.tables:
                         self._load_table(table)
                         done.append(table.done())

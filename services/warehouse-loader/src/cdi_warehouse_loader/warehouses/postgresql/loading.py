@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 
 from cdi_kernel.faults import Unavailable
 from cdi_warehouse_loader.domain import naming
-from cdi_warehouse_loader.domain.layout import filled_by_events
 from cdi_warehouse_loader.domain.load import START, CountKey, Load, Position, StreamPartition, TableLoad
 from cdi_warehouse_loader.warehouses.changes import changed, changes_of
 from cdi_warehouse_loader.warehouses.postgresql import months, sql
@@ -97,11 +96,10 @@ class LoadTransaction:
         if held != believed:
             raise Overtaken("loaded the same partition")
 
-    def _clear(self, schema: str) -> None:
-        tables = filled_by_events(self._before.catalog.get(schema, {}))
+    def _clear(self, tables: Sequence[tuple[str, str]]) -> None:
         if tables:
             self._be_alone()
-            self._session.run(sql.empty(schema, tables))
+            self._session.run(sql.empty(tables))
 
     def _load_table(self, load: TableLoad) -> None:
         known = self._before.catalog.get(load.schema, {}).get(load.table)

@@ -138,9 +138,9 @@ def widen_columns(schema: str, table: str, columns: Iterable[str]) -> str:
     return f"alter table {place(schema, table)} {', '.join(f'alter column {quoted(name)} type {kind}' for name in columns)}"
 
 
-def empty(schema: str, tables: Iterable[str]) -> str:
+def empty(tables: Iterable[tuple[str, str]]) -> str:
     """Tables without rows."""
-    return f"truncate {', '.join(place(schema, table) for table in tables)}"
+    return f"truncate {', '.join(place(schema, table) for schema, table in tables)}"
 
 
 STAGING: Final = "cdi_staging"
