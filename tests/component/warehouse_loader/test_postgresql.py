@@ -21,6 +21,7 @@ from cdi_warehouse_loader.domain.load import Position, StreamPartition, TableLoa
 from cdi_warehouse_loader.ports import QueryLimits, Question, Warehouse
 from cdi_warehouse_loader.warehouses import REGISTRY
 from cdi_warehouse_loader.warehouses.base import Options
+from cdi_warehouse_loader.warehouses.postgresql.session import Refused
 
 from .engines import LIMITS, LOADED, NOW_US, Place, load, planned, postgresql, records, rows
 
@@ -218,6 +219,15 @@ def test_what_moved_into_a_month_is_gone_from_where_it_lay(place: Place, execute
     assert warehouse.oldest_unrewritten_us() == NOW_US
     place.rewrite()
     assert b"planted-0c9d" not in place.stored()
+
+
+def test_a_row_that_is_too_large_for_a_page_is_refused_and_nothing_else(place: Place) -> None:
+    warehouse = place.open()
+    wide = planned(warehouse, [builders.track("Wide", properties={f"p{number}": "text " * 6 for number in range(900)})])
+    with pytest.raises(Refused, match="row is too big"):
+        warehouse.load(wide)
+    load(warehouse, builders.track("Seen"))
+    assert warehouse.catalog["main"].keys() & {"wide", "seen"} == {"seen"}
 
 
 def test_schemas_of_others_are_none_of_its_business(place: Place, execute: Execute) -> None:
