@@ -83,6 +83,11 @@ def postgresql(server: PostgresServer, url: str) -> Place:
     )
 
 
+def iceberg(directory: Path) -> Place:
+    """A folder with an SQLite catalog."""
+    return Place(Options(f"iceberg+sqlite://{directory}/lake"), lambda: files(directory), shared=True, sees_purposes=True)
+
+
 def planned(warehouse: Warehouse, events: Sequence[Event], *, partition: int = 0, schema: str = "main") -> Load:
     """A load of one message with the next sequence of the partition, as this handle sees it."""
     warehouse.ensure_tables(schema)

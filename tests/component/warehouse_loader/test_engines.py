@@ -24,16 +24,17 @@ from cdi_warehouse_loader.domain.side_rows import rejected_rows
 from cdi_warehouse_loader.ports import Change, QueryLimits, Question
 
 from .conftest import graph_changed
-from .engines import LIMITS, LOADED, NOW_US, Place, duckdb, load, load_graph, planned, postgresql, records, rows
+from .engines import LIMITS, LOADED, NOW_US, Place, duckdb, iceberg, load, load_graph, planned, postgresql, records, rows
 
 DAY = timedelta(days=1)
 
 
-@pytest.fixture(params=["duckdb", "postgresql"])
+@pytest.fixture(params=["duckdb", "iceberg", "postgresql"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     needs = request.getfixturevalue
     made = {
         "duckdb": lambda: duckdb(tmp_path),
+        "iceberg": lambda: iceberg(tmp_path),
         "postgresql": lambda: postgresql(needs("postgres_server"), needs("database_url")),
     }[request.param]()
     yield made
@@ -84,6 +85,7 @@ def test_every_value_comes_back_as_it_was(place: Place) -> None:
         "at": "2026-02-28T23:59:59.999999Z",
         "text": "Zürich, Δ, 日本, 🦆, tab\t, quote ', \" and \\ ",
         "empty": "",
+        "seq": "a text, whatever columns of this name hold elsewhere",
         "list": [1, {"a": None}],
     }
     load(warehouse, builders.track("Everything", properties=values))
@@ -212,6 +214,17 @@ def test_columns_appear_and_widen_and_the_history_has_it(place: Place) -> None:
     assert (newest.stream, newest.events) == ("ENRICHED", 1)
     assert newest.rows >= 2
     assert newest.size > 0
+
+
+def test_integers_of_any_size_become_doubles_and_stay_in_their_rows(place: Place) -> None:
+    warehouse = place.open()
+    load(warehouse, builders.track("Seen", message_id="a", properties={"n": 2**53 + 1}), builders.track("Seen", message_id="b"))
+    load(warehouse, builders.track("Seen", message_id="c", properties={"n": 7}))
+    load(warehouse, builders.track("Seen", message_id="d", properties={"n": 0.5}))
+    load(warehouse, builders.track("Seen", message_id="e", properties={"n": 3}))
+    found = {row["id"]: row["n"] for row in records(warehouse, "select id, n from main.seen")}
+    assert found == {"a": float(2**53), "b": None, "c": 7.0, "d": 0.5, "e": 3.0}
+    assert warehouse.catalog["main"]["seen"]["n"] is ColumnType.DOUBLE
 
 
 def test_users_have_the_newest_value_of_each_trait(place: Place) -> None:
