@@ -4,10 +4,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from cdi.event.v1.event_pb2 import Event, EventBatch
 from cdi.event.v1.outcome_pb2 import OUTCOME_LOADED
 from cdi.identity.v1.profile_pb2 import GraphChanged
+from cdi_cli.embedded import PostgresServer
 from cdi_warehouse_loader.domain.event_load import plan_events
 from cdi_warehouse_loader.domain.event_view import read_batch
 from cdi_warehouse_loader.domain.graph_rows import Numbered, graph_loads
@@ -64,6 +66,21 @@ def files(path: Path) -> bytes:
 def duckdb(directory: Path) -> Place:
     """A file."""
     return Place(Options(f"duckdb:{directory}/warehouse.duckdb"), lambda: files(directory), shared=False, sees_purposes=True)
+
+
+def postgresql(server: PostgresServer, url: str) -> Place:
+    """A database whose owner is no superuser."""
+    name = urlsplit(url).path.removeprefix("/")
+    server.execute(f"create role owner_of_{name} login password 'sesame-3f'")
+    server.execute(f"alter database {name} owner to owner_of_{name}")
+
+    def stored() -> bytes:
+        server.execute("checkpoint")  # writes what is in memory, and removes what was dropped
+        return files(server.directory / "data" / "base" / server.execute(f"select oid from pg_database where datname = '{name}'"))
+
+    return Place(
+        Options(f"postgresql://owner_of_{name}:sesame-3f@127.0.0.1:{server.port}/{name}"), stored, shared=True, sees_purposes=False
+    )
 
 
 def iceberg(directory: Path) -> Place:

@@ -1,5 +1,6 @@
 """What every engine has to do, with the loads that the loader makes. A new engine is one more ``Place`` here."""
 
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,26 +11,35 @@ import pyarrow as pa
 import pytest
 
 from cdi.event.v1.event_pb2 import Event
+from cdi.event.v1.rejected_event_pb2 import RejectedEvent
 from cdi_kernel.faults import InvalidArgument, TooLarge, Unavailable
+from cdi_privacy import digest_of
 from cdi_testing import builders
 from cdi_warehouse_loader.domain.columns import ColumnType
 from cdi_warehouse_loader.domain.documents import Document
-from cdi_warehouse_loader.domain.erasure import PROFILE_ID, Erasure, PersonId
+from cdi_warehouse_loader.domain.erasure import PROFILE_ID, Erasure, PersonId, Tombstone
 from cdi_warehouse_loader.domain.layout import filled_by_events
 from cdi_warehouse_loader.domain.load import Load, Position, StreamPartition, TableLoad
+from cdi_warehouse_loader.domain.side_rows import rejected_rows
 from cdi_warehouse_loader.ports import Change, QueryLimits, Question
 
 from .conftest import graph_changed
-from .engines import LIMITS, LOADED, NOW_US, Place, clickhouse, duckdb, iceberg, load, load_graph, planned, records, rows
+from .engines import LIMITS, LOADED, NOW_US, Place, clickhouse, duckdb, iceberg, load, load_graph, planned, postgresql, records, rows
 
 DAY = timedelta(days=1)
 
 
-@pytest.fixture(params=["duckdb", "iceberg", "clickhouse"])
+@pytest.fixture(params=["duckdb", "postgresql", "iceberg", "clickhouse"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     if request.param == "clickhouse":
         pytest.importorskip("chdb", reason="no ClickHouse here: pip install 'cdi-warehouse-loader[clickhouse-test]' (half a gigabyte)")
-    made = {"duckdb": duckdb, "iceberg": iceberg, "clickhouse": clickhouse}[request.param](tmp_path)
+    needs = request.getfixturevalue
+    made = {
+        "duckdb": lambda: duckdb(tmp_path),
+        "postgresql": lambda: postgresql(needs("postgres_server"), needs("database_url")),
+        "iceberg": lambda: iceberg(tmp_path),
+        "clickhouse": lambda: clickhouse(tmp_path),
+    }[request.param]()
     yield made
     made.close()
 
@@ -168,6 +178,23 @@ def test_two_processes_that_add_columns_to_one_table_agree(place: Place) -> None
     assert rows(one, "select column_name, column_value, reason from main.discards") == [["code", "seven", "type_conflict"]]
 
 
+def test_what_another_process_has_erased_does_not_come_back(place: Place) -> None:
+    if not place.shared:
+        pytest.skip("one process at a time: a second one cannot open it")
+    one, other = place.open(), place.open()
+    load(one, builders.track("Seen", user_id="gone"))
+    load(other, builders.track("Seen"), partition=1)
+    planned_before = planned(other, [builders.track("Seen", user_id="gone")], partition=1)
+    one.erase([Erasure([PersonId(builders.WORKSPACE, "user_id", "gone")], NOW_US)], NOW_US)
+    with pytest.raises(Unavailable):
+        other.load(planned_before)
+    assert other.newest_erasure_us == NOW_US
+    digest = digest_of(builders.WORKSPACE, "user_id", "gone")
+    assert other.tombstones([digest, b"nobody"]) == {digest: Tombstone(NOW_US, NOW_US)}
+    load(other, builders.track("Seen"), partition=1)
+    assert rows(one, "select count(*) from main.seen where user_id = 'gone'") == [[0]]
+
+
 def test_columns_appear_and_widen_and_the_history_has_it(place: Place) -> None:
     warehouse = place.open()
     load(warehouse, builders.track("Order Completed", message_id="a", properties={"total": 1}))
@@ -265,7 +292,7 @@ def test_partitions_have_positions_of_their_own(place: Place) -> None:
 
 def test_documents_stay(place: Place) -> None:
     warehouse = place.open()
-    document = Document("acme", "analytics", ("ads", "product"), "acme", 1)
+    document = Document("acme", "analytics", ("ads", "product"), "acme", 1, ("partner-feed",))
     warehouse.put_document(document)
     warehouse.put_document(replace(document, purposes=(), version=2))
     place.close()
@@ -359,6 +386,27 @@ def test_erased_people_are_nowhere_and_leave_tombstones(place: Place) -> None:
     assert warehouse.newest_erasure_us == NOW_US
     assert warehouse.oldest_unrewritten_us() == NOW_US
     assert not any(warehouse.erase([erasure], NOW_US + 1).counts[0].values())
+
+
+def test_each_erasure_counts_its_rows_and_rejected_events_are_found_by_their_payload(place: Place) -> None:
+    warehouse = place.open()
+    load(warehouse, builders.track("Seen", message_id="both", user_id="ada", anonymous_id="phone"))
+    load(warehouse, builders.track("Seen", message_id="adas", user_id="ada", anonymous_id="tablet"))
+    payloads = {"hers": b'{"userId": "ada"}', "nobodys": b'{"userId": "bob"}', "broken": b"ada \xff"}
+    at = builders.timestamp(builders.EVENT_TIME)
+    rejected = [
+        RejectedEvent(rejection_id=one, workspace_id=builders.WORKSPACE, payload=text, received_time=at) for one, text in payloads.items()
+    ]
+    rows_of_rejected = TableLoad("main", "rejected_events", rejected_rows(rejected, NOW_US))
+    warehouse.load(Load("REJECTED", 3, [rows_of_rejected], {StreamPartition("REJECTED", 0): Position(1, 0)}, {}))
+    erasures = [Erasure([PersonId(builders.WORKSPACE, *one)], NOW_US) for one in (("user_id", "ada"), ("anonymous_id", "phone"))]
+    held: list[bytes] = []
+    warehouse.holdings(erasures[0], lambda table, found: held.extend(found if table == "main.rejected_events" else ()))
+    assert sorted(json.loads(row)["rejection_id"] for row in held) == ["broken", "hers"]
+    hers, phones = warehouse.erase(erasures, NOW_US).counts
+    assert {table: rows for table, rows in hers.items() if rows} == {"main.tracks": 2, "main.seen": 2, "main.rejected_events": 2}
+    assert {table: rows for table, rows in phones.items() if rows} == {"main.tracks": 1, "main.seen": 1}
+    assert rows(warehouse, "select rejection_id from main.rejected_events order by 1") == [["nobodys"]]
 
 
 def test_after_rewriting_no_byte_is_left_of_the_erased(place: Place) -> None:

@@ -1,8 +1,8 @@
-"""What loads change of tables, as the history of the schema has it."""
+"""What loads change of tables: as the history of the schema has it, and as the catalog has it afterwards."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from cdi_warehouse_loader.domain.columns import ColumnType
 from cdi_warehouse_loader.domain.layout import TRACK_TABLE_COLUMNS
@@ -21,3 +21,16 @@ def changes_of(loads: Iterable[TableLoad], before: Catalog) -> Iterator[tuple[st
                 yield load.schema, load.table, column, Change.COLUMN_ADDED, kind.value
         for column in load.widened:
             yield load.schema, load.table, column, Change.COLUMN_WIDENED, ColumnType.DOUBLE.value
+
+
+def changed(before: Catalog, loads: Sequence[TableLoad]) -> Catalog:
+    """The catalog after the loads; the given one stays as it is."""
+    if not any(load.added or load.widened for load in loads):
+        return before
+    after = {schema: dict(tables) for schema, tables in before.items()}
+    for load in loads:
+        if load.added or load.widened:
+            tables = after.setdefault(load.schema, {})
+            widened = dict.fromkeys(load.widened, ColumnType.DOUBLE)
+            tables[load.table] = {**tables.get(load.table, {}), **load.added, **widened}
+    return after

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 import duckdb
 import msgspec
 
 from cdi_warehouse_loader.domain.columns import ColumnType
-from cdi_warehouse_loader.domain.load import Catalog, CountKey, Position, StreamPartition, TableLoad
+from cdi_warehouse_loader.domain.load import Catalog, CountKey, Position, StreamPartition
 from cdi_warehouse_loader.ports import Change, LoadEntry, SchemaChange
 from cdi_warehouse_loader.warehouses.duckdb import sql
 
@@ -48,16 +47,3 @@ def schema_changes(connection: duckdb.DuckDBPyConnection, schema: str) -> list[S
         for name, table, column, change, kind in msgspec.json.decode(text)
         if name == schema
     ]
-
-
-def changed(before: Catalog, loads: Sequence[TableLoad]) -> Catalog:
-    """The catalog after the loads; the given one stays as it is."""
-    if not any(load.added or load.widened for load in loads):
-        return before
-    after = {schema: dict(tables) for schema, tables in before.items()}
-    for load in loads:
-        if load.added or load.widened:
-            tables = after.setdefault(load.schema, {})
-            widened = dict.fromkeys(load.widened, ColumnType.DOUBLE)
-            tables[load.table] = {**tables.get(load.table, {}), **load.added, **widened}
-    return after

@@ -25,7 +25,7 @@ from cdi_warehouse_loader.domain.load import Catalog, CountKey, Load, Position, 
 from cdi_warehouse_loader.faults import OutOfMemory
 from cdi_warehouse_loader.ports import LoadEntry, Question, Rows, SchemaChange
 from cdi_warehouse_loader.warehouses.base import Options
-from cdi_warehouse_loader.warehouses.changes import changes_of
+from cdi_warehouse_loader.warehouses.changes import changed, changes_of
 from cdi_warehouse_loader.warehouses.duckdb import clean_rooms, consenting, erasure, identity, sql, state
 from cdi_warehouse_loader.warehouses.duckdb.query import run_query, stream_query
 
@@ -133,7 +133,7 @@ class DuckDbWarehouse:
         if keep:
             self._unfolded = 1 if self._unfolded >= _FOLD_EVERY else self._unfolded + 1
             self.positions = {**self.positions, **load.positions}
-            self.catalog = state.changed(self.catalog, done)
+            self.catalog = changed(self.catalog, done)
         return done
 
     def existing(self, schema: str, table: str, column: str, values: Iterable[str]) -> set[str]:

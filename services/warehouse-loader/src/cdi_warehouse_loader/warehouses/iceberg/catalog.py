@@ -126,7 +126,10 @@ class Transaction:
 
     def documents(self) -> list[Document]:
         """All documents."""
-        return [Document(row[0], row[1], tuple(msgspec.json.decode(row[2])), row[3], row[4]) for row in self._rows(sql.DOCUMENTS)]
+        return [
+            Document(workspace, name, tuple(msgspec.json.decode(purposes)), schema, version, tuple(msgspec.json.decode(frozen)))
+            for workspace, name, purposes, schema, version, frozen in self._rows(sql.DOCUMENTS)
+        ]
 
     def put_document(self, document: Document) -> None:
         """A document in place of the one of its name."""
@@ -136,6 +139,7 @@ class Transaction:
             "purposes": json_text(list(document.purposes)),
             "schema": document.schema,
             "version": document.version,
+            "frozen": json_text(list(document.frozen_sources)),
         }
         self._each(sql.PUT_DOCUMENT, [values])
 

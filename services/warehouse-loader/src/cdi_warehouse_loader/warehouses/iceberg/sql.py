@@ -25,7 +25,8 @@ TABLES: Final = (
     """create table if not exists _cdi_outcomes (sink varchar(255) not null, outcome integer not null, reason varchar(255) not null,
         events bigint not null, primary key (sink, outcome, reason))""",
     """create table if not exists _cdi_warehouses (workspace_id varchar(255) not null, name varchar(255) not null, purposes text not null,
-        schema_name varchar(255) not null, version integer not null, primary key (workspace_id, name))""",
+        schema_name varchar(255) not null, version integer not null, frozen_sources text not null,
+        primary key (workspace_id, name))""",
     """create table if not exists _cdi_loads (stream varchar(255) not null, started_us bigint not null,
         milliseconds double precision not null, events bigint not null, row_count bigint not null, byte_count bigint not null,
         tables integer not null)""",
@@ -60,10 +61,10 @@ COUNTS: Final = "select sink, outcome, reason, events from _cdi_outcomes order b
 COUNT: Final = """insert into _cdi_outcomes values (:sink, :outcome, :reason, :events)
     on conflict (sink, outcome, reason) do update set events = _cdi_outcomes.events + excluded.events"""
 
-DOCUMENTS: Final = "select workspace_id, name, purposes, schema_name, version from _cdi_warehouses order by 1, 2"
-PUT_DOCUMENT: Final = """insert into _cdi_warehouses values (:workspace_id, :name, :purposes, :schema, :version)
+DOCUMENTS: Final = "select workspace_id, name, purposes, schema_name, version, frozen_sources from _cdi_warehouses order by 1, 2"
+PUT_DOCUMENT: Final = """insert into _cdi_warehouses values (:workspace_id, :name, :purposes, :schema, :version, :frozen)
     on conflict (workspace_id, name) do update set purposes = excluded.purposes, schema_name = excluded.schema_name,
-    version = excluded.version"""
+    version = excluded.version, frozen_sources = excluded.frozen_sources"""
 
 LOADS: Final = """select stream, started_us, milliseconds, events, row_count, byte_count, tables
     from _cdi_loads order by started_us desc limit :most"""
