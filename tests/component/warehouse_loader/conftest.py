@@ -20,6 +20,8 @@ from cdi_runtime.bus import Bus, connect
 from cdi_testing import builders, eventually
 from cdi_testing.eventually import WITHIN_SECONDS
 
+from . import engines
+
 ADMIN_TOKEN = "loader-admin"
 
 
@@ -208,3 +210,19 @@ async def _answers(client: Client) -> bool:
         return await client.value("select 1") == 1
     except Unavailable:
         return False
+
+
+@pytest.fixture(params=["duckdb", "postgresql", "iceberg", "clickhouse"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[engines.Place]:
+    """Each engine in turn, as a fresh and empty warehouse."""
+    if request.param == "clickhouse":
+        pytest.importorskip("chdb", reason="no ClickHouse here: pip install 'cdi-warehouse-loader[clickhouse-test]' (half a gigabyte)")
+    needs = request.getfixturevalue
+    made = {
+        "duckdb": lambda: engines.duckdb(tmp_path),
+        "postgresql": lambda: engines.postgresql(needs("postgres_server"), needs("database_url")),
+        "iceberg": lambda: engines.iceberg(tmp_path),
+        "clickhouse": lambda: engines.clickhouse(tmp_path),
+    }[request.param]()
+    yield made
+    made.close()

@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -24,24 +23,9 @@ from cdi_warehouse_loader.domain.side_rows import rejected_rows
 from cdi_warehouse_loader.ports import Change, QueryLimits, Question
 
 from .conftest import graph_changed
-from .engines import LIMITS, LOADED, NOW_US, Place, clickhouse, duckdb, iceberg, load, load_graph, planned, postgresql, records, rows
+from .engines import LIMITS, LOADED, NOW_US, Place, load, load_graph, planned, records, rows
 
 DAY = timedelta(days=1)
-
-
-@pytest.fixture(params=["duckdb", "postgresql", "iceberg", "clickhouse"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    if request.param == "clickhouse":
-        pytest.importorskip("chdb", reason="no ClickHouse here: pip install 'cdi-warehouse-loader[clickhouse-test]' (half a gigabyte)")
-    needs = request.getfixturevalue
-    made = {
-        "duckdb": lambda: duckdb(tmp_path),
-        "postgresql": lambda: postgresql(needs("postgres_server"), needs("database_url")),
-        "iceberg": lambda: iceberg(tmp_path),
-        "clickhouse": lambda: clickhouse(tmp_path),
-    }[request.param]()
-    yield made
-    made.close()
 
 
 def everything() -> list[Event]:
@@ -491,3 +475,38 @@ def test_a_question_with_purposes_sees_only_what_they_allow(place: Place) -> Non
     for sql in ("select id from main.users", "select * from _cdi.progress"):
         with pytest.raises(InvalidArgument):
             rows(warehouse, sql, **asked)
+
+
+def test_a_storm_of_values_that_contradict_each_other_loses_none(place: Place) -> None:
+    warehouse = place.open()
+    values = [1, "two", 3.5, True, [4], {"five": 5}, "6", None, -(2**70), "2026-01-01T00:00:00Z"]
+    sent = 0
+    for turn in range(6):
+        order = values[turn:] + values[:turn]
+        load(
+            warehouse,
+            *(builders.track("Storm", message_id=f"m{turn}{place}", properties={"a": one, "b": one}) for place, one in enumerate(order)),
+        )
+        sent += len(order)
+    assert rows(warehouse, "select count(*), count(distinct id) from main.storm") == [[sent, sent]]
+    given = sum(one is not None and not isinstance(one, dict) for one in values) * 6
+    for column in ("a", "b"):
+        (kept,) = rows(warehouse, f"select count({column}) from main.storm")[0]
+        (aside,) = rows(warehouse, f"select count(*) from main.discards where table_name = 'storm' and column_name = '{column}'")[0]
+        assert kept + aside == given
+        assert kept > 0
+    assert rows(warehouse, "select count(*) from main.storm where a_five = 5") == [[6]]
+
+
+def test_clocks_that_are_a_day_off_change_nothing_but_the_times(place: Place) -> None:
+    warehouse = place.open()
+    now = builders.EVENT_TIME
+    for message_id, at in (("behind", now - DAY), ("right", now), ("ahead", now + DAY)):
+        clock = {field: builders.timestamp(at) for field in ("original_time", "sent_time", "event_time")}
+        load(warehouse, builders.track("Seen", message_id=message_id, received_time=builders.timestamp(now), **clock))
+        load(warehouse, builders.identify(traits={"who": message_id}, received_time=builders.timestamp(now), **clock))
+    assert rows(warehouse, 'select id from main.seen order by "timestamp"') == [["behind"], ["right"], ["ahead"]]
+    assert rows(warehouse, "select count(distinct received_at) from main.seen") == [[1]]
+    assert rows(warehouse, "select who from main.users") == [["ahead"]]
+    load(warehouse, builders.identify(traits={"who": "right again", "late": "x"}, at=now))
+    assert rows(warehouse, "select who, late from main.users") == [["ahead", "x"]]

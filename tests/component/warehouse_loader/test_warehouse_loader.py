@@ -122,9 +122,27 @@ async def test_hundreds_of_tables_at_once_fit_into_little_memory(start_loader: A
     for part in range(6):
         wide = {f"p{n}": "x" for n in range(20)}
         await enrichment.publish([builders.track(f"Kind {part}-{n}", properties=wide) for n in range(50)])
-    await client.loaded(300, within=60.0)
+    await client.loaded(300, within=120.0)
     assert await client.value("select count(*) from tracks") == 300
     assert await client.value("select count(*) from duckdb_tables() where table_name like 'kind%'") == 300
+
+
+async def test_one_message_that_touches_more_tables_than_memory_has_room_for_is_loaded_in_parts(
+    start_loader: Any, enrichment: Any, ask: Any
+) -> None:
+    client = await ask(start_loader())
+    wide = {f"p{n}": "x" for n in range(20)}
+    message = [builders.track(f"Kind {n}", message_id=f"m{n}", properties=wide) for n in range(400)]
+    number = await enrichment.publish(message)
+    await enrichment.publish([builders.track("Kind 1", message_id="after")])
+    await client.loaded(401, within=120.0)
+    await enrichment.publish(message, source=number)
+    await enrichment.publish([builders.track("Kind 2", message_id="last")])
+    await client.loaded(402)
+    assert await client.rows("select count(*), count(distinct id) from tracks") == [[402, 402]]
+    assert await client.rows("select id from kind_1 order by id") == [["after"], ["m1"]]
+    assert (await client.counts())["warehouse:main", "loaded"] == 402
+    assert await client.value("select count(*) from _cdi.progress where stream = 'ENRICHED:part'") >= 1
 
 
 async def test_consent_decides_per_warehouse(start_loader: Any, enrichment: Any, ask: Any) -> None:

@@ -154,3 +154,46 @@ def _leaves(value: Any) -> int:
     if isinstance(value, dict):
         return sum(map(_leaves, value.values()))
     return value is not None
+
+
+NUMBERS = st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
+
+
+def loaded(batches: list[list[Any]]) -> tuple[ColumnType | None, list[Any], int]:
+    """The type of a column after several loads, its values in the last type, and how many did not fit."""
+    known: ColumnType | None = None
+    values: list[Any] = []
+    misfits = 0
+    for batch in batches:
+        fitted = fit(batch, known)
+        if fitted is not None:
+            known = fitted.type
+            values += fitted.array.to_pylist()
+            misfits += len(fitted.misfits)
+    if known is ColumnType.DOUBLE:
+        values = [None if value is None else float(value) for value in values]
+    return known, values, misfits
+
+
+@given(st.lists(NUMBERS, min_size=1, max_size=8), st.data())
+def test_numbers_widen_to_the_same_type_in_whatever_order_and_loads_they_come(numbers: list[Any], data: st.DataObject) -> None:
+    """Widening is associative and commutative, and no number is lost by it."""
+    kind, _, misfits = loaded([numbers])
+    assert (kind, misfits) == (ColumnType.DOUBLE if any(isinstance(one, float) for one in numbers) else ColumnType.BIGINT, 0)
+    shuffled = data.draw(st.permutations(numbers))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(numbers)), max_size=3)))
+    batches = [shuffled[start:end] for start, end in zip([0, *cuts], [*cuts, len(shuffled)], strict=True)]
+    again, values, misfits = loaded([batch for batch in batches if batch])
+    assert (again, misfits) == (kind, 0)
+    assert sorted(values) == sorted(float(one) if kind is ColumnType.DOUBLE else one for one in numbers)
+
+
+@given(st.lists(SCALARS, max_size=6), st.lists(SCALARS, max_size=6), st.sampled_from([kind for kind in ColumnType if kind != "INTEGER"]))
+def test_a_column_that_stands_takes_values_in_whatever_loads_they_come(one: list[Any], other: list[Any], known: ColumnType) -> None:
+    """Apart from widening, what becomes of a value depends on the column and on nothing that came with it."""
+    together, apart = fit([*one, *other], known), [fit(one, known), fit(other, known)]
+    assert together is not None
+    assert all(part is not None for part in apart)
+    kept = [value for part in apart if part is not None for value in part.array.to_pylist()]
+    assert together.array.to_pylist() == kept
+    assert len(together.misfits) == sum(len(part.misfits) for part in apart if part is not None)

@@ -97,3 +97,18 @@ def test_every_context_value_gives_a_column_beside_those_of_signals(path: str) -
 @given(st.text(min_size=60, max_size=80, alphabet="ab"), st.text(min_size=60, max_size=80, alphabet="ab"))
 def test_long_names_differ_when_the_originals_do(one: str, other: str) -> None:
     assert (PROPERTY_NAMES[one] == PROPERTY_NAMES[other]) == (one == other)
+
+
+@given(st.text(max_size=200))
+def test_a_name_in_snake_case_is_what_it_is_in_snake_case(text: str) -> None:
+    assert naming.snake(naming.snake(text)) == naming.snake(text)
+    column = PROPERTY_NAMES[text]
+    if not column.startswith("_"):  # a name that stands aside for another one stands further aside each time
+        assert PROPERTY_NAMES[column] == column
+
+
+@given(st.lists(st.text(max_size=90), min_size=2, max_size=6, unique_by=naming.snake))
+def test_names_that_differ_in_more_than_case_and_punctuation_have_columns_of_their_own(paths: list[str]) -> None:
+    bare = {naming.snake(path).strip("_") for path in paths}
+    if len(bare) == len(paths) and "" not in bare:
+        assert len({PROPERTY_NAMES[path] for path in paths}) == len(paths)

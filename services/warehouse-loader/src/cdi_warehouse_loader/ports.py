@@ -239,6 +239,11 @@ class Warehouse(Protocol):
         ...
 
     @property
+    def exclusive(self) -> bool:
+        """Whether one process at a time can have it open."""
+        ...
+
+    @property
     def broken(self) -> str | None:
         """Why this handle can do nothing any more and must be opened anew; ``None`` while it works."""
         ...

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
+from operator import attrgetter
 
 from opentelemetry.trace import SpanKind
 
@@ -33,6 +34,7 @@ from cdi_warehouse_loader.domain.graph_rows import Numbered, graph_loads
 from cdi_warehouse_loader.domain.layout import SEQUENCE_FACTOR
 from cdi_warehouse_loader.domain.leaving_out import SUPPRESSED, split_events, split_rejected, without_erased
 from cdi_warehouse_loader.domain.load import ColumnNeeds, CountKey, Load, Position, StreamPartition, TableLoad, Targets
+from cdi_warehouse_loader.domain.parts import part_of, without_parts
 from cdi_warehouse_loader.domain.rows import Item
 from cdi_warehouse_loader.domain.side_rows import rejected_rows
 from cdi_warehouse_loader.faults import OutOfMemory
@@ -68,7 +70,8 @@ class Loading:
     async def events(self, batches: Sequence[Batch[EventView]]) -> None:
         """Loads enriched events; when it returns, all of them are durable, filtered or turned away.
 
-        A load that is too large for the warehouse's memory, as one that touches hundreds of tables, is done in halves.
+        A load that is too large for the warehouse's memory, as one that touches hundreds of tables, is done in halves, and a single message
+        in parts.
 
         Raises:
             Unavailable: the warehouse cannot now, or nobody knows yet what purposes say of it; what was not acknowledged is left out when
@@ -83,9 +86,30 @@ class Loading:
         except OutOfMemory:
             middle = len(batches) // 2
             if middle == 0:
-                raise
-            await self.events(batches[:middle])
-            await self.events(batches[middle:])
+                await self._load_part(batches[0])
+            await self.events(batches[: max(middle, 1)])
+            await self.events(batches[max(middle, 1) :])
+
+    async def _load_part(self, batch: Batch[EventView]) -> None:
+        """Loads as many of the first events of a message as the warehouse has memory for, and notes how far that was.
+
+        Raises:
+            OutOfMemory: it has not enough for one event, or other processes have the warehouse, too, and might bring what is noted.
+        """
+        new = await self._access.write(partial(_arrived, [batch]))
+        size = len(new.items)
+        while size > 1 and await self._access.write(attrgetter("exclusive")):
+            size //= 2
+            try:
+                return await self._load_first(new.items[:size], part_of(batch.partition))
+            except OutOfMemory:
+                continue
+        raise OutOfMemory("warehouse", "the warehouse has not enough memory for a single event")
+
+    async def _load_first(self, items: Sequence[Item], where: StreamPartition) -> None:
+        seen = await self._access.write(lambda held: Seen.of(held, [where]))
+        part = _Arrived(items, (), {where: Position(items[-1][2], 0)}, seen)
+        await load_isolated(items, lambda *tried: self._access.write(partial(self._attempt, part, *tried)))
 
     async def _events(self, batches: Sequence[Batch[EventView]]) -> None:
         started_ns, clock = time.time_ns(), time.perf_counter()
@@ -189,7 +213,8 @@ class Loading:
 def _arrived(batches: Sequence[Batch[EventView]], held: Warehouse) -> _Arrived:
     new = fresh(StreamName.ENRICHED, batches, held.positions)
     seen = Seen.of(held, new.positions)
-    return _Arrived(*split_events(_items(new.batches), held.newest_erasure_us, held.tombstones), new.positions, seen)
+    items = without_parts(_items(new.batches), held.positions)
+    return _Arrived(*split_events(items, held.newest_erasure_us, held.tombstones), new.positions, seen)
 
 
 def _suppressed(items: Sequence[Item], targets: Targets) -> Mapping[CountKey, int]:

@@ -57,9 +57,10 @@ having ilike in initially inner intersect into is isnull join lambda lateral lea
 natural not notnull null offset on only or order outer overlaps pivot pivot_longer pivot_wider placing primary qualify references
 returning right select session_user show similar some summarize symmetric system_user table tablesample then to trailing true
 union unique unpivot user using variadic verbose when where window with
+cmax cmin ctid tableoid xmax xmin
 """
 _SQL_WORDS: Final = frozenset(_SQL_WORDS_TEXT.split())
-"""Reserved words of DuckDB 2.0 and PostgreSQL 18."""
+"""Reserved words of DuckDB 2.0 and PostgreSQL 18, and the columns that every table of PostgreSQL has by itself."""
 
 _WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _OTHER = re.compile(r"[\W_]+")

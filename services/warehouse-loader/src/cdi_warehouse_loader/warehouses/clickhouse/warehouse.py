@@ -66,6 +66,7 @@ class ClickHouseWarehouse:
 
     clean_rooms: None = None
     broken: str | None = None
+    exclusive = False
 
     def __init__(self, options: Options, loading: Connection, reading: Connection) -> None:
         self._options = options

@@ -35,6 +35,7 @@ _PASSING: Final = (duckdb.IOException, duckdb.TransactionException)
 _FOLD_EVERY: Final = 500
 """Loads between two foldings of progress and outcomes."""
 
+_TABLES_IN_MEMORY: Final = 100
 _FATAL: Final = (duckdb.FatalException, duckdb.InternalException)
 
 
@@ -70,11 +71,13 @@ class DuckDbWarehouse:
     """See ``ports.Warehouse``; made by ``open_warehouse``."""
 
     def __init__(self, root: duckdb.DuckDBPyConnection, options: Options) -> None:
+        self.exclusive = True
         self.broken: str | None = None
         self.catalog: Catalog = {}
         self.positions: Mapping[StreamPartition, Position] = {}
         self.newest_erasure_us = 0
         self._ready: set[str] = set()
+        self._in_memory: set[tuple[str, str]] = set()
         self._unfolded = _FOLD_EVERY
         self._root = root
         self._loading, self._querying, self._consenting = root.cursor(), root.cursor(), root.cursor()
@@ -131,6 +134,7 @@ class DuckDbWarehouse:
                     self._read_state()
                 raise
         if keep:
+            self._free_memory((table.schema, table.table) for table in done)
             self._unfolded = 1 if self._unfolded >= _FOLD_EVERY else self._unfolded + 1
             self.positions = {**self.positions, **load.positions}
             self.catalog = changed(self.catalog, done)
@@ -220,6 +224,17 @@ class DuckDbWarehouse:
         """See ``ports.Warehouse``."""
         for connection in (self._consenting, self._querying, self._loading, self._root):
             connection.close()
+
+    def _free_memory(self, loaded: Iterable[tuple[str, str]]) -> None:
+        """Folds the write-ahead log in once so many tables have rows in memory that the next load might find no room.
+
+        Every table with rows that are not in the file yet holds some hundred KiB, however few its rows are.
+        """
+        self._in_memory.update(loaded)
+        if len(self._in_memory) >= _TABLES_IN_MEMORY:
+            with contextlib.suppress(duckdb.Error):
+                self._loading.execute("checkpoint")
+                self._in_memory.clear()
 
     def _asked(self, question: Question) -> tuple[duckdb.DuckDBPyConnection, Iterable[str]]:
         """The connection that answers a question, and what it has to do before."""

@@ -58,6 +58,7 @@ class IcebergWarehouse:
 
     clean_rooms = None
     broken = None
+    exclusive = False
 
     def __init__(self, database: CatalogDatabase, storage: Storage, options: Options) -> None:
         self._lake = Lake(database, storage)

@@ -54,6 +54,7 @@ class PostgresWarehouse:
 
     clean_rooms: Final = None
     broken: Final = None
+    exclusive: Final = False
 
     def __init__(self, loading: Session, reading: Session, asking: Session) -> None:
         self._loading, self._reading, self._asking = loading, reading, asking
