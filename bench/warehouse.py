@@ -43,8 +43,8 @@ FAST_EVENTS: Final = 150_000
 FRESH_EVENTS_PER_SECOND: Final = 5_000
 FRESH_SECONDS: Final = 20
 BLOCK_EVENTS: Final = 250_000
-WIDE_EVENTS: Final = 15_000
-WIDE_MEMORY: Final = "256MB"
+WIDE_EVENTS: Final = 60_000
+WIDE_SETTINGS: Final = {"CDI_DUCKDB_MEMORY_LIMIT": "256MB", "CDI_LOAD_MAX_EVENTS": "20000"}
 PEER_EVENTS: Final = 50_000
 ROWS_PER_EVENT: Final = 2
 PEER: Final = Path("build/bench/dlt")
@@ -113,13 +113,13 @@ class Measured:
 
 @asynccontextmanager
 async def stand(engine: str, directory: Path, *, ahead: tuple[int, str] = (0, "plain")) -> AsyncIterator[Stand]:
-    """A loader of one engine; ``ahead`` events wait for it in the stream. Hundreds of kinds get the memory that the README says."""
+    """A loader of one engine; ``ahead`` events wait for it in the stream. Hundreds of kinds get the settings that the README names."""
     async with AsyncExitStack() as stack:
         nats = stack.enter_context(NatsServer(directory / "nats"))
         environment = {"CDI_NATS_URL": nats.url, "CDI_ADMIN_TOKEN_HASHES": sha256(TOKEN.encode()).hexdigest()}
         parts = {"nats": nats.process.pid}
         if ahead[1] == "wide":
-            environment["CDI_DUCKDB_MEMORY_LIMIT"] = WIDE_MEMORY
+            environment |= WIDE_SETTINGS
         if engine == "duckdb":
             environment["CDI_DUCKDB_PATH"] = str(directory / "warehouse.duckdb")
         else:

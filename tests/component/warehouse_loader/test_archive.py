@@ -125,11 +125,20 @@ async def test_events_that_arrive_meanwhile_come_once_over_kill_9(start_loader: 
     assert await client.counts() == {("warehouse:main", "loaded"): sent}
 
 
+@pytest.fixture(params=["duckdb", "postgresql", "iceberg"])
+def second_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "postgresql":
+        return str(request.getfixturevalue("database_url"))
+    return f"duckdb:{tmp_path}/second.duckdb" if request.param == "duckdb" else f"iceberg+sqlite://{tmp_path}/lake"
+
+
 async def test_a_new_document_gets_what_was_before_it_and_nobody_who_was_erased(
-    start_loader: Any, enrichment: Any, ask: Any, bus: Bus, side: tuple[PrivacySide, str], tmp_path: Path
+    second_url: str, start_loader: Any, enrichment: Any, ask: Any, bus: Bus, side: tuple[PrivacySide, str]
 ) -> None:
+    """The archive and the new warehouse are in one connection, of each engine."""
     consent, address = side
-    client = await ask(start_loader(CDI_CONSENT_TARGET=address, **settings(tmp_path)))
+    warehouses = json.dumps({"second": second_url})
+    client = await ask(start_loader(CDI_CONSENT_TARGET=address, CDI_WAREHOUSES=warehouses, CDI_ARCHIVE="second"))
     await apply_once_up(client, "first", connection="second", schema="first")
     agreed, other = builders.track(message_id="agreed", user_id="adam"), builders.track(message_id="other", user_id="adam")
     agreed.consent.granted_purposes.append("research")
