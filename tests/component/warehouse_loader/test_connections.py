@@ -202,3 +202,38 @@ async def test_a_question_with_purposes_sees_only_their_events(start_loader: Any
         await streamed(client, "select id from warehouse.main.tracks", purposes=["research"])
     with pytest.raises(InvalidArgument):
         await streamed(client, "select * from query_table('warehouse.main.tracks')", purposes=["research"])
+
+
+async def test_a_document_that_one_replica_takes_counts_for_the_others_too(
+    database_url: str, start_loader: Any, enrichment: Any, ask: Any
+) -> None:
+    settings = {"CDI_DUCKDB_PATH": "", "CDI_WAREHOUSES": json.dumps({"main": database_url})}
+    one, other = [await ask(start_loader(name=name, **settings)) for name in ("one", "other")]
+    turns = 0
+
+    async def publish() -> None:
+        nonlocal turns
+        turns += 1
+        for partition in range(8):
+            await enrichment.publish([builders.track(message_id=f"m{turns}-{partition}")], partition=partition)
+        await loaded_in_all(other, turns * 8)
+
+    await publish()  # both know the workspace now, and that it has no document
+    await apply(one, "late", schema="late")
+
+    async def in_every_partition() -> bool:
+        await publish()
+        return len([name for name in await ids(other, "", "late.tracks") if name.startswith(f"m{turns}-")]) == 8
+
+    await eventually(in_every_partition)
+    assert turns < 30
+
+
+async def loaded_in_all(client: Any, events: int) -> None:
+    """Waits until each event is loaded or has gone to no other warehouse than the first."""
+
+    async def there() -> bool:
+        counts = await client.counts()
+        return sum(number for (_, reason), number in counts.items() if reason == "loaded") >= events
+
+    await eventually(there)

@@ -108,6 +108,7 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
                 "loading": _load(settings, context, connection, loading, bus),
                 "rewriting": _rewrite(access, settings.rewrite_after_seconds),
                 "rebuilding": rebuilding.run(connection),
+                "documents": access.follow_documents(),
                 "purposes": rules.follow(),
                 "plans": plans.follow(),
             }

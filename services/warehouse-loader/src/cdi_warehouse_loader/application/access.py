@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from operator import attrgetter
 from typing import Final, TypeVar
 
 from cdi.error.v1 import error_pb2
@@ -23,6 +24,7 @@ MAX_WAITING_READS: Final = 16
 
 _RETRY_SECONDS: Final = 1.0
 _BROKEN_SECONDS: Final = 0.5
+_DOCUMENTS_SECONDS: Final = 1.0
 T = TypeVar("T")
 _log = logger(__name__)
 
@@ -150,6 +152,18 @@ class Access:
     async def refresh_targets(self) -> None:
         """Reads the documents again after a change."""
         await self.write(self._read_documents)
+
+    async def follow_documents(self) -> None:
+        """Heeds, within 2 s, the documents that other processes store where several have the warehouse open. Never returns."""
+        await self.held()
+        is_alone = await self.write(attrgetter("exclusive"))
+        while True:
+            await asyncio.sleep(_DOCUMENTS_SECONDS)
+            try:
+                if not is_alone:
+                    await self.refresh_targets()
+            except Unavailable as fault:
+                _log.warning("warehouse.documents_wait", reason=fault.reason_name)
 
     async def heed(self, needs: Mapping[str, NeedsOf]) -> None:
         """Takes over what the purposes of all known workspaces say of warehouses; in force when it returns."""
