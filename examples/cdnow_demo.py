@@ -28,7 +28,7 @@ from cdnow.sender import Shop, nameless
 from cdi_cli.audit import AuditLine, lines_of
 from cdi_cli.commands.applying import checked, send_documents
 from cdi_cli.commands.auditing import read, show
-from cdi_cli.commands.querying import query_rows, table_of
+from cdi_cli.commands.querying import Question, answer_of, table_of
 from cdi_cli.commands.sending import BATCH_EVENTS, post_batch
 from cdi_cli.suite import Endpoints, Suite
 from cdi_cli.terminal import console
@@ -148,7 +148,7 @@ def _send(endpoints: Endpoints, steps: list[Step]) -> list[str]:
 
 def _show_queries(endpoints: Endpoints) -> None:
     for title, sql in QUERIES.items():
-        names, rows, _ = asyncio.run(query_rows(endpoints, sql))
+        names, rows, _ = asyncio.run(answer_of(endpoints, Question(sql)))
         console.print(table_of(names, rows, title))
 
 
@@ -171,7 +171,7 @@ def _advertiser_agrees(accounts: list[AuditLine], advertiser: Advertiser) -> boo
 
 def _totals_agree(endpoints: Endpoints, expected: Totals) -> bool:
     """The warehouse has exactly what the file has."""
-    _, ((orders, customers, dollars),), _ = asyncio.run(query_rows(endpoints, TOTALS))
+    _, ((orders, customers, dollars),), _ = asyncio.run(answer_of(endpoints, Question(TOTALS)))
     found = Totals(int(orders), int(customers), Decimal(str(dollars)))
     agrees = found == expected
     console.print(

@@ -126,3 +126,10 @@ def test_no_file_names_this_machine_or_a_registry() -> None:
     texts = (file for pattern in ("*.md", "*.toml", "*.txt", "*.py", "Makefile") for file in ROOT.glob(f"**/{pattern}"))
     named = [str(f.relative_to(ROOT)) for f in texts if ".venv" not in f.parts and "build" not in f.parts and words.search(f.read_text())]
     assert named == []
+
+
+def test_examples_find_what_they_use() -> None:
+    """The demo takes minutes and runs outside of the tests; a name that it imports and that is gone is found here."""
+    modules = ", ".join(sorted(path.stem for path in (ROOT / "examples").glob("*.py")))
+    answer = subprocess.run([sys.executable, "-c", f"import {modules}"], cwd=ROOT / "examples", capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr

@@ -70,7 +70,7 @@ def query(
         written, truncated = run(_write(suite, question, output))
         console.print(f"{written:,} rows in {output}", markup=False)
     else:
-        names, rows, truncated = run(_ask(suite, question, max_rows))
+        names, rows, truncated = run(answer_of(suite, question, max_rows))
         written = len(rows)
         _show(names, rows, as_json=as_json, as_csv=as_csv)
     if truncated:
@@ -89,7 +89,8 @@ def _show(names: Sequence[str], rows: Sequence[Sequence[Any]], *, as_json: bool,
         console.print(table_of(names, rows))
 
 
-async def _ask(endpoints: Endpoints, question: Question, max_rows: int) -> Answer:
+async def answer_of(endpoints: Endpoints, question: Question, max_rows: int = 1_000) -> Answer:
+    """The answer of a running suite; see ``rows_of``."""
     async with connect_peers(endpoints) as peers:
         return await rows_of(peers, question, max_rows)
 
