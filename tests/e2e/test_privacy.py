@@ -20,6 +20,7 @@ from cdi.router.v1 import destination_pb2, router_service_pb2
 from cdi.warehouse.v1 import warehouse_service_pb2
 from cdi_cli.peers import Peers, ask, connect_peers
 from cdi_cli.suite import Suite
+from cdi_kernel.faults import Unavailable
 from cdi_testing import eventually
 from tests.e2e.privacy_stores import (
     DESTINATIONS,
@@ -205,7 +206,21 @@ async def finished(peers: Peers, request_id: str) -> None:
 
 
 async def suppressed(peers: Peers) -> Counter[str]:
-    """Suppressed events by sink."""
+    """Suppressed events by sink; services that were started anew may not be reached at once."""
+    found: list[Counter[str]] = []
+
+    async def asked() -> bool:
+        try:
+            found.append(await _suppressed(peers))
+        except Unavailable:
+            return False
+        return True
+
+    await eventually(asked)
+    return found[0]
+
+
+async def _suppressed(peers: Peers) -> Counter[str]:
     enriched = await ask((await peers.enrichment()).CountOutcomes, enrichment_service_pb2.CountOutcomesRequest())
     loaded = await ask((await peers.warehouse()).CountOutcomes, warehouse_service_pb2.CountOutcomesRequest())
     delivered = await ask((await peers.router()).CountOutcomes, router_service_pb2.CountOutcomesRequest())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -32,6 +33,12 @@ class Options:
     def kind(self) -> str:
         """The kind of warehouse, as in the registry."""
         return urlsplit(self.url).scheme.partition("+")[0]
+
+    @property
+    def memory_bytes(self) -> int:
+        """The memory limit in bytes."""
+        number, unit = re.fullmatch(r"([\d.]+)([KMG])i?B", self.memory_limit).groups()  # type: ignore[union-attr]  # settings see to it
+        return int(float(number) * {"K": 1_000, "M": 1_000_000, "G": 1_000_000_000}[unit])
 
     @property
     def path(self) -> Path:

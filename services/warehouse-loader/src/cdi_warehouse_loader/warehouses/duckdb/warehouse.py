@@ -35,7 +35,10 @@ _PASSING: Final = (duckdb.IOException, duckdb.TransactionException)
 _FOLD_EVERY: Final = 500
 """Loads between two foldings of progress and outcomes."""
 
-_TABLES_IN_MEMORY: Final = 100
+_TABLE_BYTES: Final = 480_000
+"""Of DuckDB's memory for each table with rows that are not in the file yet: some 300 KB that they take, and what folding them in needs."""
+
+_FEWEST_TABLES: Final = 40
 _FATAL: Final = (duckdb.FatalException, duckdb.InternalException)
 
 
@@ -78,6 +81,7 @@ class DuckDbWarehouse:
         self.newest_erasure_us = 0
         self._ready: set[str] = set()
         self._in_memory: set[tuple[str, str]] = set()
+        self._most_tables = max(_FEWEST_TABLES, options.memory_bytes // _TABLE_BYTES)
         self._unfolded = _FOLD_EVERY
         self._root = root
         self._loading, self._querying, self._consenting = root.cursor(), root.cursor(), root.cursor()
@@ -128,6 +132,7 @@ class DuckDbWarehouse:
                     for table in load.tables:
                         self._load_table(table)
                         done.append(table.done())
+                        self._check_room(done)
                     self._write_progress(load, done, started)
             except duckdb.Error:
                 with contextlib.suppress(duckdb.Error):
@@ -231,10 +236,18 @@ class DuckDbWarehouse:
         Every table with rows that are not in the file yet holds some hundred KiB, however few its rows are.
         """
         self._in_memory.update(loaded)
-        if len(self._in_memory) >= _TABLES_IN_MEMORY:
-            with contextlib.suppress(duckdb.Error):
-                self._loading.execute("checkpoint")
-                self._in_memory.clear()
+        if len(self._in_memory) >= self._most_tables * 3 // 4:
+            self._fold_in()
+
+    def _check_room(self, done: Sequence[TableLoad]) -> None:
+        """Ends a load before it takes the memory that folding in needs, without which nothing would be freed any more."""
+        if len(self._in_memory.union((table.schema, table.table) for table in done)) > self._most_tables:
+            raise OutOfMemory(DEPENDENCY, "the load touches more tables than DuckDB has memory for (CDI_DUCKDB_MEMORY_LIMIT)")
+
+    def _fold_in(self) -> None:
+        with contextlib.suppress(duckdb.Error):
+            self._loading.execute("checkpoint")
+            self._in_memory.clear()
 
     def _asked(self, question: Question) -> tuple[duckdb.DuckDBPyConnection, Iterable[str]]:
         """The connection that answers a question, and what it has to do before."""
@@ -311,10 +324,11 @@ class DuckDbWarehouse:
             self.broken = f"DuckDB gave up on the file: {type(error).__name__}"
             raise Unavailable(DEPENDENCY, self.broken, retry_after=1.0) from error
         except duckdb.OutOfMemoryException as error:
-            # Rows that are committed and not yet in the file hold memory too.
-            with contextlib.suppress(duckdb.Error):
-                self._loading.execute("checkpoint")
+            self._fold_in()  # rows that are committed and not yet in the file hold memory too
             raise OutOfMemory(DEPENDENCY, "the load needs more memory than DuckDB may use (CDI_DUCKDB_MEMORY_LIMIT)") from error
+        except OutOfMemory:
+            self._fold_in()
+            raise
         except _PASSING as error:
             raise Unavailable(DEPENDENCY, f"DuckDB cannot now: {type(error).__name__}") from error
 
