@@ -15,6 +15,7 @@ from cdi_warehouse_loader.domain.event_view import read_batch
 from cdi_warehouse_loader.domain.graph_rows import Numbered, graph_loads
 from cdi_warehouse_loader.domain.layout import SEQUENCE_FACTOR
 from cdi_warehouse_loader.domain.load import START, CountKey, Load, Position, StreamPartition, Target, Targets
+from cdi_warehouse_loader.domain.rows import Item
 from cdi_warehouse_loader.ports import QueryLimits, Question, Warehouse
 from cdi_warehouse_loader.warehouses import REGISTRY
 from cdi_warehouse_loader.warehouses.base import Options
@@ -93,13 +94,18 @@ def clickhouse(directory: Path) -> Place:
     return Place(Options(f"clickhouse+chdb://{directory}/clickhouse"), lambda: files(directory), shared=True, sees_purposes=False)
 
 
+def planned_items(*events: Event, partition: int = 0, sequence: int = 1) -> list[Item]:
+    """The events of one message as the loader reads them, with their places."""
+    read = read_batch(EventBatch(events=events).SerializeToString()).events
+    return [(event, partition, sequence * SEQUENCE_FACTOR + place) for place, event in enumerate(read)]
+
+
 def planned(warehouse: Warehouse, events: Sequence[Event], *, partition: int = 0, schema: str = "main") -> Load:
     """A load of one message with the next sequence of the partition, as this handle sees it."""
     warehouse.ensure_tables(schema)
     at = StreamPartition("ENRICHED", partition)
     sequence = warehouse.positions.get(at, START).sequence + 1
-    read = read_batch(EventBatch(events=events).SerializeToString()).events
-    items = [(event, partition, sequence * SEQUENCE_FACTOR + place) for place, event in enumerate(read)]
+    items = planned_items(*events, partition=partition, sequence=sequence)
     targets = Targets(others=[Target("main", schema, frozenset())])
     return plan_events(items, (), {at: Position(sequence, sequence)}, targets, NOW_US)(warehouse.catalog)
 

@@ -14,6 +14,7 @@ from cdi.event.v1.rejected_event_pb2 import RejectedEvent
 from cdi_kernel.faults import InvalidArgument, TooLarge, Unavailable
 from cdi_privacy import digest_of
 from cdi_testing import builders
+from cdi_warehouse_loader.domain.archive import archive_load
 from cdi_warehouse_loader.domain.columns import ColumnType
 from cdi_warehouse_loader.domain.documents import Document
 from cdi_warehouse_loader.domain.erasure import PROFILE_ID, Erasure, PersonId, Tombstone
@@ -23,7 +24,7 @@ from cdi_warehouse_loader.domain.side_rows import rejected_rows
 from cdi_warehouse_loader.ports import Change, QueryLimits, Question
 
 from .conftest import graph_changed
-from .engines import LIMITS, LOADED, NOW_US, Place, load, load_graph, planned, records, rows
+from .engines import LIMITS, LOADED, NOW_US, Place, load, load_graph, planned, planned_items, records, rows
 
 DAY = timedelta(days=1)
 
@@ -472,9 +473,28 @@ def test_a_question_with_purposes_sees_only_what_they_allow(place: Place) -> Non
     assert rows(warehouse, "select id from main.seen", purposes=frozenset({"ads", "product"})) == [["both"]]
     assert rows(warehouse, "select id from main.seen", purposes=frozenset({"nobody's"})) == []
     assert len(rows(warehouse, "select id from main.seen")) == 3
-    for sql in ("select id from main.users", "select * from _cdi.progress"):
+    for sql in (
+        "select id from main.users",
+        "select id from users",
+        "select * from _cdi.progress",
+        "select id from warehouse.seen",
+        "select id from WAREHOUSE.users",
+        "with all_of_it as (select id from warehouse.seen) select * from all_of_it",
+        "select (select min(id) from warehouse.seen)",
+        "select id from warehouse.main.seen",
+        "summarize warehouse.seen",
+        "select * from (summarize seen)",
+        "select * from query_table('warehouse.main.seen')",
+        "select * from information_schema.views",
+    ):
         with pytest.raises(InvalidArgument):
             rows(warehouse, sql, **asked)
+    archived = archive_load(planned_items(both, one), warehouse.catalog.get("cdi_archive", {}))
+    warehouse.ensure_tables("cdi_archive")
+    warehouse.load(Load("ENRICHED", 2, [archived], {}, {}))
+    assert rows(warehouse, "select id from main.seen", **asked) == [["both"]]
+    with pytest.raises(InvalidArgument):
+        rows(warehouse, "select id from cdi_archive.events", **asked)
 
 
 def test_a_storm_of_values_that_contradict_each_other_loses_none(place: Place) -> None:

@@ -13,7 +13,7 @@ from cdi_warehouse_loader.domain import archive
 from cdi_warehouse_loader.domain.load import DEFAULT_TARGET, Target, Targets
 from cdi_warehouse_loader.domain.withholding import NO_NEEDS, NeedsOf, needing
 
-RESERVED_SCHEMAS: Final = frozenset({"_cdi", archive.SCHEMA, "information_schema", "pg_catalog", "temp", "system"})
+RESERVED_SCHEMAS: Final = frozenset({"_cdi", archive.SCHEMA, "information_schema", "pg_catalog", "temp", "system", "memory", "warehouse"})
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 

@@ -1,7 +1,8 @@
 """Queries that may see only what people have consented to: views of the same names stand before the tables.
 
 The views lie in a database in memory, for the time of one transaction. A statement may name nothing but them, which its syntax tree shows:
-no table of a named database, and of the functions that make rows only those that make them of their arguments.
+no table but of the schemas with views, and of the functions that make rows only those that make them of their arguments. What stands before
+the only dot of a name may be a database as well as a schema, so it is looked at too.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, Final
 import duckdb
 
 from cdi_warehouse_loader.domain.columns import json_text
+from cdi_warehouse_loader.domain.documents import RESERVED_SCHEMAS
 from cdi_warehouse_loader.domain.layout import is_event_table
 from cdi_warehouse_loader.domain.load import Catalog
 from cdi_warehouse_loader.warehouses.answers import refused
@@ -30,12 +32,17 @@ def views(catalog: Catalog, purposes: frozenset[str]) -> Iterator[str]:
     for schema, tables in catalog.items():
         yield f"create schema if not exists {BEFORE}.{quoted(schema)}"
         for table, columns in tables.items():
-            if is_event_table(table, columns):
+            if is_event_table(table, columns) and _PURPOSES in columns:
                 yield f"create view {BEFORE}.{place(schema, table)} as from warehouse.{place(schema, table)} where {_all(purposes)}"
 
 
-def check_names(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+def check_names(connection: duckdb.DuckDBPyConnection, sql: str, catalog: Catalog) -> None:
     """Whether a statement names nothing but the views.
+
+    Args:
+        connection: parses it.
+        sql: the statement.
+        catalog: the schemas that have views; no schema is called as a database is (``domain.documents.RESERVED_SCHEMAS``).
 
     Raises:
         InvalidArgument: it does, or it is no SELECT.
@@ -44,9 +51,12 @@ def check_names(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
     tree = json.loads(text)
     if tree.get("error"):
         raise refused("with purposes, only a SELECT is allowed")
+    allowed = {"", *catalog} - RESERVED_SCHEMAS
     for node in _nodes(tree):
-        if node.get("type") == "BASE_TABLE" and node.get("catalog_name"):
-            raise refused("with purposes, a table is named without its database")
+        if node.get("type") == "SHOW_REF":
+            raise refused("with purposes, only a SELECT is allowed")
+        if node.get("type") == "BASE_TABLE" and (node["catalog_name"] or node["schema_name"].lower() not in allowed):
+            raise refused("with purposes, only tables of the warehouse's schemas may be named, without their database")
         if node.get("type") == "TABLE_FUNCTION":
             name = str(node.get("function", {}).get("function_name", ""))
             if name not in _ROWS_OF_ARGUMENTS:

@@ -245,15 +245,16 @@ class DuckDbWarehouse:
             raise OutOfMemory(DEPENDENCY, "the load touches more tables than DuckDB has memory for (CDI_DUCKDB_MEMORY_LIMIT)")
 
     def _fold_in(self) -> None:
-        with contextlib.suppress(duckdb.Error):
-            self._loading.execute("checkpoint")
-            self._in_memory.clear()
+        """From whichever thread has no memory; a load that is under way keeps it from happening, and is not touched."""
+        with contextlib.suppress(duckdb.Error), self._root.cursor() as connection:
+            connection.execute("checkpoint warehouse")
+            self._in_memory = set()
 
     def _asked(self, question: Question) -> tuple[duckdb.DuckDBPyConnection, Iterable[str]]:
         """The connection that answers a question, and what it has to do before."""
         if not question.purposes:
             return self._querying, ()
-        consenting.check_names(self._consenting, question.sql)
+        consenting.check_names(self._consenting, question.sql, self.catalog)
         return self._consenting, consenting.views(self.catalog, question.purposes)
 
     def _load_table(self, load: TableLoad) -> None:
@@ -283,7 +284,6 @@ class DuckDbWarehouse:
         rows, size = sum(table.row_count for table in done), sum(table.size for table in done)
         milliseconds = (time.perf_counter() - started) * 1_000
         self._loading.execute(sql.WRITE_LOG, [load.stream, milliseconds, load.events, rows, len(done), size])
-
         if changes := list(changes_of(done, self.catalog)):
             self._loading.execute(sql.WRITE_CHANGES, [json_text(changes)])
 

@@ -70,10 +70,10 @@ def _database(
             connection.execute("use warehouse")
             yield connection, ()
         else:
-            consenting.check_names(connection, question.sql)
             catalog: dict[str, dict[str, Any]] = {}
             for (schema, name), table in tables.items():
                 catalog.setdefault(schema, {})[name] = table.columns
+            consenting.check_names(connection, question.sql, catalog)
             yield connection, consenting.views(catalog, question.purposes)
     except duckdb.IOException as error:
         raise _replaced() from error
