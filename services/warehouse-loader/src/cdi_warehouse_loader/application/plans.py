@@ -32,6 +32,7 @@ class Plans:
         self._reader = reader
         self._access = access
         self._known: Mapping[str, PlannedTypes] = {}
+        self._reading = asyncio.Lock()
 
     async def meet(self, workspace_ids: Collection[str]) -> None:
         """Returns when the plans of these workspaces are in force, or cannot be had now."""
@@ -46,10 +47,12 @@ class Plans:
             await self._read(list(self._known))
 
     async def _read(self, workspace_ids: Collection[str]) -> None:
-        try:
-            told = {**self._known, **{workspace_id: await self._reader.planned(workspace_id) for workspace_id in workspace_ids}}
-            if told != self._known:
-                await self._access.plan(told)
-                self._known = told
-        except Transient as fault:
-            _log.warning("plans.reload_waits", reason=fault.reason_name)
+        # One at a time: an older answer must not overtake a newer one.
+        async with self._reading:
+            try:
+                told = {**self._known, **{workspace_id: await self._reader.planned(workspace_id) for workspace_id in workspace_ids}}
+                if told != self._known:
+                    await self._access.plan(told)
+                    self._known = told
+            except Transient as fault:
+                _log.warning("plans.reload_waits", reason=fault.reason_name)

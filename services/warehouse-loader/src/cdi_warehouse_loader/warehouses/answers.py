@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime
 from typing import Any, Final
 
@@ -49,6 +49,25 @@ def hand_over(batches: Any, limits: QueryLimits, take: Callable[[Any], None]) ->
     return False
 
 
+def rows_within(rows: Iterable[Sequence[Any]], limits: QueryLimits) -> tuple[list[list[Any]], bool]:
+    """Rows as JSON has them as far as the limits allow, and whether there were more.
+
+    Raises:
+        TooLarge: more bytes than allowed.
+    """
+    values: list[list[Any]] = []
+    size = 0
+    for row in rows:
+        if len(values) >= limits.rows:
+            return values, True
+        shown = [json_value(value) for value in row]
+        size += sum(map(_size_of, shown))
+        if size > limits.size:
+            raise over("bytes", limits.size)
+        values.append(shown)
+    return values, False
+
+
 def json_value(value: Any) -> Any:
     """A value as JSON has it; what JSON cannot say exactly is text."""
     if value is None or isinstance(value, str | bool):
@@ -66,8 +85,7 @@ def json_value(value: Any) -> Any:
     return str(value)
 
 
-def size_of(value: object) -> int:
-    """Bytes of a JSON value, roughly."""
+def _size_of(value: object) -> int:
     return len(value) + 8 if isinstance(value, str) else 8
 
 

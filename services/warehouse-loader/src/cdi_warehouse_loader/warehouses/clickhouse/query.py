@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any, Final
 
 import pyarrow as pa
@@ -17,7 +18,7 @@ import pyarrow as pa
 from cdi.error.v1 import error_pb2
 from cdi_kernel.faults import TooLarge, Unavailable
 from cdi_warehouse_loader.ports import QueryLimits, Question, Rows
-from cdi_warehouse_loader.warehouses.answers import STREAMED_ROWS, hand_over, json_value, over, refused, size_of
+from cdi_warehouse_loader.warehouses.answers import STREAMED_ROWS, hand_over, over, refused, rows_within
 from cdi_warehouse_loader.warehouses.base import Options
 from cdi_warehouse_loader.warehouses.clickhouse.connection import DEPENDENCY, Connection, database_of, error_name
 from cdi_warehouse_loader.warehouses.clickhouse.sql import text
@@ -34,7 +35,7 @@ def run_query(options: Options, question: Question) -> Rows:
     """Runs one statement; see ``ports.Warehouse.query``."""
     with _asking(options, question) as (connection, statement), connection.client.query_row_block_stream(statement) as stream:
         columns = [(name, str(kind.name)) for name, kind in zip(stream.source.column_names, stream.source.column_types, strict=True)]
-        values, truncated = _fetch(stream, question.limits)
+        values, truncated = rows_within(chain.from_iterable(stream), question.limits)
     return Rows(columns, values, truncated)
 
 
@@ -96,21 +97,6 @@ def _one_statement(connection: Connection, sql: str) -> str:
     if _ELSEWHERE.search(statement):
         raise refused("the form of the answer and where it goes cannot be chosen")
     return str(statement)
-
-
-def _fetch(pages: Any, limits: QueryLimits) -> tuple[Sequence[Sequence[Any]], bool]:
-    values: list[list[Any]] = []
-    size = 0
-    for page in pages:
-        for row in page:
-            if len(values) >= limits.rows:
-                return values, True
-            shown = [json_value(value) for value in row]
-            size += sum(map(size_of, shown))
-            if size > limits.size:
-                raise over("bytes", limits.size)
-            values.append(shown)
-    return values, False
 
 
 def _fault(error: Any, limits: QueryLimits) -> Exception:

@@ -17,7 +17,7 @@ import duckdb
 from cdi.error.v1 import error_pb2
 from cdi_kernel.faults import TooLarge
 from cdi_warehouse_loader.ports import QueryLimits, Rows
-from cdi_warehouse_loader.warehouses.answers import STREAMED_ROWS, hand_over, json_value, over, refused, size_of
+from cdi_warehouse_loader.warehouses.answers import STREAMED_ROWS, hand_over, over, refused, rows_within
 
 _ALLOWED: Final = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 _FETCH: Final = 500
@@ -29,7 +29,7 @@ def run_query(
     """Runs one statement; see ``ports.Warehouse.query``, and ``_running`` for the arguments."""
     with _running(connection, _one_statement(text), limits, parameters, before):
         columns = [(str(column[0]), str(column[1])) for column in connection.description or ()]
-        values, truncated = _fetch(connection, limits)
+        values, truncated = rows_within(_rows(connection), limits)
     return Rows(columns, values, truncated)
 
 
@@ -102,19 +102,9 @@ def _one_statement(text: str) -> duckdb.Statement:
     return statements[0]
 
 
-def _fetch(connection: duckdb.DuckDBPyConnection, limits: QueryLimits) -> tuple[Sequence[Sequence[Any]], bool]:
-    values: list[list[Any]] = []
-    size = 0
+def _rows(connection: duckdb.DuckDBPyConnection) -> Iterator[Sequence[Any]]:
     while fetched := connection.fetchmany(_FETCH):
-        for row in fetched:
-            if len(values) >= limits.rows:
-                return values, True
-            shown = [json_value(value) for value in row]
-            size += sum(map(size_of, shown))
-            if size > limits.size:
-                raise over("bytes", limits.size)
-            values.append(shown)
-    return values, False
+        yield from fetched
 
 
 def _first_lines(error: duckdb.Error) -> str:

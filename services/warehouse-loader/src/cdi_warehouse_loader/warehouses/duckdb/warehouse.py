@@ -129,10 +129,12 @@ class DuckDbWarehouse:
                     if self._unfolded >= _FOLD_EVERY:
                         self._fold()
                     self._run(sql.empty(schema, table) for schema, table in load.clears)
+                    touched = set(self._in_memory)
                     for table in load.tables:
                         self._load_table(table)
                         done.append(table.done())
-                        self._check_room(done)
+                        touched.add((table.schema, table.table))
+                        self._check_room(touched)
                     self._write_progress(load, done, started)
             except duckdb.Error:
                 with contextlib.suppress(duckdb.Error):
@@ -239,9 +241,9 @@ class DuckDbWarehouse:
         if len(self._in_memory) >= self._most_tables * 3 // 4:
             self._fold_in()
 
-    def _check_room(self, done: Sequence[TableLoad]) -> None:
+    def _check_room(self, touched: set[tuple[str, str]]) -> None:
         """Ends a load before it takes the memory that folding in needs, without which nothing would be freed any more."""
-        if len(self._in_memory.union((table.schema, table.table) for table in done)) > self._most_tables:
+        if len(touched) > self._most_tables:
             raise OutOfMemory(DEPENDENCY, "the load touches more tables than DuckDB has memory for (CDI_DUCKDB_MEMORY_LIMIT)")
 
     def _fold_in(self) -> None:

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from cdi.error.v1 import error_pb2
 from cdi_kernel.faults import TooLarge
-from cdi_warehouse_loader.ports import QueryLimits, Question, Rows
-from cdi_warehouse_loader.warehouses.answers import hand_over, json_value, over, refused, size_of
+from cdi_warehouse_loader.ports import Question, Rows
+from cdi_warehouse_loader.warehouses.answers import hand_over, over, refused, rows_within
 from cdi_warehouse_loader.warehouses.postgresql.session import CANCELLED, OUT_OF_MEMORY, Answer, Refused, Session
 
 _FIRST_WORD: Final = re.compile(r"(?:\s|\(|--[^\n]*(?:\n|$)|/\*.*?\*/)*([a-z]*)", re.IGNORECASE | re.DOTALL)
@@ -27,7 +27,7 @@ def run_query(session: Session, question: Question) -> Rows:
     """Runs one statement; see ``ports.Warehouse.query``."""
     with _running(session, question) as answer:
         columns = [(field.name, _type_name(field)) for field in answer.schema]
-        values, truncated = _read(answer, question.limits)
+        values, truncated = rows_within(_rows(answer), question.limits)
     return Rows(columns, values, truncated)
 
 
@@ -73,19 +73,9 @@ def _one_statement(question: Question) -> tuple[str, bool]:
     return question.sql.rstrip().rstrip(";") + "\n", word in _SELECTS
 
 
-def _read(answer: Answer, limits: QueryLimits) -> tuple[Sequence[Sequence[Any]], bool]:
-    values: list[list[Any]] = []
-    size = 0
+def _rows(answer: Answer) -> Iterator[Sequence[Any]]:
     for batch in answer:
-        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            if len(values) >= limits.rows:
-                return values, True
-            shown = [json_value(value) for value in row]
-            size += sum(map(size_of, shown))
-            if size > limits.size:
-                raise over("bytes", limits.size)
-            values.append(shown)
-    return values, False
+        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
 
 def _type_name(field: Any) -> str:
