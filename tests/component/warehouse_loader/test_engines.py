@@ -166,8 +166,9 @@ def test_two_processes_that_add_columns_to_one_table_agree(place: Place) -> None
 def test_what_another_process_has_erased_does_not_come_back(place: Place) -> None:
     if not place.shared:
         pytest.skip("one process at a time: a second one cannot open it")
-    one, other = place.open(), place.open()
+    one = place.open()
     load(one, builders.track("Seen", user_id="gone"))
+    other = place.open()
     load(other, builders.track("Seen"), partition=1)
     planned_before = planned(other, [builders.track("Seen", user_id="gone")], partition=1)
     one.erase([Erasure([PersonId(builders.WORKSPACE, "user_id", "gone")], NOW_US)], NOW_US)

@@ -82,13 +82,16 @@ class Connection:
             rows: whose columns the table has.
             token: with one, the server does nothing when it has seen the same one of late.
         """
+        # The server takes no dictionary in which a value stands twice, and the loader's columns have such ones.
+        columns = [column.dictionary_decode() if pa.types.is_dictionary(column.type) else column for column in rows.columns]
+        rows = pa.RecordBatch.from_arrays(columns, rows.schema.names)
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, rows.schema) as stream:
             stream.write_batch(rows)
         settings = {"insert_deduplication_token": token} if token else {}
-        columns = [_quoted(name) for name in rows.schema.names]
+        names = [_quoted(name) for name in rows.schema.names]
         with translated():
-            self._client.raw_insert(f"{table} ({', '.join(columns)})", None, sink.getvalue().to_pybytes(), settings, "ArrowStream")
+            self._client.raw_insert(f"{table} ({', '.join(names)})", None, sink.getvalue().to_pybytes(), settings, "ArrowStream")
 
     @property
     def client(self) -> Any:
