@@ -125,6 +125,21 @@ async def test_events_that_arrive_meanwhile_come_once_over_kill_9(start_loader: 
     assert await client.counts() == {("warehouse:main", "loaded"): sent}
 
 
+async def test_what_touches_more_tables_than_memory_has_room_for_is_rebuilt_in_smaller_windows(
+    start_loader: Any, enrichment: Any, ask: Any, tmp_path: Path
+) -> None:
+    client = await ask(start_loader(**settings(tmp_path)))
+    await enrichment.publish([builders.track(f"Kind {number}", message_id=f"m{number}") for number in range(150)])
+    await enrichment.publish([builders.track("Kind 1", message_id="other")])
+    await client.loaded(151)
+    await eventually(lambda: archived(client, 151))
+    await rebuild(client)
+    await rebuilt(client)
+    assert await client.rows("select count(*), count(distinct id) from main.tracks") == [[151, 151]]
+    assert await client.rows("select id from main.kind_1 order by id") == [["m1"], ["other"]]
+    assert await client.rows("select id from main.kind_149") == [["m149"]]
+
+
 @pytest.fixture(params=["duckdb", "postgresql", "iceberg"])
 def second_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "postgresql":

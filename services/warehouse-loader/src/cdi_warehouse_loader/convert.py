@@ -12,6 +12,7 @@ from cdi.warehouse.v1 import warehouse_service_pb2 as pb
 from cdi_kernel.faults import InvalidArgument
 from cdi_warehouse_loader.application.serving import Asked, Status
 from cdi_warehouse_loader.domain.documents import Document
+from cdi_warehouse_loader.domain.layout import SEQUENCE_FACTOR
 from cdi_warehouse_loader.domain.load import CountKey
 from cdi_warehouse_loader.domain.rebuild import Rebuild
 from cdi_warehouse_loader.ports import LoadEntry, Rows, SchemaChange
@@ -103,7 +104,7 @@ def rebuild_of(rebuild: Rebuild) -> pb.Rebuild:
         table=rebuild.table,
         number=rebuild.number,
         done=rebuild.done,
-        next_sequence=rebuild.next,
+        next_sequence=rebuild.next // SEQUENCE_FACTOR,
         last_sequence=rebuild.last,
     )
 

@@ -24,15 +24,16 @@ from cdi_warehouse_loader.domain.leaving_out import split_events
 from cdi_warehouse_loader.domain.load import Load, Target, Targets
 from cdi_warehouse_loader.domain.rebuild import Rebuild, begin, reached, rebuilds
 from cdi_warehouse_loader.domain.rows import Item
+from cdi_warehouse_loader.faults import OutOfMemory
 from cdi_warehouse_loader.ports import QueryLimits, Question, Warehouse
 
 _LOOK_SECONDS: Final = 1.0
 _EVENTS: Final = 4_000
-"""About so many events in one load: the window of sequences grows and shrinks with what is found."""
+"""About so many events in one load: the window of ``event_seq`` grows and shrinks with what is found, and with the memory for it."""
 
 _MOST: Final = 5 * _EVENTS
-_FIRST_WINDOW: Final = 64
-_NEVER: Final = 1 << 62
+_FIRST_WINDOW: Final = 64 * SEQUENCE_FACTOR
+_NEVER: Final = 1 << 50
 _ARCHIVE: Final = f"{archive.SCHEMA}.{archive.TABLE}"
 _NO_ARCHIVE: Final = "the loader keeps no archive (CDI_ARCHIVE)"
 _TOO_YOUNG: Final = "the archive begins later than these tables: what is older would be lost"
@@ -125,21 +126,22 @@ class Rebuilding:
         source, access = self._archive.access, connection.access
         if not await source.write(lambda held: reached(held.positions, rebuild.bounds)):
             return  # the archive is behind this warehouse; the next look finds it further
-        following, window = max(rebuild.next, await _oldest(source, rebuild.workspace_id)), _FIRST_WINDOW
-        while following <= rebuild.last:
+        oldest = min(await _oldest(source, rebuild.workspace_id) * SEQUENCE_FACTOR, rebuild.end)
+        start, window = max(rebuild.next, oldest), _FIRST_WINDOW
+        while start < rebuild.end:
             try:
-                items = await _read(source, rebuild, following, following + window)
-            except TooLarge:
+                items = await _read(source, rebuild, start, start + window)
+                await self._load(access, rebuild, items, start + window)
+            except (TooLarge, OutOfMemory):
                 if window == 1:
                     raise
                 window = max(1, window // 4)
                 continue
-            following += window
-            await self._load(access, rebuild, items, following)
-            rebuild = replace(rebuild, next=following)
+            start += window
+            rebuild = replace(rebuild, next=start)
             if len(items) < _EVENTS // 2:
                 window *= 2
-        await self._load(access, rebuild, (), max(following, rebuild.last + 1), done=True)
+        await self._load(access, rebuild, (), max(start, rebuild.end), done=True)
         _log.info("rebuild.done", warehouse=rebuild.warehouse, table=rebuild.table)
 
     async def _load(self, access: Access, rebuild: Rebuild, items: Sequence[Item], following: int, *, done: bool = False) -> None:
@@ -191,8 +193,8 @@ async def _held(access: Access, workspace_id: str, schema: str, table: str) -> _
 
 
 async def _read(source: Access, rebuild: Rebuild, start: int, end: int) -> list[Item]:
-    """The events of messages from ``start`` to before ``end`` that the stream does not bring."""
-    within = f"event_seq >= {start * SEQUENCE_FACTOR} and event_seq < {end * SEQUENCE_FACTOR}"
+    """The events from ``start`` to before ``end``, by ``event_seq``, that the stream does not bring."""
+    within = f"event_seq >= {start} and event_seq < {end}"
     rows = await _ask(source, f"select * from {_ARCHIVE} where workspace_id = {_literal(rebuild.workspace_id)} and {within}")
     return list(filter(rebuild.covers, archive.items_of(rows)))
 

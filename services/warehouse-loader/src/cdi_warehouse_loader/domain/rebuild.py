@@ -2,7 +2,7 @@
 
 A rebuild has a bound, fixed when it begins: the COLLECTED message up to which each partition was loaded then. What is not above it comes
 from the archive, what is above it from the stream, so the flow goes on meanwhile and no event comes twice. How far a rebuild is, is the
-sequence of the next COLLECTED message whose events it takes, in a stream of its own name; each rebuild of a warehouse has a number.
+``event_seq`` of the next event that it takes, in a stream of its own name; each rebuild of a warehouse has a number.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Rebuild:
         warehouse: name of the warehouse.
         table: the only table that is rebuilt; empty: all that events fill.
         number: which rebuild of these it is, from 1.
-        next: sequence of the COLLECTED message whose events come next.
+        next: ``event_seq`` from which events are still to come.
         done: it is over.
         bounds: the last COLLECTED message of each partition that is rebuilt.
     """
@@ -51,13 +51,18 @@ class Rebuild:
         """The last COLLECTED message of all."""
         return max(self.bounds.values(), default=0)
 
+    @property
+    def end(self) -> int:
+        """Above the ``event_seq`` of every event of the rebuild."""
+        return (self.last + 1) * SEQUENCE_FACTOR
+
     def covers(self, item: Item) -> bool:
         """Whether an event of the archive is not one that the stream brings."""
         _, partition, event_seq = item
         return event_seq // SEQUENCE_FACTOR <= self.bounds.get(partition, 0)
 
     def position(self, following: int, *, done: bool = False) -> Positions:
-        """The position when the message of this sequence comes next."""
+        """The position when events from this ``event_seq`` on come next."""
         return {StreamPartition(_PREFIX + self._name, self.number): Position(following, _DONE if done else 0)}
 
     def start(self) -> Positions:
