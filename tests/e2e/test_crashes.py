@@ -99,7 +99,8 @@ async def test_sigterm_of_every_service_under_load_drains(shop: Peers, endpoint:
         process = suite.service(service)
         process.terminate()
         assert await asyncio.to_thread(process.wait) == 0, f"{service} did not drain"
-        process.start()
+        # In a thread: the webhook answers in this loop, and a request that times out is sent again.
+        await asyncio.to_thread(process.start)
     await running
     await proven(suite, shop, endpoint, load)
     repeated = sum(len(endpoint.arrived[person]) for person in load.people) - EVENTS

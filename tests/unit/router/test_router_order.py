@@ -1,6 +1,7 @@
 """Order per person, nothing lost, nobody forgotten: random failures, refusals, crashes and withdrawals against the real use cases."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -40,12 +41,15 @@ class Time:
 
 @dataclass
 class Receiver:
-    """A destination that answers as it is told; refuses events named poison."""
+    """A destination that answers as it is told, after so many seconds; refuses events named poison."""
 
     max_batch_events: int
     concurrency: int
+    time: Time = field(default_factory=Time)
+    seconds: float = 0.0
     statuses: list[int] = field(default_factory=list)
     taken: list[str] = field(default_factory=list)
+    unanswered: Counter[str] = field(default_factory=Counter)
     requests: int = 0
 
     def compose(self, events: Sequence[Event]) -> bytes:
@@ -53,6 +57,7 @@ class Receiver:
 
     async def send(self, body: bytes, idempotency_key: str) -> Answer:
         self.requests += 1
+        self.time.instant += timedelta(seconds=self.seconds)
         status = self.statuses.pop(0) if self.statuses else 200
         events = json.loads(body)
         if status == 200 and any(name == "poison" for _, name in events):
@@ -60,11 +65,20 @@ class Receiver:
         if status in (200, 599):
             self.taken += [message_id for message_id, _ in events]
         # 599 stands for an answer that got lost: the destination took the events.
+        if status == 599:
+            self.unanswered.update(message_id for message_id, _ in events)
         return Answer(status)
 
 
+@dataclass
 class Everything:
+    """Consent that allows all, or is away as often as it is told."""
+
+    absences: list[bool]
+
     async def allowed(self, subjects: Sequence[Subject]) -> Mapping[Subject, Allowed]:
+        if self.absences and self.absences.pop(0):
+            raise Unavailable("consent", "away")
         return dict.fromkeys(subjects, Allowed(frozenset()))
 
 
@@ -84,14 +98,14 @@ class CrashingStore(MemoryDeliveries):
 
 
 class Bench:
-    def __init__(self, receiver: Receiver, crashes: list[bool]) -> None:
-        self.time = Time()
+    def __init__(self, receiver: Receiver, crashes: Sequence[bool] = (), absences: Sequence[bool] = ()) -> None:
+        self.time = receiver.time
         self.receiver = receiver
-        store = CrashingStore(crashes)
+        store, consent = CrashingStore(list(crashes)), Everything(list(absences))
         destination = Destination("acme", "ads", Webhook("http://x/"), retry=POLICY)
         target = Target(1, destination, Filter(destination), Courier(receiver), Breaker(POLICY), self.time)
-        self.live = LiveDelivery(target, store, Everything())
-        self.waiting = WaitingDelivery(target, store, Everything())
+        self.live = LiveDelivery(target, store, consent)
+        self.waiting = WaitingDelivery(target, store, consent)
         self.settlements: list[Settlement] = []
 
     async def arrive(self, arrivals: Sequence[Arrival]) -> None:
@@ -109,7 +123,10 @@ class Bench:
     async def pass_time(self, seconds: float) -> None:
         self.time.instant += timedelta(seconds=seconds)
         for partition in await self.waiting.due([0]):
-            settlement = await self.waiting.retry(partition)
+            try:
+                settlement = await self.waiting.retry(partition)
+            except Unavailable:
+                continue
             if settlement is not None:
                 self.settlements.append(settlement)
 
@@ -137,6 +154,8 @@ def events_of(people: Sequence[int], poison: set[int]) -> list[Event]:
     cuts=st.lists(st.integers(1, 12), min_size=1, max_size=8),
     statuses=st.lists(st.sampled_from([200, 200, 503, 429, 500, 599, 0]), max_size=60),
     crashes=st.lists(st.booleans(), max_size=8),
+    absences=st.lists(st.booleans(), max_size=20),
+    seconds=st.sampled_from([0.0, 2.0]),
     max_batch=st.integers(1, 10),
     concurrency=st.integers(1, 4),
 )
@@ -146,11 +165,13 @@ async def test_random_failures(
     cuts: list[int],
     statuses: list[int],
     crashes: list[bool],
+    absences: list[bool],
+    seconds: float,
     max_batch: int,
     concurrency: int,
 ) -> None:
     events = events_of(people, poison)
-    bench = Bench(Receiver(max_batch, concurrency, list(statuses)), list(crashes))
+    bench = Bench(Receiver(max_batch, concurrency, seconds=seconds, statuses=list(statuses)), crashes, absences)
     start, turn = 0, 0
     while start < len(events):
         size = cuts[turn % len(cuts)]
@@ -163,6 +184,10 @@ async def test_random_failures(
     assert sorted(bench.ended()) == sorted(event.message_id for event in events)
     dead = {refusal.delivery.event.message_id for settlement in bench.settlements for refusal in settlement.dead}
     assert dead == {event.message_id for event in events if event.name == "poison"}
+    # Sent again is only what may not have arrived, or was sent before the process could store it.
+    if not any(crashes):
+        twice = Counter(bench.receiver.taken) - Counter(message_id for message_id in set(bench.receiver.taken))
+        assert twice <= bench.receiver.unanswered
     # The first arrivals of each person are in the order of acceptance.
     firsts = list(dict.fromkeys(bench.receiver.taken))
     for person in set(people):
@@ -171,7 +196,7 @@ async def test_random_failures(
 
 
 async def test_a_destination_that_is_down_leaves_the_events_in_the_stream() -> None:
-    bench = Bench(Receiver(10, 4, [503] * 1_000), [])
+    bench = Bench(Receiver(10, 4, statuses=[503] * 1_000))
     arrivals = [Arrival(1, 1, events_of(list(range(50)), set()))]
     assert isinstance(await bench.live.deliver(0, arrivals), Held)
     first = bench.receiver.requests
@@ -187,7 +212,7 @@ async def test_a_destination_that_is_down_leaves_the_events_in_the_stream() -> N
 async def test_one_persons_failure_stops_one_person() -> None:
     """Somebody whose every event fails is parked; the others are not even late."""
     receiver = Receiver(1, 4)
-    bench = Bench(receiver, [])
+    bench = Bench(receiver)
 
     async def send(body: bytes, idempotency_key: str) -> Answer:
         ids = [message_id for message_id, _ in json.loads(body)]
@@ -205,7 +230,7 @@ async def test_one_persons_failure_stops_one_person() -> None:
 
 
 async def test_a_redelivered_message_is_done_without_being_sent() -> None:
-    bench = Bench(Receiver(10, 1), [])
+    bench = Bench(Receiver(10, 1))
     await bench.arrive([Arrival(5, 3, events_of([1], set()))])
     # Redelivered, and published a second time with a later sequence.
     await bench.arrive([Arrival(5, 3, events_of([1], set())), Arrival(9, 3, events_of([1], set()))])
@@ -213,7 +238,7 @@ async def test_a_redelivered_message_is_done_without_being_sent() -> None:
 
 
 async def test_a_refused_event_is_found_in_the_middle_of_a_batch() -> None:
-    bench = Bench(Receiver(100, 1), [])
+    bench = Bench(Receiver(100, 1))
     await bench.arrive([Arrival(1, 1, events_of([n % 10 for n in range(100)], {37, 38}))])
     assert len(bench.receiver.taken) == 98
     dead = [refusal.delivery.event.message_id for settlement in bench.settlements for refusal in settlement.dead]

@@ -90,6 +90,7 @@ class Operator:
             stack.callback(self.context.readiness.remove, check)
             retrier = Retrier(WaitingDelivery(target, self.store, self.consent), lambda: reader.owned, observer)
             await stack.enter_async_context(self.context.background(retrier.run(), f"{check}-retries"))
+            stack.push_async_callback(retrier.finish)
             yield
 
     def _spec(self, destination: Destination) -> ReaderSpec[EventBatch]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Final
@@ -25,11 +26,24 @@ class Retrier:
         self._waiting = waiting
         self._owned = owned
         self._observer = observer
+        self._stopping = asyncio.Event()
+        self._ended = asyncio.Event()
 
     async def run(self) -> None:
-        """Runs until cancelled. Postgres or consent away: nothing is lost, the loop waits with backoff."""
+        """Runs until ``finish``. Postgres or consent away: nothing is lost, the loop waits with backoff."""
+        try:
+            await self._loop()
+        finally:
+            self._ended.set()
+
+    async def finish(self) -> None:
+        """Begins nothing new and waits for what is under way: a request that was made is also stored."""
+        self._stopping.set()
+        await self._ended.wait()
+
+    async def _loop(self) -> None:
         pause = POLL_SECONDS
-        while True:
+        while not self._stopping.is_set():
             try:
                 busy = await self._round()
                 pause = POLL_SECONDS
@@ -38,7 +52,8 @@ class Retrier:
                 pause = min(pause * 2, MAX_BACKOFF_SECONDS)
                 log.warning("deliveries.retry_waits", reasons=[str(fault) for fault in faults.exceptions], seconds=pause)
             if not busy:
-                await asyncio.sleep(pause)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), pause)
 
     async def _round(self) -> bool:
         """Tries once what is due; false when there was nothing."""

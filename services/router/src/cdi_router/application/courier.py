@@ -7,13 +7,14 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
+from cdi_kernel.faults import Fault
 from cdi_router.domain.answer import Answer, Verdict
 from cdi_router.domain.breaker import TOLERATED
 from cdi_router.domain.delivery import Delivery, idempotency_key
 from cdi_router.ports import Endpoint
 
 Admit = Callable[[Sequence[Delivery]], Awaitable[Sequence[Delivery]]]
-"""Those of the events of a request that may still be sent."""
+"""Those of the events of a request that may still be sent. Raises a ``Fault`` when nobody answers that."""
 
 
 @dataclass(slots=True)
@@ -39,9 +40,10 @@ class Round:
         delivered: the destination took them.
         refused: it refused them for good.
         failed: per person the earliest event that may succeed later.
-        behind: not to be sent now: behind a failed one, or not tried because the destination is down.
+        behind: not to be sent now: behind a failed one, or not tried because the destination is down or for ``fault``.
         admit: asked before each request; who may not be sent any more is in none of the lists.
         answers: requests that the destination took or refused.
+        fault: ``admit`` did not answer, and nothing was begun after that. What was sent before has to be stored, or it is sent again.
         down: nothing was answered in the end; what was left was not tried if more than a few people had failed.
     """
 
@@ -51,6 +53,7 @@ class Round:
     failed: list[Failure] = field(default_factory=list)
     behind: list[Delivery] = field(default_factory=list)
     answers: int = 0
+    fault: Fault | None = None
     down: bool = False
     _blocked: set[bytes] = field(default_factory=set)
 
@@ -71,6 +74,11 @@ class Round:
         if len(free) < len(deliveries):
             self.behind += [delivery for delivery in deliveries if delivery.person in self._blocked]
         return free
+
+    @property
+    def sent(self) -> bool:
+        """Whether a request was made."""
+        return bool(self.answers or self.failed)
 
     @property
     def retry_after(self) -> float | None:
@@ -115,7 +123,7 @@ class Courier:
         size = 1 if alone else self._endpoint.max_batch_events
         while pending := made.passable(pending):
             pending = await self._pass(made, partition, self._lanes(pending, size), size)
-            if made.down and len(made.failed) > TOLERATED:
+            if made.fault is not None or (made.down and len(made.failed) > TOLERATED):
                 made.behind += pending
                 break
         return made
@@ -149,8 +157,16 @@ class Courier:
         return ()
 
     async def _send(self, made: Round, partition: int, batch: Sequence[Delivery]) -> bool:
-        """Sends one request, halving it while it is refused. False when a request failed."""
-        batch = await made.admit(made.passable(batch))
+        """Sends one request, halving it while it is refused. False when a request failed or could not be admitted."""
+        batch = made.passable(batch)
+        try:
+            if made.fault is None:
+                batch = await made.admit(batch)
+        except Fault as fault:
+            made.fault = fault
+        if made.fault is not None:
+            made.behind += batch
+            return False
         if not batch:
             return True
         body = self._endpoint.compose([delivery.event for delivery in batch])

@@ -58,7 +58,7 @@ class LiveDelivery:
             What became of the events, stored; or that the messages have to wait.
 
         Raises:
-            Fault: retryable when Postgres or consent is away. Some events may have been sent; they are sent again.
+            Fault: retryable when Postgres or consent is away. What was sent before Postgres went away is sent again.
         """
         target = self._target
         if pause := target.pause():
@@ -75,6 +75,8 @@ class LiveDelivery:
             free = [delivery for delivery in admitted if delivery.person not in standing.barred]
             settlement.parked += [delivery for delivery in admitted if delivery.person in standing.barred]
         made = await target.courier.deliver(partition, free, admission.again, probing=target.breaker.down)
+        if made.fault is not None and not made.sent:
+            raise made.fault
         target.learn(made)
         if made.down and not made.answers and target.breaker.down:
             return Held(min(target.pause(), LOOK_AGAIN_SECONDS), "the destination is down")

@@ -63,6 +63,9 @@ class WaitingDelivery:
         admission = Admission(target, self._consent, settlement)
         admitted = await admission.first([delivery for queue in queues for delivery in queue.deliveries])
         rounds = await self._send(partition, queues, admitted, admission)
+        fault = next((made.fault for made in rounds if made.fault is not None), None)
+        if fault is not None and not any(made.sent for made in rounds):
+            raise fault
         freed: set[bytes] = set()
         for made in rounds:
             self._conclude(settlement, made, {queue.barrier.person: queue for queue in queues})
