@@ -81,6 +81,16 @@ class Office:
         answer = await self.consent.EvaluateConsent(consent_service_pb2.EvaluateConsentRequest(inputs=inputs))
         return [result.suppressed for result in answer.results]
 
+    async def tombstones(self) -> int:
+        """The generation by which an event is judged now."""
+        named = consent_service_pb2.ConsentInput(workspace_id=self.workspace, message_id=message_id(), user_id="anybody")
+        nobody = consent_service_pb2.ConsentInput(workspace_id=self.workspace, message_id=message_id())
+        answer = await self.consent.EvaluateConsent(consent_service_pb2.EvaluateConsentRequest(inputs=[nobody]))
+        assert not answer.HasField("tombstone_generation")
+        answer = await self.consent.EvaluateConsent(consent_service_pb2.EvaluateConsentRequest(inputs=[nobody, named]))
+        assert answer.HasField("tombstone_generation")
+        return answer.tombstone_generation
+
     async def is_there(self) -> bool:
         """Whether it answers, as after a start."""
         try:

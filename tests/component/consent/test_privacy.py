@@ -125,7 +125,7 @@ async def test_an_erasure_reaches_all_ids_and_leaves_nothing_but_proof(stand: St
     profile_id = await stand.graph.seen(stand.workspace, stand.ada, stand.phone, stand.mail)
     await decide(desk, stand.ada, stand.phone, ("user_id", "bob"))
     assert f"form-{stand.workspace}" in await everything(stand.consent)
-    before_us = time.time_ns() // 1_000
+    before_us, generation = time.time_ns() // 1_000, await desk.tombstones()
     [request_id] = await desk.ask(ERASE, [stand.phone])
     assert await desk.suppressed(stand.phone) == [True]
     await eventually(lambda: desk.is_finished(request_id))
@@ -135,6 +135,8 @@ async def test_an_erasure_reaches_all_ids_and_leaves_nothing_but_proof(stand: St
     assert (list(first.profile_ids), first.attempt, second.attempt) == ([profile_id], 1, 2)
     assert (sorted(first.services), first.at_destinations, first.order_time) == (sorted(OTHERS), True, second.order_time)
     assert first.order_time.ToMicroseconds() >= before_us
+    # What was judged before can be told from what is judged by these tombstones.
+    assert generation < first.tombstone_generation <= await desk.tombstones()
     request = await desk.get(request_id)
     counts = {(one.service, one.store): (one.count, one.attempts) for one in request.steps}
     assert counts == {(service, "rows"): (3, 2) for service in OTHERS} | {

@@ -27,12 +27,14 @@ from cdi_testing.builders import track
 
 
 class Consent(ConsentServiceServicer):
-    """Grants to each event its own id."""
+    """Grants to each event its own id; the more events, the newer the tombstones that it looked at."""
 
     async def EvaluateConsent(  # type: ignore[override]
         self, request: EvaluateConsentRequest, context: object
     ) -> EvaluateConsentResponse:
-        return EvaluateConsentResponse(results=[EvaluatedConsent(granted_purposes=[given.message_id]) for given in request.inputs])
+        results = [EvaluatedConsent(granted_purposes=[given.message_id]) for given in request.inputs]
+        named = any(given.user_id for given in request.inputs)
+        return EvaluateConsentResponse(results=results, tombstone_generation=len(results) if named else None)
 
 
 class Identity(IdentityServiceServicer):
@@ -40,6 +42,7 @@ class Identity(IdentityServiceServicer):
 
     def __init__(self) -> None:
         self.batches: list[int] = []
+        self.judged: list[int | None] = []
         self.rules: dict[str, IdentityRules] = {}
         self.away = False
 
@@ -47,6 +50,7 @@ class Identity(IdentityServiceServicer):
         self, request: ResolveIdentitiesRequest, context: object
     ) -> ResolveIdentitiesResponse:
         self.batches.append(len(request.inputs))
+        self.judged.append(request.tombstone_generation if request.HasField("tombstone_generation") else None)
         known = [given.message_id for given in request.inputs if given.message_id != "lost"]
         return ResolveIdentitiesResponse(identities=[ResolvedIdentity(profile_id=name) for name in known])
 
@@ -79,12 +83,16 @@ def asked(*names: str) -> list[bytes]:
     return [ResolveIdentitiesRequest(inputs=[IdentityInput(message_id=name)]).SerializeToString() for name in names]
 
 
+def judging(name: str, user_id: str = "") -> bytes:
+    return EvaluateConsentRequest(inputs=[ConsentInput(message_id=name, user_id=user_id)]).SerializeToString()
+
+
 async def test_a_batch_is_one_call(channel: grpc.aio.Channel, identity: Identity) -> None:
-    found = await IdentityClient(channel).resolve(asked("a", "b", "c"))
+    found = await IdentityClient(channel).resolve(asked("a", "b", "c"), 7)
     assert [ResolvedIdentity.FromString(one).profile_id for one in found] == ["a", "b", "c"]
-    assert identity.batches == [3]
-    evaluate = EvaluateConsentRequest(inputs=[ConsentInput(message_id="a")]).SerializeToString()
-    assert await ConsentClient(channel).evaluate([evaluate]) == [EvaluatedConsent(granted_purposes=["a"])]
+    assert (identity.batches, identity.judged) == ([3], [7])
+    evaluated = await ConsentClient(channel).evaluate([judging("a", "ada")])
+    assert (list(evaluated.results), evaluated.tombstones) == ([EvaluatedConsent(granted_purposes=["a"])], 1)
 
 
 @pytest.mark.parametrize(("limit", "value"), [("MAX_INPUTS", 2), ("MAX_REQUEST_BYTES", len(b"".join(asked("a", "b"))))])
@@ -92,19 +100,31 @@ async def test_a_batch_that_is_too_large_goes_in_halves(
     channel: grpc.aio.Channel, identity: Identity, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
 ) -> None:
     monkeypatch.setattr(clients, limit, value)
-    found = await IdentityClient(channel).resolve(asked(*"abcde"))
+    found = await IdentityClient(channel).resolve(asked(*"abcde"), None)
     assert [ResolvedIdentity.FromString(one).profile_id for one in found] == list("abcde")
-    assert sorted(identity.batches) == [1, 2, 2]
+    assert (sorted(identity.batches), identity.judged) == ([1, 2, 2], [None] * 3)
+
+
+async def test_of_several_answers_the_oldest_tombstones_count(channel: grpc.aio.Channel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clients, "MAX_INPUTS", 2)
+    evaluated = await ConsentClient(channel).evaluate([judging(name, "ada") for name in "abcde"])
+    assert ([one.granted_purposes[0] for one in evaluated.results], evaluated.tombstones) == (list("abcde"), 1)
+    # Where nobody was named no tombstone was looked at.
+    evaluated = await ConsentClient(channel).evaluate([judging("a", "ada"), judging("b", "ada"), judging("c"), judging("d")])
+    assert ([one.granted_purposes[0] for one in evaluated.results], evaluated.tombstones) == (list("abcd"), 2)
+    assert (await ConsentClient(channel).evaluate([judging("a")])).tombstones is None
 
 
 async def test_nothing_is_asked_about_nothing(channel: grpc.aio.Channel, identity: Identity) -> None:
-    assert await IdentityClient(channel).resolve([]) == []
+    assert await IdentityClient(channel).resolve([], None) == []
+    evaluated = await ConsentClient(channel).evaluate([])
+    assert (list(evaluated.results), evaluated.tombstones) == ([], None)
     assert identity.batches == []
 
 
 async def test_a_missing_result_is_never_taken_for_another_event_s(channel: grpc.aio.Channel) -> None:
     with pytest.raises(Internal):
-        await IdentityClient(channel).resolve(asked("a", "lost", "c"))
+        await IdentityClient(channel).resolve(asked("a", "lost", "c"), None)
 
 
 async def test_the_places_of_identifiers_follow_the_rules_and_outlive_identity(channel: grpc.aio.Channel, identity: Identity) -> None:

@@ -33,9 +33,9 @@ def seen(*identifiers: str, workspace: str = WORKSPACE, traits: bytes = b"", sec
     return IdentityInput(workspace_id=workspace, identifiers=map(identifier, identifiers), traits=traits, event_time=time, **values)
 
 
-async def resolve(stub: IdentityServiceStub, *inputs: IdentityInput) -> Sequence[ResolvedIdentity]:
-    """Resolves one batch."""
-    response = await stub.ResolveIdentities(ResolveIdentitiesRequest(inputs=inputs), timeout=20)
+async def resolve(stub: IdentityServiceStub, *inputs: IdentityInput, judged: int | None = None) -> Sequence[ResolvedIdentity]:
+    """Resolves one batch, judged by consent's tombstones up to this generation."""
+    response = await stub.ResolveIdentities(ResolveIdentitiesRequest(inputs=inputs, tombstone_generation=judged), timeout=20)
     return list(response.identities)
 
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 import asyncpg
+import grpc
 import pytest
 
 from cdi.consent.v1.privacy_pb2 import PRIVACY_VERB_ACCESS
@@ -138,6 +139,37 @@ async def test_the_second_look_finds_what_a_batch_under_way_brought_back(
     third = order(SERVICE, *HER, profiles=profiles, request_id=first.request_id, attempt=3, at=first.order_time.ToDatetime())
     await tell(bus, third)
     assert {name: step.count for name, step in (await consent.reported(third, SERVICE)).items()} == {"profiles": 0}
+
+
+async def test_what_consent_judged_before_an_erasure_changes_nothing_any_more(
+    identity: ServiceProcess, client: Client, database: str, bus: Bus, side: tuple[PrivacySide, str]
+) -> None:
+    """A batch that was under way comes after the erasure, whoever is in it: it has to be judged again."""
+    consent, _ = side
+    stub = client(identity)
+    mine = await resolve(stub, seen(f"user_id:{HER[0][1]}"))
+    await resolve(stub, seen("user_id:known"))
+    erasing = order(SERVICE, *HER, profiles=[mine[0].profile_id], tombstone_generation=7)
+    await tell(bus, erasing)
+    await consent.reported(erasing, SERVICE)
+    late = seen(f"user_id:{HER[0][1]}", traits=b'{"name": "%b"}' % TOKEN.encode())
+    for judged in (0, 6):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await resolve(stub, seen("user_id:new"), late, judged=judged)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert await planted(database) == []
+    assert await profile_of(stub, "user_id:new") is None
+    # What changes nothing may be as old as it likes; another workspace has erased nobody.
+    assert await resolve(stub, seen("user_id:known"), judged=6)
+    assert await resolve(stub, seen("user_id:new", workspace="elsewhere"), judged=6)
+    assert await resolve(stub, seen("user_id:new"), judged=7)
+    # Consent restored from a backup counts from where it was: after an hour nothing is under way any more.
+    connection = await asyncpg.connect(database)
+    try:
+        await connection.execute("UPDATE workspaces SET erase_time = erase_time - interval '61 minutes'")
+    finally:
+        await connection.close()
+    assert await resolve(stub, seen("user_id:newer"), judged=1)
 
 
 async def test_whoever_took_an_identifier_over_loses_no_more_than_it(

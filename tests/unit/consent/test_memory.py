@@ -183,7 +183,7 @@ async def lived(history: Sequence[tuple[Any, ...]], size: int) -> None:
         kind, *given_ = event if event != ("again",) else last
         if kind == "batch":
             last = ("batch", 1 - given_[0], given_[1])
-            answers_ = await replicas[given_[0]].evaluate(given_[1], lambda _: 0)
+            answers_ = (await replicas[given_[0]].evaluate(given_[1], lambda _: 0)).answers
             assert answers_ == await judged(alone, given_[1])
         for store in (shared, alone):
             if kind == "record":
@@ -246,7 +246,7 @@ def test_who_is_remembered_is_read_once_and_again_after_a_change_elsewhere() -> 
         assert store.read == [ADA, BROWSER]
         await one.evaluate([Item("acme", (ADA,), (("ads", True),), 5, "m1", True)], lambda _: 0)
         store.read.clear()
-        (answer,) = await two.evaluate([event], lambda _: 0)
+        (answer,) = (await two.evaluate([event], lambda _: 0)).answers
         assert store.read == [ADA]
         assert answer == (await judged(store, [event]))[0]
         assert b"advertising" in answer

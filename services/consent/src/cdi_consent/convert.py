@@ -18,6 +18,7 @@ from cdi_consent.domain.evaluation import Item, Preferences, Signals
 from cdi_consent.domain.policy import DefaultPolicy, RegionalDefaults
 from cdi_consent.domain.purposes import Outcome, Purpose, WarehouseRule
 from cdi_consent.domain.recording import Draft
+from cdi_consent.evaluating import Judged
 from cdi_kernel.faults import InvalidArgument
 from cdi_kernel.shallow import shallow
 
@@ -141,6 +142,12 @@ def written(outcome: Outcome) -> bytes:
     )
     # Without ids the same bytes for all: they are remembered for very many people.
     return b"".join((before_ids, _BETWEEN_IDS.join(ids).encode(), after_ids)) if ids else before_ids
+
+
+def response_of(judged: Judged) -> bytes:
+    """The whole ``EvaluateConsentResponse``."""
+    rest = service_pb2.EvaluateConsentResponse(tombstone_generation=judged.generation)
+    return b"".join((*judged.answers, rest.SerializeToString()))
 
 
 @lru_cache(maxsize=1_024)

@@ -137,7 +137,7 @@ def file_message(file: File) -> privacy_pb2.PrivacyRequest:
     return request_message(file.request, file.steps, file.digests)
 
 
-def order_message(request: Request, attempt: int, services: Iterable[str]) -> privacy_pb2.PrivacyOrder:
+def order_message(request: Request, attempt: int, services: Iterable[str], generation: int) -> privacy_pb2.PrivacyOrder:
     """What services are told."""
     return privacy_pb2.PrivacyOrder(
         request_id=request.request_id,
@@ -149,6 +149,7 @@ def order_message(request: Request, attempt: int, services: Iterable[str]) -> pr
         at_destinations=request.verb.at_destinations,
         attempt=attempt,
         services=services,
+        tombstone_generation=generation,
     )
 
 

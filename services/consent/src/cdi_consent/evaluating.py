@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cdi_consent.application import PurposeBook
 from cdi_consent.domain.decisions import Decided, Subject
@@ -13,6 +14,13 @@ from cdi_consent.domain.purposes import SUPPRESSED, Outcome, Purposes
 from cdi_consent.memory import Memory
 from cdi_consent.ports import Clock, Ledger, Reading
 from cdi_consent.tombstones import Tombstones
+
+
+class Judged(NamedTuple):
+    """What each event of a batch may be used for, as written, and the generation of the tombstones that counted; ``None``: none did."""
+
+    answers: list[bytes]
+    generation: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +38,7 @@ class Evaluating:
     clock: Clock
     written: Callable[[Outcome], bytes]
 
-    async def evaluate(self, items: Sequence[Item], received_us: Callable[[int], int]) -> list[bytes]:
+    async def evaluate(self, items: Sequence[Item], received_us: Callable[[int], int]) -> Judged:
         """What each event may be used for. Of who is suppressed nothing is recorded.
 
         A batch without news costs one small statement and takes no lock. Events of whom all is remembered are judged as before; the others
@@ -44,7 +52,7 @@ class Evaluating:
         purposes = self.book.current
         subjects = dict.fromkeys([subject for item in items for subject in item.subjects])
         if not subjects:
-            return list(map(self.written, evaluate(items, purposes, {}, (), self.clock()).outcomes))
+            return Judged(list(map(self.written, evaluate(items, purposes, {}, (), self.clock()).outcomes)), None)
         known, generation = await self.memory.recollect(subjects)
         gone = await self.tombstones.covering(generation, known, [item.subjects for item in items], received_us)
         left = [item for place, item in enumerate(items) if place not in gone] if gone else items
@@ -53,10 +61,10 @@ class Evaluating:
         if unjudged:
             await self._judge(left, unjudged, purposes, known, answers)
         found = [answer for answer in answers if answer is not None]
-        if not gone:
-            return found
-        suppressed, judged = self.written(SUPPRESSED), iter(found)
-        return [suppressed if place in gone else next(judged) for place in range(len(items))]
+        if gone:
+            suppressed, judged = self.written(SUPPRESSED), iter(found)
+            found = [suppressed if place in gone else next(judged) for place in range(len(items))]
+        return Judged(found, generation)
 
     async def _judge(
         self, items: Sequence[Item], places: list[int], purposes: Purposes, known: KnownSubjects, answers: list[bytes | None]

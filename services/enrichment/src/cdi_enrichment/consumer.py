@@ -94,24 +94,26 @@ class Consumer:
         """The steps that may fail on an event, for events in order; a rejection for each that was turned away."""
         verdicts = [passage.validate(plans) for passage in passages]
         valid = [passage for passage, verdict in zip(passages, verdicts, strict=True) if verdict is None]
-        await self._evaluate_consent(valid)
+        tombstones = await self._evaluate_consent(valid)
         kept = [passage for passage in valid if not passage.suppressed]
         self._enrich(kept)
-        await self._resolve_identities(kept)
+        await self._resolve_identities(kept, tombstones)
         return verdicts
 
     async def _keepable(self, rejected: Sequence[tuple[Passage, Rejection]]) -> Sequence[tuple[Passage, Rejection]]:
         """Those that may be kept: a rejected event is stored with all that it says. Few are rejected, so they ask on their own."""
-        results = await self._outside.consent.evaluate(convert.suppression_inputs(passage for passage, _ in rejected))
-        return [one for one, result in zip(rejected, results, strict=True) if not result.suppressed]
+        evaluated = await self._outside.consent.evaluate(convert.suppression_inputs(passage for passage, _ in rejected))
+        return [one for one, result in zip(rejected, evaluated.results, strict=True) if not result.suppressed]
 
-    async def _evaluate_consent(self, passages: Sequence[Passage]) -> None:
+    async def _evaluate_consent(self, passages: Sequence[Passage]) -> int | None:
+        """Judges the events; returns the generation of the tombstones that counted."""
         regions = self._enrichers.regions([passage.subject for passage in passages])
-        results = await self._outside.consent.evaluate(convert.consent_inputs(passages, regions))
-        for passage, result in zip(passages, results, strict=True):
+        evaluated = await self._outside.consent.evaluate(convert.consent_inputs(passages, regions))
+        for passage, result in zip(passages, evaluated.results, strict=True):
             convert.set_consent(passage, result)
             if result.dropped_columns:
                 passage.drop(result.dropped_columns)
+        return evaluated.tombstones
 
     def _enrich(self, passages: Sequence[Passage]) -> None:
         found = self._enrichers([passage.subject for passage in passages])
@@ -120,10 +122,10 @@ class Consumer:
             if passage.subject.external:
                 convert.set_external_ids(passage)
 
-    async def _resolve_identities(self, passages: Sequence[Passage]) -> None:
+    async def _resolve_identities(self, passages: Sequence[Passage], tombstones: int | None) -> None:
         linkable = [passage for passage in passages if passage.linkable]
         places = await self._outside.places.of({passage.workspace_id for passage in linkable})
-        results = await self._outside.identity.resolve(convert.identity_inputs(linkable, places))
+        results = await self._outside.identity.resolve(convert.identity_inputs(linkable, places), tombstones)
         for passage, result in zip(linkable, results, strict=True):
             convert.set_identity(passage, result)
         for passage in passages:

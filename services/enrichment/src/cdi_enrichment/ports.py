@@ -102,19 +102,36 @@ class Plans(Protocol):
         ...
 
 
+class Evaluated(NamedTuple):
+    """What consent says of a batch.
+
+    Attributes:
+        results: one per input, in order.
+        tombstones: generation of the tombstones that counted; ``None`` when none was looked at.
+    """
+
+    results: Sequence[consent_service_pb2.EvaluatedConsent]
+    tombstones: int | None
+
+
 class ConsentEvaluator(Protocol):
     """The consent service. Raises a retryable ``Fault`` while it is away."""
 
-    async def evaluate(self, inputs: Sequence[bytes]) -> Sequence[consent_service_pb2.EvaluatedConsent]:
-        """One result per input, in order; an input is a serialized field of ``EvaluateConsentRequest``."""
+    async def evaluate(self, inputs: Sequence[bytes]) -> Evaluated:
+        """An input is a serialized field of ``EvaluateConsentRequest``."""
         ...
 
 
 class IdentityResolver(Protocol):
     """The identity service. Raises a retryable ``Fault`` while it is away."""
 
-    async def resolve(self, inputs: Sequence[bytes]) -> Sequence[bytes]:
-        """One serialized ``ResolvedIdentity`` per input, in order; an input is a serialized field of ``ResolveIdentitiesRequest``."""
+    async def resolve(self, inputs: Sequence[bytes], tombstones: int | None) -> Sequence[bytes]:
+        """One serialized ``ResolvedIdentity`` per input, in order.
+
+        Args:
+            inputs: serialized fields of ``ResolveIdentitiesRequest``.
+            tombstones: by which consent judged the events.
+        """
         ...
 
 

@@ -26,7 +26,7 @@ from cdi_identity.domain.rules import Rules
 from cdi_identity.ports import GraphStore, GraphWriter, Lookup, StoredProfile
 from cdi_identity.remembering import KnownPeople
 from cdi_identity.ruling import RuleBook
-from cdi_kernel.faults import NotFound
+from cdi_kernel.faults import NotFound, Unavailable
 from cdi_kernel.ids import fallback_profile_id, uuid7
 
 Answers = dict[int, Resolution]
@@ -39,6 +39,11 @@ class Batch(Protocol):
     @property
     def workspace_ids(self) -> Sequence[str]:
         """The distinct workspaces of the events."""
+        ...
+
+    @property
+    def tombstones(self) -> int | None:
+        """Generation of consent's tombstones by which the events were judged; ``None``: they need no judgement."""
         ...
 
     def observations(self, rules: Mapping[str, Rules]) -> list[Observation]:
@@ -69,7 +74,7 @@ class Identities:
         """The profile of each event, as if the events had come one by one in this order. Redone, it answers the same.
 
         Raises:
-            Transient: the store does not answer; nothing of the batch is promised.
+            Transient: the store does not answer, or somebody was erased after consent had judged the batch; nothing of it is promised.
         """
         rules, observations, lookup, answers = await self._look(batch)
         if len(answers) < len(observations):
@@ -130,6 +135,7 @@ class Identities:
         workspaces = list({observations[index].workspace_id: None for index in indexes})
         async with self._turn, self._store.changing(workspaces) as writer:
             lookup = await writer.look_up(_identifiers(observations[index] for index in indexes), workspaces)
+            _check_judgement(batch, lookup)
             outdated = _outdated(rules, lookup)
             if outdated or _split_since(seen, lookup):
                 rules = {**rules, **await self._book.read(outdated, writer)}
@@ -211,6 +217,13 @@ def _identifiers(observations: Iterable[Observation]) -> list[Identifier]:
 
 def _outdated(rules: Mapping[str, Rules], lookup: Lookup) -> list[str]:
     return [workspace_id for workspace_id, standing in lookup.standings.items() if rules[workspace_id].version != standing.rules_version]
+
+
+def _check_judgement(batch: Batch, lookup: Lookup) -> None:
+    """Under the lock: what consent judged without the tombstones of somebody who is erased already could bring that person back."""
+    judged = batch.tombstones
+    if judged is not None and any(standing.tombstones > judged for standing in lookup.standings.values()):
+        raise Unavailable("consent", "somebody was erased since consent judged the batch")
 
 
 def _split_since(seen: Lookup, lookup: Lookup) -> bool:

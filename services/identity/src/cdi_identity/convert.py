@@ -35,12 +35,14 @@ class Inputs:
 
     Args:
         inputs: in order.
+        tombstones: generation of consent's tombstones by which they were judged; ``None``: they need no judgement.
 
     Raises:
         InvalidArgument: too many inputs, or a workspace id that cannot be one.
     """
 
-    def __init__(self, inputs: Sequence[pb.IdentityInput]) -> None:
+    def __init__(self, inputs: Sequence[pb.IdentityInput], tombstones: int | None = None) -> None:
+        self.tombstones = tombstones
         if len(inputs) > MAX_INPUTS:
             raise InvalidArgument(f"at most {MAX_INPUTS} inputs", field_violations=[("inputs", f"{len(inputs)} inputs")])
         self._inputs = inputs

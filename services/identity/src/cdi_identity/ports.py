@@ -48,10 +48,13 @@ class Standing:
     Attributes:
         rules_version: of its newest rules; 0: the defaults.
         splits: how many profiles were ever separated in it. While it stays, identifiers have only ever come together.
+        tombstones: generation of consent's tombstones by which people were erased lately; 0 when nobody was for an hour. No batch is
+            under way for that long, and consent may begin anew with a database that was restored.
     """
 
     rules_version: int = 0
     splits: int = 0
+    tombstones: int = 0
 
 
 @dataclass(frozen=True, slots=True)

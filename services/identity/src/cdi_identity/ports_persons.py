@@ -18,12 +18,14 @@ class Person:
         identifiers: all, of any type.
         profile_ids: all, merged ones too, as they were at the order's time; none: whatever the identifiers lead to.
         before_us: the order's time, microseconds since 1970.
+        tombstones: the generation of consent's tombstones that the order's are of.
     """
 
     workspace_id: str
     identifiers: Sequence[Identifier]
     profile_ids: Sequence[str]
     before_us: int
+    tombstones: int = 0
 
 
 class PersonStore(Protocol):

@@ -45,4 +45,5 @@ class Privacy:
 def person_of(order: PrivacyOrder) -> Person:
     """Whom an order concerns."""
     identifiers: list[Identifier] = [(order.workspace_id, each.type, each.id) for each in order.subjects if each.id and "\0" not in each.id]
-    return Person(order.workspace_id, list(dict.fromkeys(identifiers)), list(order.profile_ids), order.order_time.ToMicroseconds())
+    before_us, profile_ids = order.order_time.ToMicroseconds(), list(order.profile_ids)
+    return Person(order.workspace_id, list(dict.fromkeys(identifiers)), profile_ids, before_us, order.tombstone_generation)

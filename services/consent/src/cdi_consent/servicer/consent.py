@@ -73,7 +73,7 @@ class ConsentServicer(consent_service_pb2_grpc.ConsentServiceServicer):
         inputs = convert.inputs_of(request)
         items, sampled = convert.items_of(inputs)
         received_us = convert.receive_times(inputs, started_ns // 1_000)
-        response = b"".join(await self._evaluating.evaluate(items, received_us))
+        response = convert.response_of(await self._evaluating.evaluate(items, received_us))
         instruments.BATCH_EVENTS.record(len(items), stage="consent")
         _trace(sampled, started_ns)
         return response

@@ -19,7 +19,7 @@ from cdi_consent.ports import Reported
 from cdi_consent.store.instants import moment
 from cdi_consent.store.reports import take
 from cdi_consent.store.requests import REQUEST, Driver, files_of, ids_text, keep_digests, request_of
-from cdi_consent.store.tombstones import bury
+from cdi_consent.store.tombstones import bury, newest_generation
 from cdi_kernel import envelope, topology
 from cdi_runtime.store import Database, OutboxMessage, enqueue, raw
 
@@ -110,7 +110,8 @@ class PostgresFulfilment:
             await keep_digests(driver, ordered, self.digest)
             burials = [burial for request in ordered for burial in request.burials(self.digest)]
             await bury(driver, burials + await _also_unsuppressed(driver, ordered))
-            await enqueue(connection, [_order(request, 1, request.verb.services) for request in ordered])
+            generation = await newest_generation(driver)
+            await enqueue(connection, [_order(request, 1, request.verb.services, generation) for request in ordered])
         self.enqueued()
 
     async def _put_orders(self, driver: Driver, requests: Sequence[Request], now_us: int) -> None:
@@ -183,7 +184,8 @@ class PostgresFulfilment:
         after = [(request._replace(attempt=request.attempt + 1, looks_left=left), parts) for request, parts, left in moved]
         await _move(driver, [(request, min(part.retell_us for part in parts)) for request, parts in after])
         orders = [(request, [part.service for part in parts if part.service != CONSENT]) for request, parts in after]
-        await enqueue(connection, [_order(request, request.attempt, services) for request, services in orders if services])
+        generation = await newest_generation(driver)
+        await enqueue(connection, [_order(request, request.attempt, services, generation) for request, services in orders if services])
 
     async def _end(self, driver: Driver, ending: Sequence[tuple[File, Status]], now_us: int) -> None:
         if not ending:
@@ -223,8 +225,8 @@ async def _also_unsuppressed(driver: Driver, requests: Sequence[Request]) -> lis
     return [Burial(row["workspace_id"], row["digest"], None, False, own[row["request_id"]].create_us) for row in rows]
 
 
-def _order(request: Request, attempt: int, services: Iterable[str]) -> OutboxMessage:
-    message = order_message(request, attempt, [service for service in services if service != CONSENT])
+def _order(request: Request, attempt: int, services: Iterable[str], generation: int) -> OutboxMessage:
+    message = order_message(request, attempt, [service for service in services if service != CONSENT], generation)
     return OutboxMessage(topology.privacy(request.verb.kind), message.SerializeToString(), {envelope.SCHEMA: message.DESCRIPTOR.full_name})
 
 

@@ -52,6 +52,11 @@ class PostgresTombstones:
         return {digest: Tombstone(None if erased is None else instant_of(erased), suppressed) for digest, erased, suppressed in rows}
 
 
+async def newest_generation(driver: asyncpg.Connection[asyncpg.Record]) -> int:
+    """The generation of the newest tombstones, the caller's own included."""
+    return int(await driver.fetchval("SELECT generation FROM tombstone_generation"))
+
+
 async def bury(driver: asyncpg.Connection[asyncpg.Record], burials: Sequence[Burial]) -> None:
     """Writes tombstones in the caller's transaction, which commits before any later one that does so."""
     rows = combined(burials)

@@ -33,7 +33,8 @@ class IdentityServicer(pb_grpc.IdentityServiceServicer):
         """Resolves a batch."""
         started = time.time_ns()
         inputs = request.inputs
-        resolutions = await self._identities.resolve(convert.Inputs(inputs))
+        tombstones = request.tombstone_generation if request.HasField("tombstone_generation") else None
+        resolutions = await self._identities.resolve(convert.Inputs(inputs, tombstones))
         _trace(inputs, started)
         return convert.response(resolutions)
 

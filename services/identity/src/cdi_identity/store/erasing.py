@@ -1,7 +1,8 @@
 """Erasing people from the graph, and reading all that is stored of one.
 
 No tombstones: profile ids never come again, an event of ENRICHED counts only for a profile that is in the graph, and nothing reads IDENTITY
-back into it. What could bring somebody back is an event that consent judged before the order; consent tells every order twice.
+back into it. What could bring somebody back is an event that consent judged before the order. Whoever changes the graph looks, under its
+lock, whether somebody was erased by tombstones that the batch was judged without; then it has to be judged again.
 """
 
 from __future__ import annotations
@@ -68,10 +69,13 @@ UPDATE decisions SET detail = NULL WHERE detail IS NOT NULL AND EXISTS (
     SELECT FROM unnest($1::bytea[]) AS value WHERE position(value IN detail) > 0
 )
 """
-# Identifiers have gone, not only come together: what a batch has read without the lock holds no more.
-_SPLITS: Final = """
-INSERT INTO workspaces (workspace_id, splits) SELECT w, 1 FROM unnest($1::text::text[]) AS w
-ON CONFLICT (workspace_id) DO UPDATE SET splits = workspaces.splits + 1
+# Identifiers have gone, not only come together: what a batch has read without the lock holds no more. And what consent judged before it
+# knew of the erasure must not bring anybody back.
+_ERASED: Final = """
+INSERT INTO workspaces AS w (workspace_id, splits, tombstones, erase_time)
+SELECT k.workspace_id, 1, k.tombstones, now() FROM unnest($1::text::text[], $2::bigint[]) AS k (workspace_id, tombstones)
+ON CONFLICT (workspace_id) DO UPDATE SET splits = w.splits + 1, erase_time = now(), tombstones = CASE
+    WHEN w.erase_time > now() - interval '1 hour' THEN greatest(w.tombstones, excluded.tombstones) ELSE excluded.tombstones END
 """
 
 _HELD: Final[Mapping[str, str]] = {
@@ -121,7 +125,8 @@ class PostgresPersons:
             touched = {(people[min(numbers)].workspace_id, profile_id) for profile_id, numbers in owners.items()}
             touched |= {tuple(row) for row in await driver.fetch(_TAKEN_OVER, *columns(identifiers))}
             await enqueue(connection, _told(sorted(touched), moment(now_us)))
-            await driver.execute(_SPLITS, array(workspace_ids))
+            newest = [max(one.tombstones for one in people if one.workspace_id == workspace_id) for workspace_id in workspace_ids]
+            await driver.execute(_ERASED, array(workspace_ids), newest)
         values = sorted({value.encode() for _, _, value in identifiers})
         if values:
             async with self._database.transaction() as connection:

@@ -25,7 +25,12 @@ SELECT (
     FROM unnest($1::text::text[], $2::text::text[], $3::text::text[]) WITH ORDINALITY AS k (workspace_id, type, value, position)
 ), (
     SELECT string_agg(concat_ws(':',
-        coalesce((SELECT w.rules_version || ':' || w.splits FROM workspaces w WHERE w.workspace_id = k.workspace_id), '0:0'),
+        coalesce((
+            SELECT concat_ws(
+                ':', w.rules_version, w.splits, CASE WHEN w.erase_time > now() - interval '1 hour' THEN w.tombstones ELSE 0 END
+            )
+            FROM workspaces w WHERE w.workspace_id = k.workspace_id
+        ), '0:0:0'),
         coalesce((SELECT max(m.merge_id) FROM merges m WHERE m.workspace_id = k.workspace_id), 0),
         (
             SELECT string_agg(m.merged_profile_id || '>' || m.canonical_profile_id, ' ' ORDER BY m.merge_id)
@@ -53,8 +58,8 @@ async def look_up(
     found = [text.split(":") for text in row[1].split(",")] if workspace_ids else []
     return Lookup(
         dict(zip(identifiers, owners, strict=True)),
-        {workspace_id: Standing(int(of[0]), int(of[1])) for workspace_id, of in zip(workspace_ids, found, strict=True)},
-        {workspace_id: _merges(int(of[2]), of[3:]) for workspace_id, of in zip(workspace_ids, found, strict=True)},
+        {workspace_id: Standing(*map(int, of[:3])) for workspace_id, of in zip(workspace_ids, found, strict=True)},
+        {workspace_id: _merges(int(of[3]), of[4:]) for workspace_id, of in zip(workspace_ids, found, strict=True)},
         row[2],
     )
 

@@ -543,6 +543,9 @@ class EvaluateConsentResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RESULTS_FIELD_NUMBER: _builtins.int
+    TOMBSTONE_GENERATION_FIELD_NUMBER: _builtins.int
+    tombstone_generation: _builtins.int
+    """The number of the newest tombstone that counted; it only rises. Not set when no input named anybody, so that none was looked at."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___EvaluatedConsent]:
         """The results."""
@@ -551,12 +554,15 @@ class EvaluateConsentResponse(_message.Message):
         self,
         *,
         results: _abc.Iterable[Global___EvaluatedConsent] | None = ...,
+        tombstone_generation: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_tombstone_generation", b"_tombstone_generation", "tombstone_generation", b"tombstone_generation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tombstone_generation", b"_tombstone_generation", "results", b"results", "tombstone_generation", b"tombstone_generation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__tombstone_generation: _TypeAlias = _typing.Literal["tombstone_generation"]  # noqa: Y015
+    _WhichOneofArgType__tombstone_generation: _TypeAlias = _typing.Literal["_tombstone_generation", b"_tombstone_generation"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tombstone_generation) -> _WhichOneofReturnType__tombstone_generation | None: ...
 
 Global___EvaluateConsentResponse: _TypeAlias = EvaluateConsentResponse  # noqa: Y015
 

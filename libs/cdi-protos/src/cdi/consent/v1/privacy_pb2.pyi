@@ -248,6 +248,7 @@ class PrivacyOrder(_message.Message):
     AT_DESTINATIONS_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     SERVICES_FIELD_NUMBER: _builtins.int
+    TOMBSTONE_GENERATION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The request."""
     workspace_id: _builtins.str
@@ -258,6 +259,8 @@ class PrivacyOrder(_message.Message):
     """Destinations shall be told to delete as well."""
     attempt: _builtins.int
     """1 for the first telling; rises with the second look and with every retry."""
+    tombstone_generation: _builtins.int
+    """What consent judged without the order's tombstones has a smaller number (EvaluateConsentResponse.tombstone_generation)."""
     @_builtins.property
     def subjects(self) -> _containers.RepeatedCompositeFieldContainer[_consent_service_pb2.Subject]:
         """All ids of the person: those given and, by the identity graph at `order_time`, all that belong to the same profiles."""
@@ -286,10 +289,11 @@ class PrivacyOrder(_message.Message):
         at_destinations: _builtins.bool = ...,
         attempt: _builtins.int = ...,
         services: _abc.Iterable[_builtins.str] | None = ...,
+        tombstone_generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["order_time", b"order_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_destinations", b"at_destinations", "attempt", b"attempt", "order_time", b"order_time", "profile_ids", b"profile_ids", "request_id", b"request_id", "services", b"services", "subjects", b"subjects", "verb", b"verb", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_destinations", b"at_destinations", "attempt", b"attempt", "order_time", b"order_time", "profile_ids", b"profile_ids", "request_id", b"request_id", "services", b"services", "subjects", b"subjects", "tombstone_generation", b"tombstone_generation", "verb", b"verb", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -78,6 +78,9 @@ class ResolveIdentitiesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     INPUTS_FIELD_NUMBER: _builtins.int
+    TOMBSTONE_GENERATION_FIELD_NUMBER: _builtins.int
+    tombstone_generation: _builtins.int
+    """What consent answered (EvaluateConsentResponse), of several answers the smallest. Not set: the caller knows that nobody is erased."""
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___IdentityInput]:
         """In the order of the events. At most 5,000."""
@@ -86,12 +89,15 @@ class ResolveIdentitiesRequest(_message.Message):
         self,
         *,
         inputs: _abc.Iterable[Global___IdentityInput] | None = ...,
+        tombstone_generation: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_tombstone_generation", b"_tombstone_generation", "tombstone_generation", b"tombstone_generation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tombstone_generation", b"_tombstone_generation", "inputs", b"inputs", "tombstone_generation", b"tombstone_generation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__tombstone_generation: _TypeAlias = _typing.Literal["tombstone_generation"]  # noqa: Y015
+    _WhichOneofArgType__tombstone_generation: _TypeAlias = _typing.Literal["_tombstone_generation", b"_tombstone_generation"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tombstone_generation) -> _WhichOneofReturnType__tombstone_generation | None: ...
 
 Global___ResolveIdentitiesRequest: _TypeAlias = ResolveIdentitiesRequest  # noqa: Y015
 

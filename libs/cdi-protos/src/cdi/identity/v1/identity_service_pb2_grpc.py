@@ -83,7 +83,8 @@ class IdentityServiceServicer:
 
     def ResolveIdentities(self, request, context):
         """Resolves the identifiers of a batch of events, in order: finds, makes, extends or merges profiles. Doing the same batch again gives the
-        same profiles and changes nothing. Errors: UNAVAILABLE (nothing of the batch is promised).
+        same profiles and changes nothing. Errors: UNAVAILABLE (nothing of the batch is promised; also when somebody of a workspace was erased
+        after consent had judged the batch: ask consent again).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

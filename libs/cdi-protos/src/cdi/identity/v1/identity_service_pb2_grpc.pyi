@@ -35,7 +35,8 @@ class IdentityServiceStub:
     def __new__(cls, channel: _aio.Channel) -> IdentityServiceAsyncStub: ...
     ResolveIdentities: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.ResolveIdentitiesRequest, _identity_service_pb2.ResolveIdentitiesResponse]
     """Resolves the identifiers of a batch of events, in order: finds, makes, extends or merges profiles. Doing the same batch again gives the
-    same profiles and changes nothing. Errors: UNAVAILABLE (nothing of the batch is promised).
+    same profiles and changes nothing. Errors: UNAVAILABLE (nothing of the batch is promised; also when somebody of a workspace was erased
+    after consent had judged the batch: ask consent again).
     """
     GetProfile: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.GetProfileRequest, _identity_service_pb2.GetProfileResponse]
     """One profile by its id, by the id of a profile merged into it, or by any identifier. Errors: NOT_FOUND."""
@@ -66,7 +67,8 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ResolveIdentities: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.ResolveIdentitiesRequest, _identity_service_pb2.ResolveIdentitiesResponse]  # type: ignore[assignment]
     """Resolves the identifiers of a batch of events, in order: finds, makes, extends or merges profiles. Doing the same batch again gives the
-    same profiles and changes nothing. Errors: UNAVAILABLE (nothing of the batch is promised).
+    same profiles and changes nothing. Errors: UNAVAILABLE (nothing of the batch is promised; also when somebody of a workspace was erased
+    after consent had judged the batch: ask consent again).
     """
     GetProfile: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.GetProfileRequest, _identity_service_pb2.GetProfileResponse]  # type: ignore[assignment]
     """One profile by its id, by the id of a profile merged into it, or by any identifier. Errors: NOT_FOUND."""
@@ -100,7 +102,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_identity_service_pb2.ResolveIdentitiesResponse, _abc.Awaitable[_identity_service_pb2.ResolveIdentitiesResponse]]:
         """Resolves the identifiers of a batch of events, in order: finds, makes, extends or merges profiles. Doing the same batch again gives the
-        same profiles and changes nothing. Errors: UNAVAILABLE (nothing of the batch is promised).
+        same profiles and changes nothing. Errors: UNAVAILABLE (nothing of the batch is promised; also when somebody of a workspace was erased
+        after consent had judged the batch: ask consent again).
         """
 
     @_abc_1.abstractmethod
