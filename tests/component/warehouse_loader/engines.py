@@ -10,6 +10,7 @@ from cdi.event.v1.event_pb2 import Event, EventBatch
 from cdi.event.v1.outcome_pb2 import OUTCOME_LOADED
 from cdi.identity.v1.profile_pb2 import GraphChanged
 from cdi_cli.embedded import PostgresServer
+from cdi_kernel.faults import InvalidArgument
 from cdi_warehouse_loader.domain.event_load import plan_events
 from cdi_warehouse_loader.domain.event_view import read_batch
 from cdi_warehouse_loader.domain.graph_rows import Numbered, graph_loads
@@ -33,18 +34,18 @@ class Place:
         options: how to open it.
         stored: every byte that the engine has stored of it, for a search; blocks.
         shared: several processes may have it open at once.
-        sees_purposes: a question may be limited to purposes.
+        asking: sees to it that questions with purposes are answered, and says how to open it for that; ``None``: it answers none.
     """
 
     options: Options
     stored: Callable[[], bytes]
     shared: bool
-    sees_purposes: bool
+    asking: Callable[[], Options] | None
     opened: list[Warehouse] = field(default_factory=list)
 
-    def open(self) -> Warehouse:
-        """Opens it, once more where it is shared."""
-        warehouse = REGISTRY[self.options.kind].open(self.options)
+    def open(self, options: Options | None = None) -> Warehouse:
+        """Opens it, once more where it is shared; as it is meant to be opened unless told otherwise."""
+        warehouse = REGISTRY[self.options.kind].open(options or self.options)
         self.opened.append(warehouse)
         return warehouse
 
@@ -66,7 +67,8 @@ def files(path: Path) -> bytes:
 
 def duckdb(directory: Path) -> Place:
     """A file."""
-    return Place(Options(f"duckdb:{directory}/warehouse.duckdb"), lambda: files(directory), shared=False, sees_purposes=True)
+    options = Options(f"duckdb:{directory}/warehouse.duckdb")
+    return Place(options, lambda: files(directory), shared=False, asking=lambda: options)
 
 
 def postgresql(server: PostgresServer, url: str) -> Place:
@@ -79,19 +81,33 @@ def postgresql(server: PostgresServer, url: str) -> Place:
         server.execute("checkpoint")  # writes what is in memory, and removes what was dropped
         return files(server.directory / "data" / "base" / server.execute(f"select oid from pg_database where datname = '{name}'"))
 
-    return Place(
-        Options(f"postgresql://owner_of_{name}:sesame-3f@127.0.0.1:{server.port}/{name}"), stored, shared=True, sees_purposes=False
-    )
+    url = f"postgresql://owner_of_{name}:sesame-3f@127.0.0.1:{server.port}/{name}"
+
+    def asking() -> Options:
+        """With a login for queries that may read all of it."""
+        reader, owner = f"reader_of_{name}", f"owner_of_{name}"
+        statements = [f"create role {reader} login password 'open'"]
+        for schema in ("main", "cdi_archive"):
+            statements += [
+                f"create schema if not exists {schema} authorization {owner}",
+                f"grant usage on schema {schema} to {reader}",
+                f"alter default privileges for role {owner} in schema {schema} grant select on tables to {reader}",
+            ]
+        server.execute("; ".join(statements), name)
+        return Options(f"{url}?query_user={reader}&query_password=open")
+
+    return Place(Options(url), stored, shared=True, asking=asking)
 
 
 def iceberg(directory: Path) -> Place:
     """A folder with an SQLite catalog."""
-    return Place(Options(f"iceberg+sqlite://{directory}/lake"), lambda: files(directory), shared=True, sees_purposes=True)
+    options = Options(f"iceberg+sqlite://{directory}/lake")
+    return Place(options, lambda: files(directory), shared=True, asking=lambda: options)
 
 
 def clickhouse(directory: Path) -> Place:
     """The engine inside of this process."""
-    return Place(Options(f"clickhouse+chdb://{directory}/clickhouse"), lambda: files(directory), shared=True, sees_purposes=False)
+    return Place(Options(f"clickhouse+chdb://{directory}/clickhouse"), lambda: files(directory), shared=True, asking=None)
 
 
 def planned_items(*events: Event, partition: int = 0, sequence: int = 1) -> list[Item]:
@@ -127,6 +143,14 @@ def load_graph(warehouse: Warehouse, *messages: GraphChanged) -> None:
 def rows(warehouse: Warehouse, sql: str, **question: Any) -> list[list[Any]]:
     """The rows of a question."""
     return [list(row) for row in warehouse.query(Question(sql, LIMITS, **question)).values]
+
+
+def shown(warehouse: Warehouse, sql: str, **asked: Any) -> list[list[Any]]:
+    """The rows of an answer; none when the question is refused."""
+    try:
+        return rows(warehouse, sql, **asked)
+    except InvalidArgument:
+        return []
 
 
 def records(warehouse: Warehouse, sql: str) -> Iterator[Mapping[str, Any]]:

@@ -314,6 +314,40 @@ def test_queries_may_have_a_role_of_their_own(place: Place, execute: Execute) ->
         execute("drop role analyst")
 
 
+def test_questions_with_purposes_need_a_login_that_policies_hold(place: Place, execute: Execute) -> None:
+    asking = place.asking() if place.asking else place.options
+    owner, reader = (f"{who}_of_{urlsplit(place.options.url).path.removeprefix('/')}" for who in ("owner", "reader"))
+    load(place.open(), builders.track("Seen"))
+    asked = {"purposes": frozenset({"ads"})}
+    with pytest.raises(InvalidArgument, match="query_user"):
+        rows(place.open(), "select id from main.seen", **asked)
+    warehouse = place.open(asking)
+    assert rows(warehouse, "select id from main.seen", **asked) == []
+    for given, taken in (
+        (f"grant usage on schema _cdi to {reader}", f"revoke usage on schema _cdi from {reader}"),
+        (f"grant {owner} to {reader}", f"revoke {owner} from {reader}"),
+        (f"alter role {reader} bypassrls", f"alter role {reader} nobypassrls"),
+        ("alter table main.seen disable row level security", "alter table main.seen enable row level security"),
+    ):
+        execute(given)
+        with pytest.raises(InvalidArgument, match="past row security"):
+            rows(warehouse, "select id from main.seen", **asked)
+        execute(taken)
+    assert rows(warehouse, "select id from main.seen", **asked) == []
+    # What a loader that died was asked says nothing of a question without purposes.
+    execute("insert into _cdi.questions select pid, '{nobody}' from pg_stat_activity where datname = current_database()")
+    assert len(rows(warehouse, "select id from main.seen")) == 1
+
+
+def test_tables_of_an_older_loader_come_under_row_security(place: Place, execute: Execute) -> None:
+    asking = place.asking() if place.asking else place.options
+    load(place.open(), builders.track("Seen"))
+    execute("drop policy cdi_purposes on main.seen; alter table main.seen disable row level security")
+    warehouse = place.open(asking)
+    assert rows(warehouse, "select id from main.seen", purposes=frozenset({"ads"})) == []
+    assert len(rows(warehouse, "select id from main.seen")) == 1
+
+
 def test_refusals_say_no_value_and_no_password(place: Place, postgres_server: PostgresServer) -> None:
     warehouse = place.open()
     load(warehouse, builders.track("Seen", properties={"email": "ada@example.com"}))

@@ -8,14 +8,15 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from cdi.error.v1 import error_pb2
 from cdi_kernel.faults import TooLarge
 from cdi_warehouse_loader.ports import Question, Rows
 from cdi_warehouse_loader.warehouses.answers import hand_over, over, refused, rows_within
-from cdi_warehouse_loader.warehouses.postgresql.session import CANCELLED, OUT_OF_MEMORY, Answer, Refused, Session
+from cdi_warehouse_loader.warehouses.postgresql.consenting import Asking
+from cdi_warehouse_loader.warehouses.postgresql.session import CANCELLED, OUT_OF_MEMORY, Answer, Refused
 
 _FIRST_WORD: Final = re.compile(r"(?:\s|\(|--[^\n]*(?:\n|$)|/\*.*?\*/)*([a-z]*)", re.IGNORECASE | re.DOTALL)
 _SELECTS: Final = frozenset({"select", "with", "values", "table"})
@@ -23,22 +24,22 @@ _OTHERS: Final = frozenset({"show", "explain"})
 _LIMITS: Final = "select set_config('statement_timeout', $1, true), set_config('search_path', 'main, public', true)"
 
 
-def run_query(session: Session, question: Question) -> Rows:
-    """Runs one statement; see ``ports.Warehouse.query``."""
-    with _running(session, question) as answer:
+def run_query(asking: Asking, question: Question, schemas: Iterable[str]) -> Rows:
+    """Runs one statement; see ``ports.Warehouse.query``, and ``Asking.limited`` for the schemas."""
+    with _running(asking, question, schemas) as answer:
         columns = [(field.name, _type_name(field)) for field in answer.schema]
         values, truncated = rows_within(_rows(answer), question.limits)
     return Rows(columns, values, truncated)
 
 
-def stream_query(session: Session, question: Question, take: Callable[[Any], None]) -> bool:
-    """Runs one statement; see ``ports.Warehouse.stream``."""
-    with _running(session, question) as answer:
+def stream_query(asking: Asking, question: Question, schemas: Iterable[str], take: Callable[[Any], None]) -> bool:
+    """Runs one statement; see ``ports.Warehouse.stream``, and ``Asking.limited`` for the schemas."""
+    with _running(asking, question, schemas) as answer:
         return hand_over(answer, question.limits, take)
 
 
 @contextlib.contextmanager
-def _running(session: Session, question: Question) -> Iterator[Answer]:
+def _running(asking: Asking, question: Question, schemas: Iterable[str]) -> Iterator[Answer]:
     """Runs a statement for the time of the block, in which its answer is read.
 
     Raises:
@@ -46,12 +47,12 @@ def _running(session: Session, question: Question) -> Iterator[Answer]:
         TooLarge: it takes longer or more memory than allowed.
     """
     statement, by_copy = _one_statement(question)
-    seconds = question.limits.seconds
+    session, seconds = asking.session, question.limits.seconds
     ends = time.monotonic() + seconds
     try:
         with session.transaction("transaction read only", keep=False):
             session.rows(_LIMITS, str(max(1, round(seconds * 1_000))))
-            with session.reading(statement, by_copy=by_copy) as answer:
+            with asking.limited(question, schemas), session.reading(statement, by_copy=by_copy) as answer:
                 yield answer
     except Refused as error:
         if error.state == CANCELLED or time.monotonic() >= ends:
@@ -64,8 +65,6 @@ def _running(session: Session, question: Question) -> Iterator[Answer]:
 
 def _one_statement(question: Question) -> tuple[str, bool]:
     """The statement as it is run, and whether its rows can be copied out."""
-    if question.purposes:
-        raise refused("a warehouse in Postgres does not limit queries to purposes")
     found = _FIRST_WORD.match(question.sql)
     word = found[1].lower() if found else ""
     if word not in _SELECTS | _OTHERS or "\0" in question.sql:

@@ -29,8 +29,11 @@ def missing(schema: str, state: State) -> Iterator[str]:
         layout = STARTING_TABLES.get(table, TRACK_TABLE_COLUMNS if is_event_table(table, has) else {})
         if lacks := {name: kind for name, kind in layout.items() if name not in has}:
             yield sql.add_columns(schema, table, lacks)
+        if (schema, table) in state.unprotected:
+            yield from sql.protect(schema, table, has)
     if known is None or known.views != digest:
         # Not replaced in place: Postgres lets nobody put a column between those of a view.
         yield from (f"drop view if exists {sql.place(schema, name)}" for name in reversed(list(texts)))
-        yield from (f"create view {sql.place(schema, name)} as {text}" for name, text in texts.items())
+        # As the role that asks: its rights, and the policies of the tables.
+        yield from (f"create view {sql.place(schema, name)} with (security_invoker) as {text}" for name, text in texts.items())
         yield f"update _cdi.schemas set views = {sql.literal(digest)} where schema_name = {sql.literal(schema)}"

@@ -7,6 +7,7 @@ from typing import Final
 
 from cdi_warehouse_loader.domain import naming
 from cdi_warehouse_loader.domain.columns import ColumnType
+from cdi_warehouse_loader.domain.layout import is_event_table
 
 Columns = Mapping[str, ColumnType]
 
@@ -20,6 +21,7 @@ TYPES: Final[Mapping[ColumnType, str]] = {
 }
 """How Postgres spells the types."""
 
+_PURPOSES: Final = "consent_purposes"
 _PEOPLE: Final = (naming.USERS, naming.ACCOUNTS)
 _OFTEN_UPDATED: Final = "with (fillfactor = 50)"
 
@@ -53,9 +55,14 @@ OWN_TABLES: Final = (
     "create index if not exists tombstones_erased_at on _cdi.tombstones (erased_at)",
     """create table if not exists _cdi.unrewritten (
         erased_at timestamptz not null, relation text not null, transaction_id xid8 not null)""",
+    "create table if not exists _cdi.questions (backend integer primary key, purposes text[] not null)",
+    """create or replace function _cdi.asked_purposes() returns text[] language sql stable security definer set search_path = pg_catalog
+        as 'select purposes from _cdi.questions where backend = pg_backend_pid()'""",
 )
-"""The loader's own tables. ``catalog`` has one row: its version rises with every change of any table and every erasure, and its lock keeps
-apart what may not happen at once; see ``loading``."""
+"""The loader's own tables, and a function for the policies of all others: what the question that is being answered is limited to.
+
+``catalog`` has one row: its version rises with every change of any table and every erasure, and its lock keeps apart what may not happen at
+once; see ``loading``."""
 
 LOCK_SHARED: Final = "lock table _cdi.catalog in row share mode"
 LOCK_ALONE: Final = "lock table _cdi.catalog in exclusive mode"
@@ -115,7 +122,7 @@ def create_schema(schema: str) -> str:
 
 
 def create_table(schema: str, table: str, columns: Columns) -> Iterable[str]:
-    """A new table with its indexes. Rows come nearly in the order of time and stream: a small index of ranges of blocks is enough."""
+    """A new table with its indexes and its policy."""
     declared = [f"{quoted(name)} {TYPES[kind]}" for name, kind in columns.items()]
     if table in _PEOPLE:
         declared.append("primary key (workspace_id, id)")
@@ -123,8 +130,20 @@ def create_table(schema: str, table: str, columns: Columns) -> Iterable[str]:
     yield f"create table {place(schema, table)} ({', '.join(declared)}){partitioned}"
     if table == naming.REJECTED_EVENTS:
         yield f"create index on {place(schema, table)} (rejection_id)"
+    # Rows come nearly in the order of time and stream: a small index of ranges of blocks is enough.
     if table not in _PEOPLE and (rising := [name for name in ("received_at", "event_seq") if name in columns]):
         yield f"create index on {place(schema, table)} using brin ({', '.join(rising)}) with (autosummarize = on)"
+    yield from protect(schema, table, columns)
+
+
+def protect(schema: str, table: str, columns: Columns) -> Iterable[str]:
+    """Row security: a question with purposes sees rows of events that carry them all (``consenting``)."""
+    # A sub-select is worked out once, not for each row.
+    shown = "(select _cdi.asked_purposes()) is null"
+    if is_event_table(table, columns) and _PURPOSES in columns:
+        shown += f" or {_PURPOSES}::jsonb ?& (select _cdi.asked_purposes())"
+    yield f"alter table {place(schema, table)} enable row level security"
+    yield f"create policy cdi_purposes on {place(schema, table)} for select using ({shown})"
 
 
 def add_columns(schema: str, table: str, columns: Columns) -> str:

@@ -17,7 +17,7 @@ ONE_MOMENT: Final = "transaction isolation level repeatable read, read only"
 """Everything that is read in such a transaction is of one moment."""
 
 _NEWEST_ERASURE: Final = f"select coalesce({microseconds('max(erased_at)')}, 0) from _cdi.tombstones"
-_CATALOG: Final = """select n.nspname::text, c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod)
+_CATALOG: Final = """select n.nspname::text, c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod), c.relrowsecurity
     from pg_catalog.pg_class c
     join pg_catalog.pg_namespace n on n.oid = c.relnamespace
     join _cdi.schemas s on s.schema_name = n.nspname
@@ -53,6 +53,7 @@ class State:
         catalog: their tables.
         months: schemas and months (``2026-01``) whose tracks have a partition.
         positions: see ``ports.Warehouse``.
+        unprotected: schemas and tables without row security: of an older loader.
     """
 
     version: int
@@ -61,6 +62,7 @@ class State:
     catalog: Catalog
     months: frozenset[tuple[str, str]]
     positions: Mapping[StreamPartition, Position]
+    unprotected: frozenset[tuple[str, str]] = frozenset()
 
 
 def read(session: Session) -> State:
@@ -68,12 +70,15 @@ def read(session: Session) -> State:
     ((version,),), ((newest_us,),) = session.rows(sql.VERSION), session.rows(_NEWEST_ERASURE)
     schemas = {name: Schema(number, views) for name, number, views in session.rows("select schema_name, number, views from _cdi.schemas")}
     catalog: dict[str, dict[str, dict[str, ColumnType]]] = {name: {} for name in schemas}
-    for schema, table, column, kind in session.rows(_CATALOG):
+    unprotected: set[tuple[str, str]] = set()
+    for schema, table, column, kind, is_protected in session.rows(_CATALOG):
         catalog[schema].setdefault(table, {})[column] = _COLUMN_TYPES.get(kind, ColumnType.TEXT)
+        if not is_protected:
+            unprotected.add((schema, table))
     months = frozenset(session.rows("select schema_name, month from _cdi.months"))
     progress = session.rows("select stream, partition, sequence, source_sequence from _cdi.progress")
     positions = {StreamPartition(stream, partition): Position(*at) for stream, partition, *at in progress}
-    return State(version, newest_us, schemas, catalog, months, positions)
+    return State(version, newest_us, schemas, catalog, months, positions, frozenset(unprotected))
 
 
 def counts(session: Session) -> dict[CountKey, int]:

@@ -18,6 +18,7 @@ from cdi_warehouse_loader.domain.load import Catalog, CountKey, Load, Position, 
 from cdi_warehouse_loader.ports import LoadEntry, Question, Rows, SchemaChange
 from cdi_warehouse_loader.warehouses.base import Options
 from cdi_warehouse_loader.warehouses.postgresql import erasure, rewriting, schemas, sql, state
+from cdi_warehouse_loader.warehouses.postgresql.consenting import Asking
 from cdi_warehouse_loader.warehouses.postgresql.loading import LoadTransaction, NeedsToBeAlone, Overtaken
 from cdi_warehouse_loader.warehouses.postgresql.query import run_query, stream_query
 from cdi_warehouse_loader.warehouses.postgresql.session import DEPENDENCY, READ_ONLY, Refused, Session, addresses
@@ -34,7 +35,8 @@ def open_warehouse(options: Options) -> PostgresWarehouse:
     """
     own, asking = addresses(options.url)
     loading, reading = Session(own), Session(own)
-    warehouse = PostgresWarehouse(loading, reading, reading if asking == own else Session(asking))
+    asks = Asking(reading, None) if asking == own else Asking(Session(asking), reading)
+    warehouse = PostgresWarehouse(loading, reading, asks)
     try:
         warehouse.begin()
     except BaseException:
@@ -49,14 +51,14 @@ class PostgresWarehouse:
     Args:
         loading: the session of the loader's thread.
         reading: the session of the other thread.
-        asking: that of people's queries, in the other thread.
+        asking: people's queries, in the other thread.
     """
 
     clean_rooms: Final = None
     broken: Final = None
     exclusive: Final = False
 
-    def __init__(self, loading: Session, reading: Session, asking: Session) -> None:
+    def __init__(self, loading: Session, reading: Session, asking: Asking) -> None:
         self._loading, self._reading, self._asking = loading, reading, asking
         self._state = state.State(0, 0, {}, {}, frozenset(), {})
         self._ready: set[str] = set()
@@ -181,11 +183,11 @@ class PostgresWarehouse:
 
     def query(self, question: Question) -> Rows:
         """See ``ports.Warehouse``."""
-        return run_query(self._asking, question)
+        return run_query(self._asking, question, self._state.schemas)
 
     def stream(self, question: Question, take: Callable[..., None]) -> bool:
         """See ``ports.Warehouse``."""
-        return stream_query(self._asking, question, take)
+        return stream_query(self._asking, question, self._state.schemas, take)
 
     def loads(self, limit: int) -> Sequence[LoadEntry]:
         """See ``ports.Warehouse``."""
@@ -199,7 +201,7 @@ class PostgresWarehouse:
 
     def close(self) -> None:
         """See ``ports.Warehouse``."""
-        for session in (self._loading, self._reading, self._asking):
+        for session in (self._loading, self._reading, self._asking.session):
             session.close()
 
     def _look(self) -> None:
