@@ -14,6 +14,7 @@ from pyiceberg.catalog import Catalog, load_catalog
 
 from cdi_kernel.faults import InvalidArgument, Unavailable
 from cdi_testing import builders
+from cdi_warehouse_loader.domain.archive import archive_load
 from cdi_warehouse_loader.domain.erasure import Erasure, PersonId
 from cdi_warehouse_loader.domain.load import Load, Position, StreamPartition, TableLoad
 from cdi_warehouse_loader.warehouses import REGISTRY
@@ -25,7 +26,7 @@ from cdi_warehouse_loader.warehouses.iceberg.storage import Storage
 from cdi_warehouse_loader.warehouses.iceberg.warehouse import IcebergWarehouse
 
 from .conftest import graph_changed
-from .engines import LOADED, NOW_US, Place, files, iceberg, load, load_graph, planned, rows
+from .engines import LOADED, NOW_US, Place, files, iceberg, load, load_graph, planned, planned_items, rows
 
 DAY = timedelta(days=1)
 DIES = """
@@ -243,6 +244,28 @@ def test_other_readers_of_iceberg_see_the_same(folder: Place, tmp_path: Path) ->
     late = table.scan(row_filter=f"received_at >= '{(at + 2 * DAY).isoformat()}'")
     assert len(list(late.plan_files())) == 1
     assert late.to_arrow().column("id").to_pylist() == ["m2"]
+
+
+def test_the_archive_has_a_partition_per_day_and_source(folder: Place, tmp_path: Path) -> None:
+    warehouse = folder.open()
+    warehouse.ensure_tables("cdi_archive")
+    at = builders.EVENT_TIME
+    places = [("web", 0), ("app", 0), ("web", 1), ("", 1)]
+    events = [
+        builders.track(
+            "Seen", message_id=f"m{number}", source_id=source, at=at + day * DAY, received_time=builders.timestamp(at + day * DAY)
+        )
+        for number, (source, day) in enumerate(places)
+    ]
+    for number in range(2):
+        tables = [archive_load(planned_items(*events), warehouse.catalog.get("cdi_archive", {}))]
+        warehouse.load(Load("ENRICHED", len(events), tables, {}, {}))
+        table = _catalog(tmp_path).load_table(("cdi_archive", "events"))
+        assert [one.name for one in table.spec().fields] == ["received_at_day", "source_id"]
+        assert sorted(one["record_count"] for one in table.inspect.partitions().to_pylist()) == [number + 1] * len(places)
+    found = table.scan(row_filter="source_id == 'app'")
+    assert {file.file.record_count for file in found.plan_files()} == {1}
+    assert found.to_arrow().column("id").to_pylist() == ["m1", "m1"]
 
 
 def test_small_files_become_one_and_the_old_ones_are_there_for_those_who_read_them(folder: Place) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from pyiceberg.manifest import DataFile
 
 from cdi_warehouse_loader.warehouses.iceberg.drafts import Draft, Name
-from cdi_warehouse_loader.warehouses.iceberg.files import copy
+from cdi_warehouse_loader.warehouses.iceberg.files import copy, partition_of
 from cdi_warehouse_loader.warehouses.iceberg.storage import Storage
 from cdi_warehouse_loader.warehouses.iceberg.table import LakeTable
 
@@ -52,8 +52,7 @@ def ready(files: Iterable[DataFile]) -> Iterator[list[DataFile]]:
     """Files that are to become one, the smallest ones first."""
     alike: dict[tuple[Any, ...], list[DataFile]] = {}
     for file in sorted(files, key=lambda file: file.file_size_in_bytes):
-        day = file.partition[0] if len(file.partition) else None
-        alike.setdefault((day, _size_class(file.file_size_in_bytes)), []).append(file)
+        alike.setdefault((partition_of(file), _size_class(file.file_size_in_bytes)), []).append(file)
     for members in alike.values():
         group: list[DataFile] = []
         rows, size = 0, 0

@@ -13,7 +13,7 @@ from cdi_warehouse_loader.domain.columns import ARROW, ColumnType
 from cdi_warehouse_loader.domain.load import TableLoad
 from cdi_warehouse_loader.warehouses.iceberg import fields, table
 from cdi_warehouse_loader.warehouses.iceberg.catalog import DEPENDENCY
-from cdi_warehouse_loader.warehouses.iceberg.files import FileWriter, copy, field_ids, filled, split_by_day
+from cdi_warehouse_loader.warehouses.iceberg.files import FileWriter, copy, field_ids, filled, split
 from cdi_warehouse_loader.warehouses.iceberg.merging import Merging
 from cdi_warehouse_loader.warehouses.iceberg.storage import Storage
 from cdi_warehouse_loader.warehouses.iceberg.table import LakeTable
@@ -134,7 +134,7 @@ class TableDraft:
 
     def _append(self, rows: Any) -> None:
         rows = rows.select(filled(rows))
-        for partition, piece in split_by_day(rows, partitioned=bool(self.base.metadata.spec().fields)):
+        for partition, piece in split(rows, self.schema, self.base.metadata.spec()):
             writer = FileWriter(self._storage, self.place, self.schema, piece.schema.names, partition)
             try:
                 writer.add(piece)

@@ -8,12 +8,13 @@ from typing import Any, Final
 import pyarrow as pa
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
-from pyiceberg.transforms import DayTransform
+from pyiceberg.transforms import DayTransform, IdentityTransform
 from pyiceberg.types import BooleanType, DoubleType, IcebergType, IntegerType, LongType, NestedField, StringType, TimestamptzType
 
 from cdi_warehouse_loader.domain.columns import ARROW, ColumnType
 
 RECEIVED_AT: Final = "received_at"
+SOURCE_ID: Final = "source_id"
 FIELD_ID: Final = b"PARQUET:field_id"
 _FIRST_PARTITION_FIELD: Final = 1_000
 
@@ -65,8 +66,18 @@ def arrow_field(schema: Schema, name: str) -> Any:
 
 def by_day(schema: Schema) -> PartitionSpec:
     """Partitions by the day when events were received."""
-    source = schema.find_field(RECEIVED_AT).field_id
-    return PartitionSpec(PartitionField(source, _FIRST_PARTITION_FIELD, DayTransform(), f"{RECEIVED_AT}_day"))
+    return PartitionSpec(_day(schema))
+
+
+def by_day_and_source(schema: Schema) -> PartitionSpec:
+    """Partitions by that day and the source of the events."""
+    source = schema.find_field(SOURCE_ID).field_id
+    return PartitionSpec(_day(schema), PartitionField(source, _FIRST_PARTITION_FIELD + 1, IdentityTransform(), SOURCE_ID))
+
+
+def _day(schema: Schema) -> PartitionField:
+    received_at = schema.find_field(RECEIVED_AT).field_id
+    return PartitionField(received_at, _FIRST_PARTITION_FIELD, DayTransform(), f"{RECEIVED_AT}_day")
 
 
 def _field(number: int, name: str, kind: ColumnType) -> NestedField:

@@ -9,14 +9,16 @@ import contextlib
 import struct
 import uuid
 from collections.abc import Callable, Container, Iterator, Sequence
-from datetime import date
+from functools import reduce
 from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
+from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.schema import Schema
+from pyiceberg.transforms import DayTransform, Transform
 from pyiceberg.typedef import Record
 
 from cdi_warehouse_loader.warehouses.iceberg.fields import FIELD_ID, RECEIVED_AT, arrow_field
@@ -32,8 +34,7 @@ _GROUP_BYTES: Final = 16 * 1024 * 1024
 _BOUNDED: Final = frozenset({RECEIVED_AT, "timestamp", "event_seq"})
 """Columns of CDI's own wherever they are: no property has one of these names."""
 
-_EPOCH: Final = date(1970, 1, 1)
-
+PartitionValues = tuple[int | str | None, ...]
 Mask = Callable[[str, int, Any], Any]
 """Which rows of a batch stay, by name of the file and number of its first row; ``None``: all."""
 
@@ -49,7 +50,7 @@ class FileWriter:
         partition: values of the partition, none for a table without partitions.
     """
 
-    def __init__(self, storage: Storage, location: str, schema: Schema, names: Sequence[str], partition: tuple[int | None, ...]) -> None:
+    def __init__(self, storage: Storage, location: str, schema: Schema, names: Sequence[str], partition: PartitionValues) -> None:
         self.name = f"{location}/data/{uuid.uuid4()}.parquet"
         self._storage = storage
         self._schema = schema
@@ -120,22 +121,38 @@ class FileWriter:
             self._bounds[name] = (min(before[0], low), max(before[1], high))
 
 
-def split_by_day(rows: Any, *, partitioned: bool) -> Iterator[tuple[tuple[int | None, ...], Any]]:
-    """Rows by the day when they were received, as partitions have it."""
-    if not partitioned:
+def split(rows: Any, schema: Schema, spec: PartitionSpec) -> Iterator[tuple[PartitionValues, Any]]:
+    """Rows by the values of the partition that they belong to.
+
+    Args:
+        rows: columns that are left out are NULL.
+        schema: of the table.
+        spec: its partitions: by a column, or by the day of one.
+    """
+    if not spec.fields:
         yield (), rows
         return
-    if RECEIVED_AT not in rows.schema.names:
-        yield (None,), rows
-        return
-    days = rows.column(RECEIVED_AT).cast(pa.date32())
-    distinct = days.unique().to_pylist()
-    for day in distinct:
-        number = None if day is None else (day - _EPOCH).days
-        if len(distinct) == 1:
-            yield (number,), rows
+    keys = pa.table({field.name: _key(rows, schema.find_field(field.source_id).name, field.transform) for field in spec.fields})
+    distinct = keys.group_by(keys.schema.names).aggregate([])
+    for values in zip(*(column.to_pylist() for column in distinct.columns), strict=True):
+        if distinct.num_rows == 1:
+            yield values, rows
         else:
-            yield (number,), rows.filter(pc.is_null(days) if day is None else pc.equal(days, pa.scalar(day)))
+            masks = [pc.is_null(key) if one is None else pc.equal(key, one) for key, one in zip(keys.columns, values, strict=True)]
+            yield values, rows.filter(reduce(pc.and_, (pc.fill_null(mask, False) for mask in masks)).combine_chunks())
+
+
+def _key(rows: Any, column: str, transform: Transform[Any, Any]) -> Any:
+    kind = pa.int32() if isinstance(transform, DayTransform) else pa.string()
+    if column not in rows.schema.names:
+        return pa.nulls(rows.num_rows, kind)
+    values = rows.column(column)
+    return values.cast(pa.date32()).cast(kind) if isinstance(transform, DayTransform) else values.cast(kind)
+
+
+def partition_of(file: DataFile) -> PartitionValues:
+    """The values of the partition of a file."""
+    return tuple(file.partition[place] for place in range(len(file.partition)))
 
 
 def filled(rows: Any) -> list[str]:
@@ -175,8 +192,7 @@ def copy(storage: Storage, location: str, schema: Schema, sources: Sequence[Data
         opened = {source.file_path: pq.ParquetFile(stack.enter_context(storage.read(source.file_path))) for source in sources}
         present = {name for file in opened.values() for name in file.schema_arrow.names}
         names = [field.name for field in schema.fields if field.name in present]
-        partition = tuple(sources[0].partition[place] for place in range(len(sources[0].partition)))
-        writer = FileWriter(storage, location, schema, names, partition)
+        writer = FileWriter(storage, location, schema, names, partition_of(sources[0]))
         try:
             for name, file in opened.items():
                 for first, batch in _pieces(file, None):

@@ -32,10 +32,11 @@ from pyiceberg.table.snapshots import Operation, Snapshot, SnapshotLogEntry, Sum
 from pyiceberg.table.sorting import UNSORTED_SORT_ORDER
 
 from cdi_kernel.faults import Unavailable
+from cdi_warehouse_loader.domain import archive
 from cdi_warehouse_loader.domain.columns import ColumnType
 from cdi_warehouse_loader.domain.layout import is_event_table
 from cdi_warehouse_loader.warehouses.iceberg.catalog import DEPENDENCY
-from cdi_warehouse_loader.warehouses.iceberg.fields import by_day, columns_of
+from cdi_warehouse_loader.warehouses.iceberg.fields import by_day, by_day_and_source, columns_of
 from cdi_warehouse_loader.warehouses.iceberg.storage import Storage
 
 _VERSION: Final = 2
@@ -110,8 +111,10 @@ def read(storage: Storage, location: str) -> LakeTable:
 
 
 def new(storage: Storage, schema_name: str, name: str, schema: Schema) -> LakeTable:
-    """A table that nothing is written of yet; tables of events have partitions by day."""
-    spec = by_day(schema) if is_event_table(name, columns_of(schema)) else UNPARTITIONED_PARTITION_SPEC
+    """A table that nothing is written of yet; tables of events have partitions by day, the archive also by source."""
+    spec = UNPARTITIONED_PARTITION_SPEC
+    if is_event_table(name, columns_of(schema)):
+        spec = by_day_and_source(schema) if schema_name == archive.SCHEMA else by_day(schema)
     place = f"{storage.location}/{schema_name}/{name}-{uuid.uuid4().hex[:8]}"
     metadata = new_table_metadata(schema, spec, UNSORTED_SORT_ORDER, place, {"write.parquet.compression-codec": "zstd"})
     return LakeTable(storage, _of_version(metadata), "", ())
