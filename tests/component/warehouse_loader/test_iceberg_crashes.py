@@ -17,10 +17,12 @@ LOADS_AFTER_THE_LAST_KILL = 20
 
 def test_killed_at_any_moment_it_has_each_message_once(tmp_path: Path) -> None:
     moments = random.Random(20_261_126)
-    for _ in range(KILLS):
+    for number in range(KILLS):
         child = subprocess.Popen([sys.executable, "-m", __name__, str(tmp_path)], cwd=Path(__file__).parents[3], stdout=subprocess.PIPE)
         assert child.stdout is not None
         assert child.stdout.readline() == b"opened\n"
+        # Every other one gets somewhere, however slow the machine is; the others may be killed in their first load.
+        assert not number % 2 or child.stdout.readline() == b"loaded\n"
         try:
             child.wait(moments.uniform(0.0, SECONDS))  # the kill's moment is the input here
         except subprocess.TimeoutExpired:
@@ -30,7 +32,7 @@ def test_killed_at_any_moment_it_has_each_message_once(tmp_path: Path) -> None:
     place = iceberg(tmp_path)
     warehouse = place.open()
     before = _messages(warehouse)
-    assert before > KILLS, "the children were killed before they had loaded anything"
+    assert before >= KILLS // 2
     _go_on(warehouse, LOADS_AFTER_THE_LAST_KILL)
     messages = before + LOADS_AFTER_THE_LAST_KILL
     assert _messages(warehouse) == messages
@@ -78,4 +80,6 @@ def _go_on(warehouse: Warehouse, loads: int | None = None) -> None:
 if __name__ == "__main__":
     opened = iceberg(Path(sys.argv[1])).open()
     print("opened", flush=True)  # noqa: T201
+    _go_on(opened, 1)
+    print("loaded", flush=True)  # noqa: T201
     _go_on(opened)
