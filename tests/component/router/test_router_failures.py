@@ -217,6 +217,32 @@ async def test_kill_in_the_middle_loses_nothing_and_keeps_the_order(start_router
     await eventually(lambda: _holds(router.counts("crm"), {("delivered", ""): 1_200}))
 
 
+async def test_a_stop_waits_for_a_retry_that_is_under_way(start_router: Any, journey: Any, hook: Any) -> None:
+    asked, may_answer = asyncio.Event(), asyncio.Event()
+
+    async def answer(_: Sequence[str]) -> int:
+        if not hook.requests["crm"]:
+            return 500
+        asked.set()
+        await may_answer.wait()
+        return 200
+
+    hook.answers["crm"] = answer
+    router = await start_router()
+    await router.apply("crm")
+    await router.publish(journey(1, 1))
+    await asyncio.wait_for(asked.wait(), 30)
+    router.process.terminate()
+    ending = asyncio.create_task(asyncio.to_thread(router.process.wait))
+    # It has stopped all else when it is no longer ready, and the request is what is left.
+    await eventually(lambda: "stopping" in _reason(router.process))
+    may_answer.set()
+    assert await ending == 0
+    await asyncio.to_thread(router.process.start)
+    await eventually(lambda: _holds(router.counts("crm"), {("delivered", ""): 1}))
+    assert [request.status for request in hook.requests["crm"]] == [500, 200]
+
+
 async def test_two_replicas_share_and_take_over(
     start_router: Any, migrated_database: MigratedDatabases, journey: Any, in_order: Any, hook: Any
 ) -> None:
