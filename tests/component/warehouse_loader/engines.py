@@ -94,6 +94,26 @@ def clickhouse(directory: Path) -> Place:
     return Place(Options(f"clickhouse+chdb://{directory}/clickhouse"), lambda: files(directory), shared=True, sees_purposes=False)
 
 
+def bigquery(url: str) -> Place:
+    """A project of the emulator. What is stored of it is what can be read of it: the vendor shows nobody its files."""
+
+    def stored() -> bytes:
+        from cdi_warehouse_loader.warehouses.bigquery.connection import Address, Connection
+
+        address = Address.of(url)
+        connection = Connection(address, None)
+        kept: list[bytes] = []
+        for dataset in connection.client.list_datasets():
+            for table in connection.client.list_tables(dataset.reference):
+                if table.table_type == "TABLE":
+                    rows = connection.rows(f"SELECT * FROM `{dataset.dataset_id}`.`{table.table_id}`")
+                    kept += [repr(row).encode() for row in rows]
+        connection.close()
+        return b"".join(kept)
+
+    return Place(Options(url), stored, shared=True, sees_purposes=False)
+
+
 def planned_items(*events: Event, partition: int = 0, sequence: int = 1) -> list[Item]:
     """The events of one message as the loader reads them, with their places."""
     read = read_batch(EventBatch(events=events).SerializeToString()).events

@@ -526,7 +526,7 @@ def test_clocks_that_are_a_day_off_change_nothing_but_the_times(place: Place) ->
         clock = {field: builders.timestamp(at) for field in ("original_time", "sent_time", "event_time")}
         load(warehouse, builders.track("Seen", message_id=message_id, received_time=builders.timestamp(now), **clock))
         load(warehouse, builders.identify(traits={"who": message_id}, received_time=builders.timestamp(now), **clock))
-    assert rows(warehouse, 'select id from main.seen order by "timestamp"') == [["behind"], ["right"], ["ahead"]]
+    assert rows(warehouse, "select id from main.seen s order by s.timestamp") == [["behind"], ["right"], ["ahead"]]
     assert rows(warehouse, "select count(distinct received_at) from main.seen") == [[1]]
     assert rows(warehouse, "select who from main.users") == [["ahead"]]
     load(warehouse, builders.identify(traits={"who": "right again", "late": "x"}, at=now))
