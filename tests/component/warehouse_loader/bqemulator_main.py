@@ -1,8 +1,8 @@
 """Starts bqemulator with what it lacks for these tests; run by the Python of its own environment, with the emulator's arguments.
 
-Left out: DuckDB's extension for geography, which it would fetch from the network when it starts, and which nothing here needs. Added: several
-``ADD COLUMN`` in one ``ALTER TABLE``, as BigQuery has them. Replaced: ``INFORMATION_SCHEMA.COLUMNS``, which does not see what ``ALTER TABLE`` has
-done; here it says what DuckDB has.
+Left out: DuckDB's extension for geography, which it would fetch from the network when it starts, and which nothing here needs. Added:
+several ``ADD COLUMN`` in one ``ALTER TABLE``, as BigQuery has them. Replaced: ``INFORMATION_SCHEMA.COLUMNS``, which does not see what
+``ALTER TABLE`` has done; here it says what DuckDB has.
 """
 
 import re

@@ -125,23 +125,20 @@ class Connection:
         """
         self.rows(statement)
 
-    def rows(self, statement: str, **parameters: Sequence[str] | Sequence[bytes]) -> list[tuple[Any, ...]]:
+    def rows(self, statement: str, **parameters: Sequence[str]) -> list[tuple[Any, ...]]:
         """The answer of a statement, in memory; raises what ``run`` does.
 
         Args:
-            statement: whose parameters are lists: ``@name``.
-            parameters: texts, or bytes.
+            statement: in which ``@name`` stands for a list.
+            parameters: texts.
         """
         with self.reading(statement, **parameters) as answer:
             return [tuple(row.values()) for row in answer]
 
     @contextlib.contextmanager
-    def reading(self, statement: str, **parameters: Sequence[str] | Sequence[bytes]) -> Iterator[Any]:
+    def reading(self, statement: str, **parameters: Sequence[str]) -> Iterator[Any]:
         """The answer of a statement as it comes, for the time of the block; raises what ``run`` does."""
-        listed = [
-            bigquery.ArrayQueryParameter(name, "BYTES" if values and isinstance(values[0], bytes) else "STRING", list(values))
-            for name, values in parameters.items()
-        ]
+        listed = [bigquery.ArrayQueryParameter(name, "STRING", list(values)) for name, values in parameters.items()]
         with translated():
             yield self.job(statement, bigquery.QueryJobConfig(query_parameters=listed)).result(
                 retry=_RETRY, timeout=_JOB_SECONDS, job_retry=None
@@ -212,7 +209,7 @@ def _name() -> str:
 def _client(address: Address, credentials: str | None) -> Any:
     made: dict[str, Any] = {"project": address.project, "location": address.location}
     if address.endpoint:
-        made |= {"credentials": AnonymousCredentials(), "client_options": {"api_endpoint": address.endpoint}}  # type: ignore[no-untyped-call]
+        made |= {"credentials": AnonymousCredentials(), "client_options": {"api_endpoint": address.endpoint}}
     if credentials:
-        return bigquery.Client.from_service_account_json(credentials, **made)  # type: ignore[no-untyped-call]
+        return bigquery.Client.from_service_account_json(credentials, **made)
     return bigquery.Client(**made)

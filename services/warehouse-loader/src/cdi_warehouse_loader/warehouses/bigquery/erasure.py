@@ -44,7 +44,7 @@ def remember(connection: Connection, erasures: Sequence[Erasure], now_us: int) -
             for one in erasure.ids
         }
     )
-    rows = {"digest": pa.array([one for one, _ in ids], pa.binary()), "erased_before": pa.array([at for _, at in ids], _TIME)}
+    rows = {"digest": pa.array([one.hex() for one, _ in ids], pa.string()), "erased_before": pa.array([at for _, at in ids], _TIME)}
     with staged(connection, [pa.record_batch(rows)]) as (stones,):
         statements = [
             take_turn(alters=True),
@@ -78,9 +78,9 @@ def tombstones(connection: Connection, digests: Sequence[bytes]) -> dict[bytes, 
         rows = connection.rows(
             f"""SELECT `digest`, UNIX_MICROS(MAX(`erased_before`)) AS erased_before, UNIX_MICROS(MAX(`erased_at`)) AS erased_at
             FROM `{OWN}`.`tombstones` WHERE `digest` IN UNNEST(@given) GROUP BY `digest`""",
-            given=list(digests[start : start + _DIGESTS]),
+            given=[one.hex() for one in digests[start : start + _DIGESTS]],
         )
-        found |= {digest: Tombstone(before, erased) for digest, before, erased in rows}
+        found |= {bytes.fromhex(digest): Tombstone(before, erased) for digest, before, erased in rows}
     return found
 
 

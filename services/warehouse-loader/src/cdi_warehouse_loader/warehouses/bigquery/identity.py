@@ -1,7 +1,7 @@
 """The identity graph in BigQuery: its views.
 
-They say what those of the other engines say (``warehouses.duckdb.identity`` has the reasons). There is no ``by_person(table)``: a function of
-BigQuery cannot be told the name of a table; join a table with ``events_by_person`` on ``id``.
+They say what those of the other engines say (``warehouses.duckdb.identity`` has the reasons). There is no ``by_person(table)``: a function
+of BigQuery cannot be told the name of a table; join a table with ``events_by_person`` on ``id``.
 """
 
 from __future__ import annotations

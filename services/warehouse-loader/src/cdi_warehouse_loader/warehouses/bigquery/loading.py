@@ -46,7 +46,7 @@ def in_turn(connection: Connection, script: str) -> None:
                 raise Overtaken from None
             if not refused.conflict:
                 raise Unavailable(DEPENDENCY, str(refused), retry_after=1.0) from None
-            time.sleep(random.uniform(0, _WAIT_SECONDS * 2**turn))  # noqa: S311
+            time.sleep(random.uniform(0, _WAIT_SECONDS * 2**turn))
     raise Unavailable(DEPENDENCY, "other loads take all turns", retry_after=1.0)
 
 

@@ -1,7 +1,7 @@
 """Queries of people on BigQuery: one SELECT, with limits.
 
-BigQuery itself says what a text is, in a run that does nothing (``dryRun``): only what it calls a SELECT is run. What the SELECT may reach is
-what the account may read; ``query_credentials`` of the URL are for one that reads the datasets and nothing else.
+BigQuery itself says what a text is, in a run that does nothing (``dryRun``): only what it calls a SELECT is run. What the SELECT may reach
+is what the account may read; ``query_credentials`` of the URL are for one that reads the datasets and nothing else.
 """
 
 from __future__ import annotations
@@ -108,5 +108,3 @@ def _config(connection: Connection, question: Question) -> Any:
 
 def _default(connection: Connection) -> Any:
     return bigquery.DatasetReference(connection.address.project, connection.address.dataset)
-
-

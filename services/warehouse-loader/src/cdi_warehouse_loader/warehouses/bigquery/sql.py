@@ -69,7 +69,7 @@ OWN_TABLES: Final = (
     f"""CREATE TABLE IF NOT EXISTS `{OWN}`.`schema_changes` (
         `changed_at` TIMESTAMP, `number` INT64, `schema_name` STRING, `table_name` STRING, `column_name` STRING, `change` STRING,
         `type` STRING)""",
-    f"CREATE TABLE IF NOT EXISTS `{OWN}`.`tombstones` (`digest` BYTES, `erased_before` TIMESTAMP, `erased_at` TIMESTAMP)",
+    f"CREATE TABLE IF NOT EXISTS `{OWN}`.`tombstones` (`digest` STRING, `erased_before` TIMESTAMP, `erased_at` TIMESTAMP)",
     f"CREATE TABLE IF NOT EXISTS `{OWN}`.`unrewritten` (`erased_at` TIMESTAMP, `noted_at` TIMESTAMP)",
 )
 """The loader's own tables. ``state`` has one row, which every load and every erasure updates: of two transactions that do so at once

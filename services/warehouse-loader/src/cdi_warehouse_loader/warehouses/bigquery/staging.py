@@ -29,9 +29,8 @@ _LETTERS: Final[Mapping[Any, tuple[str, str]]] = {
     pa.float64(): ("f", "FLOAT64"),
     _TIME: ("t", "TIMESTAMP"),
     pa.string(): ("s", "STRING"),
-    pa.binary(): ("y", "BYTES"),
 }
-_ARROW: Final = {"b": pa.bool_(), "i": pa.int64(), "f": pa.float64(), "t": _TIME, "s": pa.string(), "y": pa.binary()}
+_ARROW: Final = {"b": pa.bool_(), "i": pa.int64(), "f": pa.float64(), "t": _TIME, "s": pa.string()}
 _SPELLED: Final = dict(_LETTERS.values())
 
 
