@@ -9,7 +9,9 @@ import re
 from typing import Any
 
 from bqemulator.cli import main
-from bqemulator.scripting.interpreter import ScriptInterpreter
+from bqemulator.jobs import executor
+from bqemulator.scripting import interpreter, parser
+from bqemulator.scripting.ast import Script, SqlStmt
 from bqemulator.sql.rewriter import information_schema
 from bqemulator.storage.engine import DuckDBEngine
 
@@ -23,17 +25,16 @@ _TYPES = {
     "BLOB": "BYTES",
 }
 _COLUMNS = "select table_name, column_name, column_index, data_type from duckdb_columns() where schema_name = ?"
-_run_one = ScriptInterpreter._exec_sql
 _engines: list[DuckDBEngine] = []
 
 
-async def _run(self: ScriptInterpreter, sql: str) -> Any:
-    many = _MANY.fullmatch(sql)
-    if not many:
-        return await _run_one(self, sql)
-    for column in many[2].removeprefix("ADD COLUMN ").split(", ADD COLUMN "):
-        await _run_one(self, f"{many[1]} ADD COLUMN {column}")
-    return None
+def _parse(source: str) -> Script:
+    statements: list[Any] = []
+    for statement in parser.parse_script(source).statements:
+        many = _MANY.fullmatch(statement.sql) if isinstance(statement, SqlStmt) else None
+        added = many[2].removeprefix("ADD COLUMN ").split(", ADD COLUMN ") if many else ()
+        statements += [SqlStmt(f"{many[1]} ADD COLUMN {column}") for column in added] if many else [statement]
+    return Script(tuple(statements))
 
 
 def _columns(tables: Any, project: str, dataset: str) -> str:
@@ -48,6 +49,6 @@ def _columns(tables: Any, project: str, dataset: str) -> str:
 
 
 DuckDBEngine._load_spatial = lambda self: _engines.append(self)
-ScriptInterpreter._exec_sql = _run
+executor.parse_script = interpreter.parse_script = _parse
 information_schema._columns_as_values = _columns
 main()

@@ -14,6 +14,7 @@ from cdi_warehouse_loader.domain.columns import ColumnType
 from cdi_warehouse_loader.domain.erasure import Erasure, PersonId
 from cdi_warehouse_loader.domain.layout import STARTING_TABLES
 from cdi_warehouse_loader.domain.load import CountKey, Load, Position, StreamPartition, TableLoad
+from cdi_warehouse_loader.faults import OutOfMemory
 
 pytest.importorskip("google.cloud.bigquery", reason="no client of BigQuery here: pip install 'cdi-warehouse-loader[bigquery-test]'")
 pytest.importorskip("sqlglot", reason="no parser of SQL here: pip install 'cdi-warehouse-loader[bigquery-test]'")
@@ -102,6 +103,13 @@ def test_tables_are_cleared_inside_of_the_transaction() -> None:
         "Insert",
         "Commit",
     ]
+
+
+def test_a_load_of_more_tables_than_a_transaction_may_change_is_too_large() -> None:
+    tables = [table(f"event_{number}", id=["a"]) for number in range(sql.MOST_TABLES + 1)]
+    commit_of(Load("ENRICHED", 1, (), {AT: Position(1, 1)}, {}), tables[1:])
+    with pytest.raises(OutOfMemory):
+        commit_of(Load("ENRICHED", 1, (), {AT: Position(1, 1)}, {}), tables)
 
 
 def test_no_definition_of_a_table_is_inside_of_a_transaction() -> None:

@@ -21,7 +21,18 @@ from cdi_warehouse_loader.domain.load import Catalog
 from cdi_warehouse_loader.domain.payload_values import payload_values
 from cdi_warehouse_loader.warehouses.bigquery.connection import STAGING, Connection
 from cdi_warehouse_loader.warehouses.bigquery.loading import in_turn
-from cdi_warehouse_loader.warehouses.bigquery.sql import OWN, column_of, instant, key_of, place, quoted, take_turn, text, transaction
+from cdi_warehouse_loader.warehouses.bigquery.sql import (
+    OWN,
+    chunks,
+    column_of,
+    instant,
+    key_of,
+    place,
+    quoted,
+    take_turn,
+    text,
+    transaction,
+)
 from cdi_warehouse_loader.warehouses.bigquery.staging import staged
 
 _DIGESTS: Final = 5_000
@@ -59,15 +70,15 @@ def remember(connection: Connection, erasures: Sequence[Erasure], now_us: int) -
 
 
 def erase(connection: Connection, catalog: Catalog, erasures: Sequence[Erasure]) -> Erased:
-    """Deletes rows of people, in one transaction; nothing of theirs can be loaded any more."""
+    """Deletes rows of people, in one transaction unless they are in very many tables; nothing of theirs can be loaded any more."""
     counts: list[dict[str, int]] = [{} for _ in erasures]
     with _search(connection, catalog, erasures) as found:
         hits = connection.rows(f"SELECT `place`, `number`, COUNT(DISTINCT `key`) AS hits FROM {found} GROUP BY `place`, `number`")
         for where, number, rows in hits:
             counts[number][where] = rows
-        if hits:
-            places = sorted({tuple(where.split(".", 1)) for where, _, _ in hits})
-            in_turn(connection, transaction([take_turn(), *(_delete(found, *where) for where in places)]))
+        places = sorted({(schema, table) for schema, _, table in (where.partition(".") for where, _, _ in hits)})
+        for some in chunks(places):
+            in_turn(connection, transaction([take_turn(), *(_delete(found, *where) for where in some)]))
     return Erased(counts, more=False)
 
 

@@ -14,6 +14,7 @@ from typing import Final
 
 from cdi_kernel.faults import Unavailable
 from cdi_warehouse_loader.domain.load import START, CountKey, Load, Position, StreamPartition, TableLoad
+from cdi_warehouse_loader.faults import OutOfMemory
 from cdi_warehouse_loader.warehouses.bigquery import sql
 from cdi_warehouse_loader.warehouses.bigquery.connection import DEPENDENCY, Connection, Refused
 from cdi_warehouse_loader.warehouses.bigquery.sql import OWN, quoted, text
@@ -79,11 +80,15 @@ def commit(
         version: of the tables, which has to be this one.
         positions: as believed.
         milliseconds: how long the load has taken so far.
+
+    Raises:
+        OutOfMemory: a transaction cannot do so much; a smaller load may fit.
     """
+    written = {(table.schema, table.table) for table, rows in tables if rows} | set(load.clears)
     statements = [sql.take_turn(), sql.check(sql.version_is(version))]
     if load.positions:
         statements += [sql.check(_stands_at(load.positions, positions)), _move(load.positions)]
-    statements += [f"DELETE FROM {sql.place(*cleared)} WHERE TRUE" for cleared in load.clears]
+    statements += [sql.clear(cleared) for cleared in load.clears]
     statements += [_merge(table, rows) if table.merge_keys else _append(table, rows) for table, rows in tables if rows]
     statements += _count(load.counts)
     rows, size = sum(table.row_count for table, _ in tables), sum(table.size for table, _ in tables)
@@ -91,7 +96,10 @@ def commit(
         f"INSERT INTO `{OWN}`.`loads` (`stream`, `started_at`, `milliseconds`, `events`, `row_count`, `byte_count`, `tables`) "
         f"VALUES ({text(load.stream)}, CURRENT_TIMESTAMP(), {milliseconds():.3f}, {load.events}, {rows}, {size}, {len(tables)})"
     )
-    return sql.transaction(statements)
+    script = sql.transaction(statements)
+    if len(written) > sql.MOST_TABLES or len(script) > sql.MOST_TEXT:
+        raise OutOfMemory(DEPENDENCY, "the load touches more tables than a transaction of BigQuery may")
+    return script
 
 
 def _stands_at(wanted: Mapping[StreamPartition, Position], believed: Mapping[StreamPartition, Position]) -> str:

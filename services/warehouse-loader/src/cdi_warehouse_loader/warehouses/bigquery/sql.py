@@ -49,6 +49,12 @@ _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 _EVENT_KEY: Final = ("partition", "event_seq")
 
+MOST_TABLES: Final = 90
+"""Tables of a schema that a transaction changes: BigQuery allows 100, and the loader's own are among them."""
+
+MOST_TEXT: Final = 900_000
+"""Characters of a script; BigQuery takes one MiB."""
+
 OVERTAKEN: Final = "cdi: another process was there"
 
 OWN_TABLES: Final = (
@@ -191,6 +197,17 @@ def values(columns: Mapping[str, str], rows: Iterable[Sequence[object]]) -> str:
     fields = ", ".join(f"{quoted(name)} {kind}" for name, kind in columns.items())
     shown = ", ".join(f"({', '.join(text(value) if isinstance(value, str) else str(value) for value in row)})" for row in rows)
     return f"SELECT * FROM UNNEST(ARRAY<STRUCT<{fields}>>[{shown}])"
+
+
+def clear(cleared: tuple[str, str]) -> str:
+    """A table without rows, for a transaction."""
+    return f"DELETE FROM {place(*cleared)} WHERE TRUE"
+
+
+def chunks(tables: Sequence[tuple[str, str]]) -> Iterator[Sequence[tuple[str, str]]]:
+    """As many tables at a time as a transaction may change."""
+    for start in range(0, len(tables), MOST_TABLES):
+        yield tables[start : start + MOST_TABLES]
 
 
 def instant(us: int) -> str:

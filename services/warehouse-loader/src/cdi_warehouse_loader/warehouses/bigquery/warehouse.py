@@ -124,8 +124,11 @@ class BigQueryWarehouse:
             if not keep:
                 return done
             self._alter(tables)
+            *before, last = list(sql.chunks(load.clears)) or [()]
+            for cleared in before:  # of a rebuild, which comes again until the last ones are cleared
+                loading.in_turn(self._loading, sql.transaction([sql.take_turn(), *map(sql.clear, cleared)]))
             script = loading.commit(
-                load,
+                replace(load, clears=last),
                 list(zip(done, rows, strict=True)),
                 self._state.version,
                 self._state.positions,
