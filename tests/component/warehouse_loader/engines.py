@@ -34,12 +34,14 @@ class Place:
         stored: every byte that the engine has stored of it, for a search; blocks.
         shared: several processes may have it open at once.
         sees_purposes: a question may be limited to purposes.
+        endless: why a question that takes too long cannot be ended here; empty: it can.
     """
 
     options: Options
     stored: Callable[[], bytes]
     shared: bool
     sees_purposes: bool
+    endless: str = ""
     opened: list[Warehouse] = field(default_factory=list)
 
     def open(self) -> Warehouse:
@@ -111,7 +113,8 @@ def bigquery(url: str) -> Place:
         connection.close()
         return b"".join(kept)
 
-    return Place(Options(url), stored, shared=True, sees_purposes=False)
+    endless = "the emulator runs a question to its end before it answers, and nothing can end it"
+    return Place(Options(url), stored, shared=True, sees_purposes=False, endless=endless)
 
 
 def planned_items(*events: Event, partition: int = 0, sequence: int = 1) -> list[Item]:

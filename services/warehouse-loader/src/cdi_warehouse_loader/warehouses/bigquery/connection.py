@@ -29,20 +29,22 @@ STAGING: Final = "_cdi_staging"
 
 _BYTES_BILLED: Final = 100_000_000_000
 _JOB_SECONDS: Final = 600.0
+_ANSWER_SECONDS: Final = 60.0
 _RETRY: Final = DEFAULT_RETRY.with_timeout(30.0)
 _RETRY_SECONDS: Final = 1.0
 _CONFLICTS: Final = ("due to concurrent update", "concurrent modification")
+_OF_VALUES: Final = "invalid"
+_TOO_LARGE: Final = "responseTooLarge"
 _PASSING: Final = (
-    exceptions.Forbidden,
-    exceptions.Unauthorized,
-    exceptions.ServerError,
-    exceptions.TooManyRequests,
-    exceptions.RetryError,
+    exceptions.GoogleAPIError,
     requests.exceptions.RequestException,
     auth_exceptions.GoogleAuthError,
     concurrent.futures.TimeoutError,
 )
-"""What says nothing of a statement or its values: quotas, permissions, the network, the service."""
+"""What says nothing of a statement or its values, unless it is a ``ClientError``: the network, the service, jobs that were stopped."""
+
+_NOT_NOW: Final = (exceptions.Forbidden, exceptions.Unauthorized, exceptions.TooManyRequests)
+"""Errors of the client that say nothing either: quotas and permissions."""
 
 
 class Refused(Exception):
@@ -54,8 +56,7 @@ class Refused(Exception):
     """
 
     def __init__(self, error: Any) -> None:
-        details = getattr(error, "errors", None) or [{}]
-        self.reason = str(details[0].get("reason") or type(error).__name__)
+        self.reason = _reason(error)
         self.said = str(getattr(error, "message", error))
         super().__init__(f"BigQuery refuses it: {self.reason}")
 
@@ -148,9 +149,9 @@ class Connection:
         """Starts a query; one that was started already when the answer to that was lost is found."""
         name = _name()
         try:
-            return self.client.query(statement, job_config=config, job_id=name, retry=_RETRY, job_retry=None)
+            return self.client.query(statement, job_config=config, job_id=name, retry=_RETRY, job_retry=None, timeout=_ANSWER_SECONDS)
         except exceptions.Conflict:
-            return self.client.get_job(name, retry=_RETRY)
+            return self.client.get_job(name, retry=_RETRY, timeout=_ANSWER_SECONDS)
 
     def load(self, table: str, parquet: BinaryIO, columns: Mapping[str, str]) -> None:
         """Makes a table of the staging dataset from a Parquet file.
@@ -170,15 +171,15 @@ class Connection:
             schema=[bigquery.SchemaField(name, kind) for name, kind in columns.items()],
         )
         place = f"{self.address.project}.{STAGING}.{table}"
-        with translated():
-            self.client.load_table_from_file(parquet, place, job_config=config, job_id=_name(), num_retries=3).result(
-                retry=_RETRY, timeout=_JOB_SECONDS
-            )
+        with _only_values(), translated():
+            self.client.load_table_from_file(
+                parquet, place, job_config=config, job_id=_name(), num_retries=3, timeout=_ANSWER_SECONDS
+            ).result(retry=_RETRY, timeout=_JOB_SECONDS)
 
     def drop_staged(self, table: str) -> None:
-        """Removes a table of the staging dataset; if that fails it goes by itself after a day."""
-        with contextlib.suppress(Refused, Unavailable), translated():
-            self.client.delete_table(f"{self.address.project}.{STAGING}.{table}", retry=_RETRY, not_found_ok=True)
+        """Removes a table of the staging dataset; raises what ``run`` does."""
+        with translated():
+            self.client.delete_table(f"{self.address.project}.{STAGING}.{table}", retry=_RETRY, not_found_ok=True, timeout=_ANSWER_SECONDS)
 
     def close(self) -> None:
         """Lets go of it."""
@@ -191,15 +192,41 @@ def translated() -> Iterator[None]:
     try:
         yield
     except exceptions.ClientError as error:
-        if isinstance(error, _PASSING):
+        if isinstance(error, _NOT_NOW) and _reason(error) != _TOO_LARGE:
             raise _unavailable(error) from error
         raise Refused(error) from error
     except _PASSING as error:
         raise _unavailable(error) from error
 
 
+@contextlib.contextmanager
+def passing(what: str = "BigQuery cannot now") -> Iterator[None]:
+    """For all but rows on their way: whatever BigQuery refuses there says nothing of events."""
+    try:
+        yield
+    except Refused as refused:
+        raise Unavailable(DEPENDENCY, f"{what}: {refused.reason}", retry_after=_RETRY_SECONDS) from None
+
+
+@contextlib.contextmanager
+def _only_values() -> Iterator[None]:
+    """A staging dataset that is gone, say, is no fault of the rows: these would be taken for broken, one by one."""
+    try:
+        yield
+    except Refused as refused:
+        if refused.reason == _OF_VALUES:
+            raise
+        raise Unavailable(DEPENDENCY, f"BigQuery cannot now: {refused.reason}", retry_after=_RETRY_SECONDS) from None
+
+
 def _unavailable(error: Exception) -> Unavailable:
-    return Unavailable(DEPENDENCY, f"BigQuery cannot now: {type(error).__name__}", retry_after=_RETRY_SECONDS)
+    return Unavailable(DEPENDENCY, f"BigQuery cannot now: {_reason(error)}", retry_after=_RETRY_SECONDS)
+
+
+def _reason(error: Any) -> str:
+    """BigQuery's word for an error, which quotes nothing."""
+    details = getattr(error, "errors", None) or [{}]
+    return str(details[0].get("reason") or type(error).__name__)
 
 
 def _name() -> str:

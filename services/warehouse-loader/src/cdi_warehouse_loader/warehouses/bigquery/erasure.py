@@ -33,7 +33,7 @@ from cdi_warehouse_loader.warehouses.bigquery.sql import (
     text,
     transaction,
 )
-from cdi_warehouse_loader.warehouses.bigquery.staging import staged
+from cdi_warehouse_loader.warehouses.bigquery.staging import forget, staged
 
 _DIGESTS: Final = 5_000
 _PAGE: Final = 500
@@ -132,7 +132,7 @@ def _search(connection: Connection, catalog: Catalog, erasures: Sequence[Erasure
                 connection.run(f"{into} {_discards(schema, found)}")
         yield found
     finally:
-        connection.drop_staged(name)
+        forget(connection, name)
 
 
 def _people(erasures: Sequence[Erasure]) -> Any:

@@ -17,7 +17,7 @@ from google.api_core import exceptions
 from google.cloud import bigquery
 
 from cdi.error.v1 import error_pb2
-from cdi_kernel.faults import TooLarge
+from cdi_kernel.faults import TooLarge, Unavailable
 from cdi_warehouse_loader.ports import Question, Rows
 from cdi_warehouse_loader.warehouses.answers import STREAMED_ROWS, hand_over, over, refused, rows_within
 from cdi_warehouse_loader.warehouses.bigquery.connection import Connection, Refused, translated
@@ -77,11 +77,13 @@ def _running(connection: Connection, question: Question) -> Iterator[Any]:
                     job.cancel(retry=None)
                 raise over("seconds", seconds) from None
             yield answer
+    except Unavailable:
+        if time.monotonic() >= ends:
+            raise over("seconds", seconds) from None
+        raise
     except Refused as error:
         if error.reason in _TOO_MUCH:
             raise TooLarge(error_pb2.ERROR_REASON_QUERY_REFUSED, "the query costs more than it may", metadata={"limit": "bytes"}) from None
-        if error.reason in ("stopped", "timeout") or time.monotonic() >= ends:
-            raise over("seconds", seconds) from None
         raise refused(f"the query failed: {error.reason}") from None
 
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 import contextlib
 from typing import Final
 
-from google.cloud import bigquery
-
 from cdi_warehouse_loader.warehouses.base import Options
-from cdi_warehouse_loader.warehouses.bigquery.connection import STAGING, Address, Connection, translated
+from cdi_warehouse_loader.warehouses.bigquery.connection import STAGING, Address, Connection, passing
 from cdi_warehouse_loader.warehouses.bigquery.loading import in_turn
-from cdi_warehouse_loader.warehouses.bigquery.sql import OWN, transaction
+from cdi_warehouse_loader.warehouses.bigquery.sql import OWN, quoted, transaction
 
 _NOTED: Final = f"SELECT MAX(UNIX_MICROS(`noted_at`)) AS noted FROM `{OWN}`.`unrewritten`"
+_LEFT: Final = f"""SELECT `table_name` FROM {quoted(STAGING)}.INFORMATION_SCHEMA.TABLES
+    WHERE `creation_time` <= (SELECT MAX(`noted_at`) FROM `{OWN}`.`unrewritten`)"""
 _OLDEST: Final = f"SELECT COALESCE(MIN(UNIX_MICROS(`erased_at`)), 0) AS oldest FROM `{OWN}`.`unrewritten`"
 _DONE: Final = f"DELETE FROM `{OWN}`.`unrewritten` WHERE UNIX_MICROS(`noted_at`) <= {{noted}}"
 
@@ -30,22 +30,15 @@ def rewrite(options: Options) -> None:
     """
     address = Address.of(options.url)
     with contextlib.closing(Connection(address, address.credentials)) as connection:
-        ((noted,),) = connection.rows(_NOTED)
-        if noted is None:
-            return
-        with translated():
-            tables = [connection.client.get_table(one) for one in connection.client.list_tables(_dataset(address))]
-        for table in tables:
-            if table.created.timestamp() * 1_000_000 <= noted:
-                connection.drop_staged(table.table_id)
-        in_turn(connection, transaction([_DONE.format(noted=noted)]))
+        with passing():
+            ((noted,),) = connection.rows(_NOTED)
+            for (table,) in connection.rows(_LEFT):
+                connection.drop_staged(table)
+        if noted is not None:
+            in_turn(connection, transaction([_DONE.format(noted=noted)]))
 
 
 def oldest_us(connection: Connection) -> int:
     """When the first rows were erased since the last rewriting, microseconds since 1970; 0: there are none."""
     ((oldest,),) = connection.rows(_OLDEST)
     return int(oldest)
-
-
-def _dataset(address: Address) -> bigquery.DatasetReference:
-    return bigquery.DatasetReference(address.project, STAGING)

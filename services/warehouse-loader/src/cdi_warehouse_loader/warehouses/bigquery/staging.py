@@ -16,8 +16,9 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cdi_kernel.faults import Unavailable
 from cdi_warehouse_loader.domain.load import TableLoad
-from cdi_warehouse_loader.warehouses.bigquery.connection import STAGING, Connection
+from cdi_warehouse_loader.warehouses.bigquery.connection import STAGING, Connection, Refused
 from cdi_warehouse_loader.warehouses.bigquery.sql import column_of, place, quoted
 
 _NUMBER: Final = "place"
@@ -74,6 +75,12 @@ def staged(connection: Connection, batches: Sequence[Any]) -> Iterator[Sequence[
     try:
         yield [_source(table, number, meaning) if meaning else None for number, meaning in enumerate(meanings)]
     finally:
+        forget(connection, table)
+
+
+def forget(connection: Connection, table: str) -> None:
+    """Removes a staged table; if that fails it goes by itself after a day."""
+    with contextlib.suppress(Refused, Unavailable):
         connection.drop_staged(table)
 
 

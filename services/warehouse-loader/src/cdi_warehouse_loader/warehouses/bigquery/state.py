@@ -19,7 +19,7 @@ from cdi_warehouse_loader.warehouses.bigquery.sql import KINDS, OWN, quoted, see
 _NEWEST: Final = f"""SELECT (SELECT MAX(`version`) FROM `{OWN}`.`state`) AS version,
     (SELECT COALESCE(MAX(UNIX_MICROS(`erased_at`)), 0) FROM `{OWN}`.`tombstones`) AS newest"""
 _SCHEMAS: Final = f"""SELECT `schema_name`, `views` FROM `{OWN}`.`schemas`
-    QUALIFY ROW_NUMBER() OVER (PARTITION BY `schema_name` ORDER BY `noted_at` DESC) = 1"""
+    WHERE TRUE QUALIFY ROW_NUMBER() OVER (PARTITION BY `schema_name` ORDER BY `noted_at` DESC) = 1"""
 _PROGRESS: Final = f"SELECT `stream`, `partition`, `sequence`, `source_sequence` FROM `{OWN}`.`progress`"
 _COUNTS: Final = f"SELECT `sink`, `outcome`, `reason`, SUM(`events`) AS events FROM `{OWN}`.`outcomes` GROUP BY `sink`, `outcome`, `reason`"
 _LOADS: Final = f"""SELECT `stream`, UNIX_MICROS(`started_at`) AS started, `milliseconds`, `events`, `row_count`, `byte_count`, `tables`

@@ -23,7 +23,7 @@ from cdi_warehouse_loader.domain.load import Catalog, CountKey, Load, Position, 
 from cdi_warehouse_loader.ports import LoadEntry, Question, Rows, SchemaChange
 from cdi_warehouse_loader.warehouses.base import Options
 from cdi_warehouse_loader.warehouses.bigquery import erasure, identity, loading, rewriting, sql, staging, state
-from cdi_warehouse_loader.warehouses.bigquery.connection import DEPENDENCY, Address, Connection, Refused
+from cdi_warehouse_loader.warehouses.bigquery.connection import Address, Connection, Refused, passing
 from cdi_warehouse_loader.warehouses.bigquery.query import run_query, stream_query
 from cdi_warehouse_loader.warehouses.changes import changes_of
 
@@ -88,7 +88,7 @@ class BigQueryWarehouse:
 
     def begin(self) -> None:
         """Makes the loader's own tables, and gives the schemas of an older loader what they lack."""
-        with _making():
+        with passing("the tables cannot be made"):
             dataset = sql.create_schema(self._loading.address.dataset)
             self._loading.run(sql.script([*sql.OWN_TABLES, dataset, sql.FORGET_LOG]))
         self._look()
@@ -107,7 +107,7 @@ class BigQueryWarehouse:
         if missing or self._state.schemas.get(schema) != digest:
             noted = f"INSERT INTO `{sql.OWN}`.`schemas` (`schema_name`, `views`, `noted_at`) "
             noted += f"VALUES ({sql.text(schema)}, {sql.text(digest)}, CURRENT_TIMESTAMP())"
-            with _making():
+            with passing("the tables cannot be made"):
                 self._loading.run(sql.script([sql.create_schema(schema), *missing, *views, noted]))
             self._look()
         self._ready.add(schema)
@@ -144,7 +144,7 @@ class BigQueryWarehouse:
         """See ``ports.Warehouse``."""
         name, wanted = sql.column_of(column), list(values)
         found: set[str] = set()
-        with _translated():
+        with passing():
             for start in range(0, len(wanted), _VALUES):
                 statement = f"SELECT DISTINCT {name} FROM {sql.place(schema, table)} WHERE {name} IN UNNEST(@given)"
                 found.update(value for (value,) in self._loading.rows(statement, given=wanted[start : start + _VALUES]))
@@ -152,12 +152,12 @@ class BigQueryWarehouse:
 
     def counts(self) -> Mapping[CountKey, int]:
         """See ``ports.Warehouse``."""
-        with _translated():
+        with passing():
             return state.counts(self._reading)
 
     def documents(self) -> Sequence[Document]:
         """See ``ports.Warehouse``."""
-        with _translated():
+        with passing():
             return state.documents(self._loading)
 
     def put_document(self, document: Document) -> None:
@@ -169,24 +169,24 @@ class BigQueryWarehouse:
         deleted after does not come back, and who dies over it is told again.
         """
         self._is_stale = True
-        with _translated():
+        with passing():
             erasure.remember(self._loading, erasures, now_us)
             self._look()
             return erasure.erase(self._loading, self._state.catalog, erasures)
 
     def tombstones(self, digests: Sequence[bytes]) -> Mapping[bytes, Tombstone]:
         """See ``ports.Warehouse``."""
-        with _translated():
+        with passing():
             return erasure.tombstones(self._loading, digests)
 
     def holdings(self, person: Erasure, take: Callable[[str, Sequence[bytes]], None]) -> None:
         """See ``ports.Warehouse``."""
-        with _translated():
+        with passing():
             erasure.holdings(self._reading, self._state.catalog, person, take)
 
     def oldest_unrewritten_us(self) -> int:
         """See ``ports.Warehouse``, and ``rewriting``."""
-        with _translated():
+        with passing():
             return rewriting.oldest_us(self._loading)
 
     def query(self, question: Question) -> Rows:
@@ -199,12 +199,12 @@ class BigQueryWarehouse:
 
     def loads(self, limit: int) -> Sequence[LoadEntry]:
         """See ``ports.Warehouse``."""
-        with _translated():
+        with passing():
             return state.loads(self._loading, limit)
 
     def schema_changes(self, schema: str) -> Sequence[SchemaChange]:
         """See ``ports.Warehouse``."""
-        with _translated():
+        with passing():
             return state.schema_changes(self._loading, schema)
 
     def close(self) -> None:
@@ -217,7 +217,7 @@ class BigQueryWarehouse:
 
     def _look(self) -> None:
         """Reads the state anew."""
-        with _translated():
+        with passing():
             self._state = state.read(self._loading)
         self._is_stale = False
 
@@ -234,7 +234,7 @@ class BigQueryWarehouse:
         before = self._state
         changes = [(*where, change.value, kind) for *where, change, kind in changes_of(changed, before.catalog)]
         loading.in_turn(self._loading, loading.announcement(before.version, changes))  # type: ignore[arg-type]  # five texts each
-        with _making():
+        with passing("the tables cannot be made"):
             statements = [statement for one in changed for statement in sql.change_table(one, is_new=not self._columns(one))]
             self._loading.run(sql.script(statements))
         self._look()
@@ -261,21 +261,3 @@ class BigQueryWarehouse:
         if self._loads % _FORGET_EVERY == 0:
             with contextlib.suppress(Refused, Unavailable):  # the load is done; the next time will do
                 self._loading.run(sql.FORGET_LOG)
-
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    """Whatever BigQuery refuses outside of a load says nothing of events."""
-    try:
-        yield
-    except Refused as refused:
-        raise Unavailable(DEPENDENCY, str(refused), retry_after=1.0) from None
-
-
-@contextlib.contextmanager
-def _making() -> Iterator[None]:
-    """Whatever is refused of making tables is for the operator to mend, and for the loader to wait."""
-    try:
-        yield
-    except Refused as refused:
-        raise Unavailable(DEPENDENCY, f"the tables cannot be made: {refused}", retry_after=1.0) from None
