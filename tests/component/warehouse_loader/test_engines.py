@@ -163,6 +163,20 @@ def test_two_processes_that_add_columns_to_one_table_agree(place: Place) -> None
     assert rows(one, "select column_name, column_value, reason from main.discards") == [["code", "seven", "type_conflict"]]
 
 
+def test_a_load_that_alters_tables_sees_what_another_process_has_loaded_of_its_partition(place: Place) -> None:
+    if not place.shared:
+        pytest.skip("one process at a time: a second one cannot open it")
+    one = place.open()
+    load(one, builders.track("Seen"))
+    other = place.open()
+    theirs = planned(other, [builders.track("Seen", message_id="a", properties={"n": 1})])
+    load(one, builders.track("Seen", message_id="a"))
+    with pytest.raises(Unavailable):
+        other.load(theirs)
+    assert other.positions == one.positions
+    assert rows(one, "select count(*) from main.seen where id = 'a'") == [[1]]
+
+
 def test_what_another_process_has_erased_does_not_come_back(place: Place) -> None:
     if not place.shared:
         pytest.skip("one process at a time: a second one cannot open it")

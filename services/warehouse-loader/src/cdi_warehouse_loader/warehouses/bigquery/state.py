@@ -52,9 +52,14 @@ class State:
 def read(connection: Connection) -> State:
     """The state."""
     ((version, newest_us),) = connection.rows(_NEWEST)
-    schemas = dict(connection.rows(_SCHEMAS))
+    schemas = read_schemas(connection)
     positions = {StreamPartition(stream, partition): Position(*at) for stream, partition, *at in connection.rows(_PROGRESS)}
     return State(version, newest_us, schemas, read_catalog(connection, schemas), positions)
+
+
+def read_schemas(connection: Connection) -> Mapping[str, str]:
+    """The loader's datasets, with a digest of their views."""
+    return dict(connection.rows(_SCHEMAS))
 
 
 def read_catalog(connection: Connection, schemas: Mapping[str, str]) -> Catalog:

@@ -98,7 +98,7 @@ class BigQueryWarehouse:
     def ensure_tables(self, schema: str) -> None:
         """See ``ports.Warehouse``."""
         if self._is_stale:
-            self._look()
+            self._look_at_tables()
         if schema in self._ready:
             return
         views = list(identity.views(schema))
@@ -109,14 +109,14 @@ class BigQueryWarehouse:
             noted += f"VALUES ({sql.text(schema)}, {sql.text(digest)}, CURRENT_TIMESTAMP())"
             with passing("the tables cannot be made"):
                 self._loading.run(sql.script([sql.create_schema(schema), *missing, *views, noted]))
-            self._look()
+            self._look_at_tables()
         self._ready.add(schema)
 
     def load(self, load: Load, *, keep: bool = True) -> Sequence[TableLoad]:
         """See ``ports.Warehouse``. ``keep=False`` lets BigQuery read all rows, and keep none."""
         started = time.perf_counter()
         if self._is_stale:
-            self._look()
+            self._look_at_tables()
         tables = [staging.checked(table, self._columns(table)) for table in load.tables]
         done = [table.done() for table in tables]
         self._is_stale = keep
@@ -171,7 +171,7 @@ class BigQueryWarehouse:
         self._is_stale = True
         with passing():
             erasure.remember(self._loading, erasures, now_us)
-            self._look()
+            self._state = replace(state.read(self._loading), positions=self._state.positions)
             return erasure.erase(self._loading, self._state.catalog, erasures)
 
     def tombstones(self, digests: Sequence[bytes]) -> Mapping[bytes, Tombstone]:
@@ -216,9 +216,16 @@ class BigQueryWarehouse:
         return self._state.catalog.get(table.schema, {}).get(table.table, {})
 
     def _look(self) -> None:
-        """Reads the state anew."""
+        """Reads the state anew. Only where no load is planned: what one was planned by is what it has to be compared with."""
         with passing():
             self._state = state.read(self._loading)
+        self._is_stale = False
+
+    def _look_at_tables(self) -> None:
+        """Reads the tables anew, and nothing that a load may have been planned by already."""
+        with passing():
+            schemas = state.read_schemas(self._loading)
+            self._state = replace(self._state, schemas=schemas, catalog=state.read_catalog(self._loading, schemas))
         self._is_stale = False
 
     def _alter(self, tables: Sequence[TableLoad]) -> None:
@@ -237,7 +244,8 @@ class BigQueryWarehouse:
         with passing("the tables cannot be made"):
             statements = [statement for one in changed for statement in sql.change_table(one, is_new=not self._columns(one))]
             self._loading.run(sql.script(statements))
-        self._look()
+        with passing():
+            self._state = replace(state.read(self._loading), positions=before.positions)
         for one in changed:
             expected = {**one.added, **dict.fromkeys(one.widened, ColumnType.DOUBLE)}
             made = {name: sql.TYPES[kind] for name, kind in self._columns(one).items()}
