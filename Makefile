@@ -4,6 +4,7 @@
 #   make test     every test, in two processes   make check    linters, types, architecture, protocol
 #   make up       the suite in the foreground make bench    BENCH=<name>, default whole-way
 #   make protos   regenerate code             make baseline accept the protocol as the new compatibility baseline
+#   make bigquery-emulator   what the tests of BigQuery need, in .venv-bigquery; without it they are skipped
 #   make fuzz     the decoders of input and of consent signals against made-up input; FUZZ_SECONDS=<for each>, default 20
 
 SHELL := /bin/bash
@@ -25,7 +26,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A process that may not keep bytecode compiles a thousand modules at every start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo up test check protos baseline bench fuzz clean
+.PHONY: help setup demo up test check protos baseline bench fuzz bigquery-emulator clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -69,6 +70,10 @@ bench: setup
 fuzz: setup
 	@test -d $(VENV)/lib/python*/site-packages/atheris || $(BIN)/python -m pip install --quiet --no-compile --only-binary=:all: --requirement requirements-fuzz.txt
 	$(BIN)/python -m tools.fuzz
+
+bigquery-emulator:
+	@test -x .venv-bigquery/bin/python || $(PYTHON) -m venv .venv-bigquery
+	.venv-bigquery/bin/python -m pip install --quiet --no-compile --only-binary=:all: --requirement requirements-bigquery.txt
 
 clean:
 	rm -rf build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -21,6 +21,7 @@ from cdi_testing import builders, eventually
 from cdi_testing.eventually import WITHIN_SECONDS
 
 from . import engines
+from .bigquery_emulator import bigquery_emulator as bigquery_emulator
 
 ADMIN_TOKEN = "loader-admin"
 
@@ -212,7 +213,7 @@ async def _answers(client: Client) -> bool:
         return False
 
 
-@pytest.fixture(params=["duckdb", "postgresql", "iceberg", "clickhouse"])
+@pytest.fixture(params=["duckdb", "postgresql", "iceberg", "clickhouse", "bigquery"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[engines.Place]:
     """Each engine in turn, as a fresh and empty warehouse."""
     if request.param == "clickhouse":
@@ -223,6 +224,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[engines.Pl
         "postgresql": lambda: engines.postgresql(needs("postgres_server"), needs("database_url")),
         "iceberg": lambda: engines.iceberg(tmp_path),
         "clickhouse": lambda: engines.clickhouse(tmp_path),
+        "bigquery": lambda: engines.bigquery(needs("bigquery_emulator").new_project()),
     }[request.param]()
     yield made
     made.close()

@@ -35,12 +35,14 @@ class Place:
         stored: every byte that the engine has stored of it, for a search; blocks.
         shared: several processes may have it open at once.
         asking: sees to it that questions with purposes are answered, and says how to open it for that; ``None``: it answers none.
+        endless: why a question that takes too long cannot be ended here; empty: it can.
     """
 
     options: Options
     stored: Callable[[], bytes]
     shared: bool
     asking: Callable[[], Options] | None
+    endless: str = ""
     opened: list[Warehouse] = field(default_factory=list)
 
     def open(self, options: Options | None = None) -> Warehouse:
@@ -108,6 +110,27 @@ def iceberg(directory: Path) -> Place:
 def clickhouse(directory: Path) -> Place:
     """The engine inside of this process."""
     return Place(Options(f"clickhouse+chdb://{directory}/clickhouse"), lambda: files(directory), shared=True, asking=None)
+
+
+def bigquery(url: str) -> Place:
+    """A project of the emulator. What is stored of it is what can be read of it: the vendor shows nobody its files."""
+
+    def stored() -> bytes:
+        from cdi_warehouse_loader.warehouses.bigquery.connection import Address, Connection
+
+        address = Address.of(url)
+        connection = Connection(address, None)
+        kept: list[bytes] = []
+        for dataset in connection.client.list_datasets():
+            for table in connection.client.list_tables(dataset.reference):
+                if table.table_type == "TABLE":
+                    rows = connection.rows(f"SELECT * FROM `{dataset.dataset_id}`.`{table.table_id}`")
+                    kept += [repr(row).encode() for row in rows]
+        connection.close()
+        return b"".join(kept)
+
+    endless = "the emulator runs a question to its end before it answers, and nothing can end it"
+    return Place(Options(url), stored, shared=True, asking=None, endless=endless)
 
 
 def planned_items(*events: Event, partition: int = 0, sequence: int = 1) -> list[Item]:

@@ -163,6 +163,20 @@ def test_two_processes_that_add_columns_to_one_table_agree(place: Place) -> None
     assert rows(one, "select column_name, column_value, reason from main.discards") == [["code", "seven", "type_conflict"]]
 
 
+def test_a_load_that_alters_tables_sees_what_another_process_has_loaded_of_its_partition(place: Place) -> None:
+    if not place.shared:
+        pytest.skip("one process at a time: a second one cannot open it")
+    one = place.open()
+    load(one, builders.track("Seen"))
+    other = place.open()
+    theirs = planned(other, [builders.track("Seen", message_id="a", properties={"n": 1})])
+    load(one, builders.track("Seen", message_id="a"))
+    with pytest.raises(Unavailable):
+        other.load(theirs)
+    assert other.positions == one.positions
+    assert rows(one, "select count(*) from main.seen where id = 'a'") == [[1]]
+
+
 def test_what_another_process_has_erased_does_not_come_back(place: Place) -> None:
     if not place.shared:
         pytest.skip("one process at a time: a second one cannot open it")
@@ -444,6 +458,8 @@ def test_queries_read_within_limits_and_write_nothing(place: Place) -> None:
 
 
 def test_a_query_that_takes_too_long_is_ended_and_the_next_one_is_answered(place: Place) -> None:
+    if place.endless:
+        pytest.skip(place.endless)
     warehouse = place.open()
     load(warehouse, *(builders.track("Seen") for _ in range(100)))
     long = "select count(*) from " + ", ".join(f"main.seen s{number}" for number in range(8)) + " where s0.id < s1.id and s2.id < s3.id"
@@ -530,7 +546,7 @@ def test_clocks_that_are_a_day_off_change_nothing_but_the_times(place: Place) ->
         clock = {field: builders.timestamp(at) for field in ("original_time", "sent_time", "event_time")}
         load(warehouse, builders.track("Seen", message_id=message_id, received_time=builders.timestamp(now), **clock))
         load(warehouse, builders.identify(traits={"who": message_id}, received_time=builders.timestamp(now), **clock))
-    assert rows(warehouse, 'select id from main.seen order by "timestamp"') == [["behind"], ["right"], ["ahead"]]
+    assert rows(warehouse, "select id from main.seen s order by s.timestamp") == [["behind"], ["right"], ["ahead"]]
     assert rows(warehouse, "select count(distinct received_at) from main.seen") == [[1]]
     assert rows(warehouse, "select who from main.users") == [["ahead"]]
     load(warehouse, builders.identify(traits={"who": "right again", "late": "x"}, at=now))
