@@ -75,7 +75,7 @@ class _SchemaPlan:
         start = 0
         for built, members in begun:
             if start == len(named):
-                start = len(tracks)
+                start = len(tracks)  # past those that are in tracks only
             yield self._load(built, members, Part(picks, start, len(members)))
             start += len(members)
         yield from self._people(naming.USERS, tables.get(naming.IDENTIFIES, ()), "user_id")
