@@ -5,8 +5,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pyarrow as pa
 
+from cdi_warehouse_loader.warehouses.postgresql.copying import as_copied
 from cdi_warehouse_loader.warehouses.postgresql.months import add_month, months_in
-from cdi_warehouse_loader.warehouses.postgresql.session import addresses, as_copied
+from cdi_warehouse_loader.warehouses.postgresql.session import addresses
 
 
 def test_urls_get_what_notices_a_dead_connection_and_keep_what_is_given() -> None:
@@ -31,6 +32,7 @@ def test_texts_have_no_zero_and_no_dictionary() -> None:
     assert as_copied(texts).to_pylist() == expected
     assert as_copied(texts.dictionary_encode()).to_pylist() == expected
     assert as_copied(texts.slice(1, 2)).to_pylist() == [None, ""]
+    assert as_copied(texts.slice(2)).to_pylist() == expected[2:]
     for other in (pa.array([None, None], pa.string()), pa.array([], pa.string()), pa.array([0, 1]), pa.array(["as it is"])):
         assert as_copied(other) is other
 

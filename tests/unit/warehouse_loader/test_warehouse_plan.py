@@ -273,6 +273,29 @@ def test_what_was_loaded_before_is_not_fresh() -> None:
     assert not fresh("ENRICHED", batches, new.positions).batches
 
 
+def test_rows_of_mixed_events_keep_their_own_columns_whatever_their_order_in_the_batch() -> None:
+    schema = Schema()
+    for frozen, first in ((False, 0), (True, 60)):
+        events = []
+        for number in range(first, first + 60):
+            mid, user = f"m{number}", f"u{number}"
+            shape = {"n": number} if number % 2 else {"m": number, "n": number}
+            if number % 5 == 4:
+                events.append(builders.identify(message_id=mid, user_id=user, traits=shape))
+            else:
+                name = f"Kind {number % 5}" if number % 5 < 3 else f"Rare {frozen}"
+                events.append(builders.track(name, message_id=mid, user_id=user, properties=shape, context={"locale": mid}))
+        schema.load(*events, rules=ColumnRules(frozen=frozen))
+    for table, kinds in (("tracks", range(4)), ("kind_0", [0]), ("kind_1", [1]), ("kind_2", [2]), ("identifies", [4])):
+        rows = {row["id"]: row for row in schema.rows[table]}
+        assert set(rows) == {f"m{number}" for number in range(120) if number % 5 in kinds}
+        for mid, row in rows.items():
+            assert row["user_id"] == f"u{mid[1:]}"
+            assert table == "identifies" or row["context_locale"] == mid
+            assert table == "tracks" or row["n"] == int(mid[1:])
+    assert len(schema.rows["rare_false"]) == 12
+
+
 def test_a_frozen_source_adds_nothing_and_loses_nothing() -> None:
     schema = Schema()
     schema.load(builders.track("Bought", message_id="a", properties={"price": 1}, context={"locale": "de"}))

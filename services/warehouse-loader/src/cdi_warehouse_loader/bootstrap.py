@@ -38,6 +38,7 @@ from cdi_warehouse_loader.application.rebuilding import Rebuilding
 from cdi_warehouse_loader.application.serving import Serving
 from cdi_warehouse_loader.clients import ConsentPurposes, EnrichmentPlans, NoPlans, NoPurposes
 from cdi_warehouse_loader.domain.load import DEFAULT_TARGET
+from cdi_warehouse_loader.domain.load_size import LoadSize
 from cdi_warehouse_loader.noise import OpenDpNoise
 from cdi_warehouse_loader.servicer.clean_rooms import CleanRoomServicer
 from cdi_warehouse_loader.servicer.warehouses import WarehouseServicer
@@ -103,9 +104,10 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
             access = connection.access
             rules = PurposeRules(ConsentPurposes(consent) if consent else NoPurposes(), access)
             plans = Plans(EnrichmentPlans(enrichment) if enrichment else NoPlans(), access)
-            loading = Loading(access, rules, plans, SystemClock())
+            size = LoadSize(settings.load_max_events)
+            loading = Loading(access, rules, plans, SystemClock(), size)
             works = {
-                "loading": _load(settings, context, connection, loading, bus),
+                "loading": _load(settings, context, connection, loading, size, bus),
                 "rewriting": _rewrite(access, settings.rewrite_after_seconds),
                 "rebuilding": rebuilding.run(connection),
                 "documents": access.follow_documents(),
@@ -164,7 +166,7 @@ def _clean_rooms(settings: Settings, access: Access, guard: TokenGuard) -> Regis
     return Registration(clean_room_service_pb2_grpc.add_CleanRoomServiceServicer_to_server, servicer, name)
 
 
-async def _load(settings: Settings, context: ServiceContext, connection: Connection, loading: Loading, bus: Bus) -> None:
+async def _load(settings: Settings, context: ServiceContext, connection: Connection, loading: Loading, size: LoadSize, bus: Bus) -> None:
     """Waits for the warehouse, then loads until cancelled; leaving drains the readers."""
     access, reader = connection.access, connection.reader
     is_first = reader == context.name
@@ -172,7 +174,7 @@ async def _load(settings: Settings, context: ServiceContext, connection: Connect
     await _learn_erasures(access, bus)
     handlers = consumer.Consumer(loading)
     linger = settings.load_linger_seconds
-    events = consumer.events_spec(context.name, reader, settings.partitions, settings.load_max_events, linger)
+    events = consumer.events_spec(context.name, reader, settings.partitions, size, linger)
     async with (
         reading(bus, events, handlers.events, context) as enriched,
         reading(bus, consumer.rejected_spec(context.name, reader, linger), handlers.rejected, context) as rejected,

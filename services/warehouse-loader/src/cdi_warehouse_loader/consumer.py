@@ -13,6 +13,7 @@ from cdi_runtime.bus import Done, Message, Outcome, ReaderSpec
 from cdi_warehouse_loader.application.loading import Loading
 from cdi_warehouse_loader.domain.batches import Batch
 from cdi_warehouse_loader.domain.event_view import BatchView, read_batch
+from cdi_warehouse_loader.domain.load_size import LoadSize
 
 _CHANGED = topology.identity("changed")
 _GRAPH_MESSAGES = 8
@@ -43,9 +44,9 @@ class Consumer:
         return [Done()] * len(messages)
 
 
-def events_spec(service: str, reader: str, partitions: int, max_events: int, linger_seconds: float) -> ReaderSpec[BatchView]:
+def events_spec(service: str, reader: str, partitions: int, size: LoadSize, linger_seconds: float) -> ReaderSpec[BatchView]:
     """All owned partitions in one lane: one commit holds all that has arrived."""
-    return ReaderSpec(service, reader, StreamName.ENRICHED, read_batch, partitions, 1, max_events, linger_seconds)
+    return ReaderSpec(service, reader, StreamName.ENRICHED, read_batch, partitions, 1, size.limit, linger_seconds, most_now=size.now)
 
 
 def rejected_spec(service: str, reader: str, linger_seconds: float) -> ReaderSpec[rejected_event_pb2.RejectedBatch]:

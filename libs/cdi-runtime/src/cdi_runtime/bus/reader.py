@@ -73,6 +73,8 @@ class ReaderSpec(Generic[T]):
         linger_seconds: how long a message may wait for a fuller batch.
         start: where a consumer that does not exist yet begins.
         stop_rule: when rejected messages stop the reader.
+        most_now: says what counts in place of ``max_events`` for the next batch, where that changes; what is fetched ahead follows
+            ``max_events``.
     """
 
     service: str
@@ -85,6 +87,7 @@ class ReaderSpec(Generic[T]):
     linger_seconds: float = 0.0
     start: Literal["all", "new"] = "all"
     stop_rule: StopRule = field(default_factory=lambda: StopRule(max_ratio=0.5, min_rejected=20))
+    most_now: Callable[[], int] | None = None
 
 
 class Reader(Generic[T]):
@@ -164,7 +167,7 @@ class Reader(Generic[T]):
 
     async def _linger(self, feeds: Sequence[PartitionFeed]) -> None:
         """Waits for a fuller batch, but no message longer than ``linger_seconds`` in all: what came during the last batch has waited."""
-        while sum(feed.available_events for feed in feeds) < self.spec.max_events and not self._stopping.is_set():
+        while sum(feed.available_events for feed in feeds) < self._most_events() and not self._stopping.is_set():
             oldest_at = min((feed.oldest_at for feed in feeds if feed.available), default=0.0)
             left = oldest_at + self.spec.linger_seconds - asyncio.get_running_loop().time()
             if left <= 0 or any(feed.full for feed in feeds):
@@ -174,7 +177,11 @@ class Reader(Generic[T]):
     def _collect(self, feeds: Sequence[PartitionFeed]) -> list[Fetched]:
         """A batch over the lane's partitions; each gets an equal share so that none starves."""
         waiting = [feed for feed in feeds if feed.available]
-        return [message for feed in waiting for message in feed.take(self.spec.max_events // len(waiting))]
+        share = self._most_events() // len(waiting)
+        return [message for feed in waiting for message in feed.take(share)]
+
+    def _most_events(self) -> int:
+        return self.spec.max_events if self.spec.most_now is None else self.spec.most_now()
 
     async def _finish(self, lane: int, fetched: Sequence[Fetched]) -> None:
         """Handles a batch until every message of it is settled; waits, in order, where an outcome says so."""

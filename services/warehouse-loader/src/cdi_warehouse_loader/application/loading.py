@@ -34,6 +34,7 @@ from cdi_warehouse_loader.domain.graph_rows import Numbered, graph_loads
 from cdi_warehouse_loader.domain.layout import SEQUENCE_FACTOR
 from cdi_warehouse_loader.domain.leaving_out import SUPPRESSED, split_events, split_rejected, without_erased
 from cdi_warehouse_loader.domain.load import ColumnNeeds, CountKey, Load, Position, StreamPartition, TableLoad, Targets
+from cdi_warehouse_loader.domain.load_size import LoadSize
 from cdi_warehouse_loader.domain.parts import part_of, without_parts
 from cdi_warehouse_loader.domain.rows import Item
 from cdi_warehouse_loader.domain.side_rows import rejected_rows
@@ -59,13 +60,15 @@ class Loading:
         rules: what purposes say of it.
         plans: what tracking plans say of its columns.
         clock: the time of a load.
+        size: is told what loads of events find.
     """
 
-    def __init__(self, access: Access, rules: PurposeRules, plans: Plans, clock: Clock) -> None:
+    def __init__(self, access: Access, rules: PurposeRules, plans: Plans, clock: Clock, size: LoadSize) -> None:
         self._access = access
         self._rules = rules
         self._plans = plans
         self._clock = clock
+        self._size = size
 
     async def events(self, batches: Sequence[Batch[EventView]]) -> None:
         """Loads enriched events; when it returns, all of them are durable, filtered or turned away.
@@ -84,6 +87,7 @@ class Loading:
         try:
             await self._events(batches)
         except OutOfMemory:
+            self._size.was_too_large(sum(len(batch.events) for batch in batches))
             middle = len(batches) // 2
             if middle == 0:
                 await self._load_part(batches[0])
@@ -122,6 +126,7 @@ class Loading:
             done = await load_isolated(items, lambda *part: self._access.write(partial(self._attempt, new, *part)))
         for message_id, parent in sampled:
             event_span("load", parent, attributes={"cdi.message_id": message_id}, start_time_ns=started_ns).end()
+        self._size.loaded(sum(1 for table in done.tables if table.row_count))
         metrics.loaded(done, self._clock.now_us(), time.perf_counter() - clock)
 
     async def rejected(self, batches: Sequence[Batch[rejected_event_pb2.RejectedEvent]]) -> None:

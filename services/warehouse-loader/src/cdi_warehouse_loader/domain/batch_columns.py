@@ -1,7 +1,7 @@
 """Columns of a whole batch, of which each table takes the rows of its own events.
 
-They stay Python lists until a table takes its rows: so only one table's rows are in memory as Arrow at a time, and Arrow's compute
-library, ten megabytes, is not needed.
+They become Arrow arrays once, with the rows in the order of the tables, so that the rows of a table are a slice of them: nothing is copied
+for it, and Arrow's compute library, ten megabytes, is not needed.
 """
 
 from __future__ import annotations
@@ -51,21 +51,30 @@ BatchColumns = Mapping[str, BatchColumn]
 
 
 class Picks:
-    """Takes the rows of one table.
+    """Takes rows of a batch as Arrow arrays, each column once.
 
     Args:
-        rows: its events in the order of its rows; ``None`` for all events in their own order.
+        rows: the events in the order of the rows.
+        total: of the batch.
     """
 
-    def __init__(self, rows: Sequence[int] | None) -> None:
-        self._pick = None if rows is None else _picker(rows)
+    def __init__(self, rows: Sequence[int], total: int) -> None:
+        self._pick = None if len(rows) == total and rows == list(range(total)) else _picker(rows)
         self._indices: dict[int, Any] = {}
+        self._arrays: dict[int, Any] = {}
 
     def of(self, column: BatchColumn) -> Any:
-        """The table's part of a column, an Arrow array."""
+        """The rows of a column, an Arrow array."""
+        # Columns live as long as the batch, so what they are is told by where they are.
+        array = self._arrays.get(id(column))
+        if array is None:
+            array = self._arrays[id(column)] = self._array(column)
+        return array
+
+    def _array(self, column: BatchColumn) -> Any:
         if isinstance(column, Each):
             return pa.array(self._picked(column.values), ARROW[column.type])
-        # Columns that were read together share their places, which live as long as the batch.
+        # Columns that were read together share their places.
         indices = self._indices.get(id(column.places))
         if indices is None:
             indices = self._indices[id(column.places)] = pa.array(self._picked(column.places), _PLACE)
@@ -73,6 +82,25 @@ class Picks:
 
     def _picked(self, values: Sequence[Any]) -> Sequence[Any]:
         return values if self._pick is None else self._pick(values)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Successive rows of what was picked.
+
+    Attributes:
+        picks: what was picked.
+        start: the first of the rows.
+        length: how many they are.
+    """
+
+    picks: Picks
+    start: int
+    length: int
+
+    def of(self, column: BatchColumn) -> Any:
+        """The rows of a column, an Arrow array."""
+        return self.picks.of(column).slice(self.start, self.length)
 
 
 def _picker(rows: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:

@@ -1,7 +1,7 @@
 """Contexts to columns, member by member.
 
 The members of a context repeat at different rates: one library, a dozen user agents, an address per person, a page per event. So each
-member is read once per distinct value in the batch, and columns of few values reach the warehouse as Arrow dictionaries.
+context, and each member, is read once per distinct value in the batch, and columns of few values reach the warehouse as Arrow dictionaries.
 """
 
 from __future__ import annotations
@@ -61,6 +61,14 @@ def read_contexts(contexts: Sequence[bytes], profiles: Sequence[bytes] = ()) -> 
 
 
 def _by_member(contexts: Sequence[bytes]) -> list[ContextPart]:
+    wholes, place_of = distinct(contexts)
+    parts = _members_apart(list(wholes))
+    if len(wholes) == len(contexts):
+        return parts
+    return [ContextPart(part.flat, list(map(part.row_of.__getitem__, place_of))) for part in parts]
+
+
+def _members_apart(contexts: Sequence[bytes]) -> list[ContextPart]:
     objects = [_members(context) if context else {} for context in contexts]
     places: dict[str, dict[bytes, int]] = {}
     place_of: dict[str, list[int]] = {}

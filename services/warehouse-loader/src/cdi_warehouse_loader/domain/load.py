@@ -90,7 +90,7 @@ class Load:
     Attributes:
         stream: the stream that the rows came from.
         events: events in it, loaded or not.
-        tables: rows by table. May be made while they are loaded, so that one table's rows are in memory at a time: to be read once.
+        tables: rows by table. May be made while they are loaded: to be read once.
         positions: per partition, where the stream now stands.
         counts: what became of the events.
         clears: tables, by schema and name, that are emptied first.

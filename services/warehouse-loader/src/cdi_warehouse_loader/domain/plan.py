@@ -11,7 +11,7 @@ from cdi.error.v1 import error_pb2
 from cdi.event.v1 import event_pb2
 from cdi_kernel.faults import Rejected
 from cdi_warehouse_loader.domain import layout, naming
-from cdi_warehouse_loader.domain.batch_columns import Picks
+from cdi_warehouse_loader.domain.batch_columns import Part, Picks
 from cdi_warehouse_loader.domain.columns import ARROW, SCHEMA_FROZEN, ColumnType
 from cdi_warehouse_loader.domain.layout import Columns
 from cdi_warehouse_loader.domain.load import Discard, TableLoad
@@ -62,11 +62,22 @@ class _SchemaPlan:
         self._traits: dict[int, dict[str, Any]] = {}
 
     def plan(self, rows: Sequence[int]) -> Iterator[TableLoad]:
-        tables, tracks = self._by_table(rows)
+        tables, homeless = self._by_table(rows)
+        # With the properties it is known in which order a table has its rows. All tables' rows, one table after the other, those of track
+        # events first, are then picked from the batch at once.
+        begun = [self._begin(table, members) for table, members in tables.items()]
+        named = [row for built, members in begun if built.table not in layout.OWN_COLUMNS for row in members]
+        fixed = [row for built, members in begun if built.table in layout.OWN_COLUMNS for row in members]
+        tracks = [*named, *homeless]
+        picks = Picks([*tracks, *fixed], len(self._columns.events))
         if tracks:
-            yield self._events(naming.TRACKS, tracks, None)
-        for table, members in tables.items():
-            yield self._events(table, members, self._objects(members))
+            yield self._load(self._table(naming.TRACKS), tracks, Part(picks, 0, len(tracks)))
+        start = 0
+        for built, members in begun:
+            if start == len(named):
+                start = len(tracks)  # past those that are in tracks only
+            yield self._load(built, members, Part(picks, start, len(members)))
+            start += len(members)
         yield from self._people(naming.USERS, tables.get(naming.IDENTIFIES, ()), "user_id")
         yield from self._people(naming.ACCOUNTS, tables.get(naming.GROUPS, ()), "group_id")
         yield from self._context.widenings(self._schema, {naming.TRACKS, *tables} if tracks else tables.keys())
@@ -74,27 +85,28 @@ class _SchemaPlan:
             yield TableLoad(self._schema, naming.DISCARDS, discard_rows(self._discards))
 
     def _by_table(self, rows: Sequence[int]) -> tuple[dict[str, list[int]], list[int]]:
-        """Rows by table, and those of tracks, which have a second table each."""
-        tables: dict[str, list[int]] = {}
-        tracks: list[int] = []
+        """Rows by table, those of track events first, which are in ``tracks`` too; and those that are only there."""
+        fixed: dict[str, list[int]] = {}
         named: dict[str, list[int]] = {}
         kinds, names = self._columns.kinds, self._columns.names
         for row in rows:
             kind = kinds[row]
             if kind in _NAMED:
-                tracks.append(row)
                 named.setdefault(names[row], []).append(row)
             elif kind in _FIXED_TABLE:
-                tables.setdefault(_FIXED_TABLE[kind], []).append(row)
+                fixed.setdefault(_FIXED_TABLE[kind], []).append(row)
             else:
                 raise Rejected(error_pb2.ERROR_REASON_UNKNOWN_EVENT_TYPE, "the event's type is not known", metadata={"type": str(kind)})
+        tables: dict[str, list[int]] = {}
+        homeless: list[int] = []
         for name, members in named.items():
             table = naming.table_name(name)
             if self._rules.frozen and table not in self._tables:
                 self._without_table(table, members)
+                homeless += members
             else:
                 tables.setdefault(table, []).extend(members)
-        return tables, tracks
+        return tables | fixed, homeless
 
     def _without_table(self, table: str, rows: Sequence[int]) -> None:
         """Events whose table may not be made are in ``tracks``; their properties are kept as they came."""
@@ -111,30 +123,30 @@ class _SchemaPlan:
         self._traits |= dict(zip(rows, traits, strict=True))
         return traits
 
-    def _events(self, table: str, rows: list[int], objects: Sequence[Mapping[str, Any]] | None) -> TableLoad:
-        """Rows of an event table; ``objects`` are the properties or traits, ``None`` for ``tracks``, which has none."""
-        known = self._tables.get(table, {})
-        start = {} if known else layout.TRACK_TABLE_COLUMNS
-        built = self._table(table, known or start)
-        if objects is not None:
-            rows = built.add_objects(rows, objects, _NAMES.get(table, layout.PROPERTY_NAMES))
-        everything = len(rows) == len(self._columns.events) and rows == list(range(len(rows)))
-        picks = Picks(None if everything else rows)
-        built.add_picked(self._columns.shared, picks)
-        built.add_picked(self._columns.enriched, picks)
-        built.added |= {name: layout.ENRICHMENT_COLUMNS[name] for name in self._columns.enriched if name not in built.known}
-        self._context.add_to(built, rows, picks)
-        self._add_own(built, table, rows, picks)
-        oldest = min(map(self._columns.received_us.__getitem__, rows))
-        return TableLoad(self._schema, table, built.batch(), {**start, **built.added}, built.widened, oldest_us=oldest or None)
+    def _begin(self, table: str, rows: Sequence[int]) -> tuple[TableColumns, list[int]]:
+        """A table with the columns of its properties or traits, and its events in the order of its rows."""
+        built = self._table(table)
+        return built, built.add_objects(rows, self._objects(rows), _NAMES.get(table, layout.PROPERTY_NAMES))
 
-    def _table(self, table: str, known: Columns) -> TableColumns:
+    def _load(self, built: TableColumns, rows: Sequence[int], part: Part) -> TableLoad:
+        """Rows of an event table, with the columns that all have."""
+        built.add_picked(self._columns.shared, part)
+        built.add_picked(self._columns.enriched, part)
+        built.added |= {name: layout.ENRICHMENT_COLUMNS[name] for name in self._columns.enriched if name not in built.known}
+        self._context.add_to(built, rows, part)
+        self._add_own(built, rows, part)
+        start = {} if built.table in self._tables else layout.TRACK_TABLE_COLUMNS
+        oldest = min(map(self._columns.received_us.__getitem__, rows))
+        return TableLoad(self._schema, built.table, built.batch(), {**start, **built.added}, built.widened, oldest_us=oldest or None)
+
+    def _table(self, table: str) -> TableColumns:
+        known = self._tables.get(table, layout.TRACK_TABLE_COLUMNS)
         return TableColumns(table, known, self._columns, self._discards, self._rules)
 
-    def _add_own(self, built: TableColumns, table: str, rows: Sequence[int], picks: Picks) -> None:
-        own = layout.OWN_COLUMNS.get(table)
-        if own is None or table == naming.TRACKS:
-            built.add_picked(self._columns.named, picks)
+    def _add_own(self, built: TableColumns, rows: Sequence[int], part: Part) -> None:
+        own = layout.OWN_COLUMNS.get(built.table)
+        if own is None or built.table == naming.TRACKS:
+            built.add_picked(self._columns.named, part)
             return
         events = self._columns.events
         for name in own:
@@ -155,12 +167,11 @@ class _SchemaPlan:
             latest[events[row].workspace_id, who] = (row, traits)
         if not latest:
             return []
-        known = self._tables.get(table, {})
-        built = self._table(table, known)
+        built = self._table(table)
         order = built.add_objects([row for row, _ in latest.values()], [traits for _, traits in latest.values()], layout.PROPERTY_NAMES)
         built.add("id", pa.array([getattr(events[row], key) for row in order], pa.string()))
         shared = self._columns.shared
-        built.add_picked({name: shared[name] for name in layout.STARTING_TABLES[table] if name != "id"}, Picks(order))
+        built.add_picked({name: shared[name] for name in layout.STARTING_TABLES[table] if name != "id"}, Picks(order, len(events)))
         oldest = min(map(self._columns.received_us.__getitem__, order))
         return [TableLoad(self._schema, table, built.batch(), built.added, built.widened, ("workspace_id", "id"), oldest or None)]
 

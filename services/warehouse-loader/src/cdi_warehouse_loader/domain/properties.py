@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from cdi_warehouse_loader.domain.batch_columns import BatchColumns, Picks
+from cdi_warehouse_loader.domain.batch_columns import BatchColumns, Part, Picks
 from cdi_warehouse_loader.domain.columns import NAME_COLLISION, SCHEMA_FROZEN, ColumnType, fit, json_text, text
 from cdi_warehouse_loader.domain.flatten import Names, flatten
 from cdi_warehouse_loader.domain.layout import MAX_COLUMNS, Columns
@@ -54,7 +54,7 @@ class TableColumns:
         self._names.append(name)
         self._arrays.append(array)
 
-    def add_picked(self, columns: BatchColumns, picks: Picks) -> None:
+    def add_picked(self, columns: BatchColumns, picks: Picks | Part) -> None:
         """The table's part of columns of the batch."""
         self._names += columns
         self._arrays += map(picks.of, columns.values())

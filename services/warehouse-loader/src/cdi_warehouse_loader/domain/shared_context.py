@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Final
 
-from cdi_warehouse_loader.domain.batch_columns import BatchColumn, Coded, Each, Picks
+from cdi_warehouse_loader.domain.batch_columns import BatchColumn, Coded, Each, Part
 from cdi_warehouse_loader.domain.columns import NAME_COLLISION, SCHEMA_FROZEN, TOO_MANY_COLUMNS, ColumnType, Fitted, fit, text
 from cdi_warehouse_loader.domain.contexts import ContextPart
 from cdi_warehouse_loader.domain.layout import Columns
@@ -46,7 +46,7 @@ class SharedContext:
                 self._types[name] = fitted.type
                 self._columns[name] = _repeated(fitted, part.row_of)
 
-    def add_to(self, built: TableColumns, rows: Sequence[int], picks: Picks) -> None:
+    def add_to(self, built: TableColumns, rows: Sequence[int], picks: Part) -> None:
         """Adds the context columns of some events to their table.
 
         Args:

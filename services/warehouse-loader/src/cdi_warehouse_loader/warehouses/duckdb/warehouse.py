@@ -140,6 +140,9 @@ class DuckDbWarehouse:
                 with contextlib.suppress(duckdb.Error):
                     self._read_state()
                 raise
+            finally:
+                with contextlib.suppress(duckdb.Error):
+                    self._loading.unregister(_BATCH)
         if keep:
             self._free_memory((table.schema, table.table) for table in done)
             self._unfolded = 1 if self._unfolded >= _FOLD_EVERY else self._unfolded + 1
@@ -270,16 +273,12 @@ class DuckDbWarehouse:
             self._loading.execute(sql.widen_column(load.schema, load.table, column))
         if load.rows is None or not load.rows.num_rows:
             return
-        self._loading.register(_BATCH, load.rows)
-        try:
-            if load.merge_keys:
-                statement = sql.merge(load.schema, load.table, _BATCH, load.merge_keys, load.rows.schema.names)
-            else:
-                statement = sql.append(load.schema, load.table, _BATCH)
-            self._loading.execute(statement)
-        finally:
-            with contextlib.suppress(duckdb.Error):  # refused in a transaction that has failed; the next batch takes the name over
-                self._loading.unregister(_BATCH)
+        self._loading.register(_BATCH, load.rows)  # takes the name over from the table before
+        if load.merge_keys:
+            statement = sql.merge(load.schema, load.table, _BATCH, load.merge_keys, load.rows.schema.names)
+        else:
+            statement = sql.append(load.schema, load.table, _BATCH)
+        self._loading.execute(statement)
 
     def _write_progress(self, load: Load, done: Sequence[TableLoad], started: float) -> None:
         self._append_progress(load.positions, load.counts)

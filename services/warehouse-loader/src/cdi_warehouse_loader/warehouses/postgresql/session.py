@@ -14,11 +14,11 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from adbc_driver_postgresql import StatementOptions, dbapi
 
 from cdi_kernel.faults import Unavailable
 from cdi_warehouse_loader.faults import OutOfMemory
+from cdi_warehouse_loader.warehouses.postgresql.copying import as_copied
 
 DEPENDENCY: Final = "warehouse"
 ROW_BYTES: Final = 64 * 1024
@@ -253,16 +253,6 @@ def addresses(url: str) -> tuple[str, str]:
     login, at, _ = parts.netloc.rpartition("@")
     own = f"postgresql://{login}{at}{where}"
     return own, f"postgresql://{quote(user, safe='')}:{quote(password, safe='')}@{where}" if user else own
-
-
-def as_copied(array: Any) -> Any:
-    """A column as it can be copied: the driver takes no dictionaries, and Postgres has no text with U+0000, for which U+FFFD stands."""
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    if not pa.types.is_string(array.type) or array.null_count == len(array):
-        return array
-    has_zero = array.buffers()[2].to_pybytes().find(b"\0") >= 0
-    return pc.replace_substring(array, "\0", "\ufffd") if has_zero else array
 
 
 def _connect(url: str) -> Any:

@@ -1,0 +1,45 @@
+"""How many events one load may hold.
+
+A table costs a load about as much as a hundred events, however few its rows are. So loads that touch hundreds of tables may be larger, as
+far as events are there: nothing waits for them.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+EVENTS_PER_TABLE: Final = 80
+"""Events that a load may hold for each table that the one before has touched."""
+
+GROWTH: Final = 5
+"""A load holds at most so many times what is usual, the measure of the loader's memory."""
+
+
+class LoadSize:
+    """Follows what loads find.
+
+    Args:
+        usual: events of a load that touches few tables.
+
+    Attributes:
+        limit: events that no load exceeds.
+    """
+
+    def __init__(self, usual: int) -> None:
+        self.limit = usual * GROWTH
+        self._usual = usual
+        self._most = self.limit
+        self._now = usual
+
+    def now(self) -> int:
+        """Events that the next load may hold."""
+        return self._now
+
+    def loaded(self, tables: int) -> None:
+        """A load is done that touched so many tables."""
+        self._now = min(max(self._usual, tables * EVENTS_PER_TABLE), self._most)
+
+    def was_too_large(self, events: int) -> None:
+        """The warehouse had not enough memory for a load of so many events: from now on none is as large, unless it is usual."""
+        self._most = max(self._usual, min(self._most, events // 2))
+        self._now = min(self._now, self._most)
