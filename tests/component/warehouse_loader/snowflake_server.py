@@ -1,0 +1,107 @@
+"""A Snowflake to test against: fakesnow, which is DuckDB underneath, as a server of its own; run as a module with a port.
+
+What Snowflake does and fakesnow does not, as far as the loader rests on it, is added here: a lock that is not had is an error, and not one of
+the server; a statement that is cancelled ends; a session that is gone, or does not move, while others wait for what it has locked, is taken
+back; two statements in one are refused; a name of a file with a pattern is that of the file. Nothing of the vendor's is here.
+"""
+
+import logging
+import re
+import sys
+import threading
+import time
+from typing import Any
+
+import duckdb
+import fakesnow.server as server
+import uvicorn
+from fakesnow import copy_into
+from fakesnow.cursor import FakeSnowflakeCursor
+from fakesnow.dialect import parse
+from snowflake.connector.errors import ProgrammingError
+from sqlglot import exp
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+IDLE_SECONDS = 2.0
+"""After which a transaction that others wait for is taken back; Snowflake's is five minutes."""
+
+_NOT_DONE = re.compile(r"alter table .* set data_retention_time_in_days", re.IGNORECASE)
+_moved: dict[int, float] = {}
+_of_fakesnow = FakeSnowflakeCursor.execute
+_alone = threading.Lock()
+
+
+def execute(self: Any, command: str, *args: Any, **kwargs: Any) -> Any:
+    """One statement, with the errors of Snowflake."""
+    _moved[id(self._conn)] = time.monotonic()
+    if not command.lstrip().lower().startswith(("put", "copy")) and sum(isinstance(each, exp.Expr) for each in parse(command)) > 1:
+        raise ProgrammingError(msg="Actual statement count 2 did not match the desired statement count 1.", errno=8, sqlstate="0A000")
+    if _NOT_DONE.match(command):
+        command = "select 'Statement executed successfully.' as status"
+    try:
+        return _of_fakesnow(self, command, *args, **kwargs)
+    except duckdb.InterruptException:
+        raise ProgrammingError(msg="SQL execution canceled", errno=604, sqlstate="57014") from None
+    except duckdb.TransactionException:
+        _take_back(self._conn)
+        raise ProgrammingError(msg="Statement was aborted waiting for a lock", errno=625, sqlstate="57014") from None
+    except duckdb.Error as error:
+        raise ProgrammingError(msg=str(error), errno=603, sqlstate="XX000") from None
+    finally:
+        _moved[id(self._conn)] = time.monotonic()
+
+
+def _take_back(asking: Any) -> None:
+    """Takes back the transactions of sessions that do not move."""
+    with _alone:
+        for each in list(server.sessions.values()):
+            idle = time.monotonic() - _moved.get(id(each), 0.0)
+            if each is not asking and each._in_transaction and idle > IDLE_SECONDS:
+                abort(each)
+
+
+def abort(connection: Any) -> None:
+    """Takes back a session's transaction; its next statement begins another one."""
+    connection._duck_conn.rollback()
+    connection._in_transaction = False
+
+
+def _columns_as_they_are(*table: Any) -> list[str]:
+    """Of a table that rows are copied into; fakesnow turns them to upper case, which ``ß`` does not survive."""
+    return [name for name, _ in copy_into._describe_table(*table)]
+
+
+async def abort_request(request: Request) -> Response:
+    """Ends what a session is doing."""
+    server.to_conn(server.to_token(request))._duck_conn.interrupt()
+    return JSONResponse({"success": True})
+
+
+async def abort_all(_: Request) -> Response:
+    """For a test: takes back all transactions."""
+    for each in list(server.sessions.values()):
+        if each._in_transaction:
+            abort(each)
+    return JSONResponse({"success": True})
+
+
+async def upload(request: Request) -> Response:
+    """A file of a ``put`` with a pattern, whose name has the pattern's sign."""
+    request.path_params["path"] = request.path_params["path"].replace("*", "")
+    return await server.bucket_upload(request)
+
+
+FakeSnowflakeCursor.execute = execute  # type: ignore[method-assign]
+copy_into._get_table_columns = _columns_as_they_are
+ROUTES = [
+    Route("/queries/v1/abort-request", abort_request, methods=["POST"]),
+    Route("/fs_bucket/{path:path}", upload, methods=["PUT"]),
+    Route("/test/abort-all", abort_all, methods=["POST"]),
+]
+
+if __name__ == "__main__":
+    logging.disable(logging.WARNING)
+    server.app.router.routes[:0] = ROUTES
+    uvicorn.run(server.app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
