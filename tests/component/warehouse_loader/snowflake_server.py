@@ -1,11 +1,13 @@
 """A Snowflake to test against: fakesnow, which is DuckDB underneath, as a server of its own; run as a module with a port.
 
-What Snowflake does and fakesnow does not, as far as the loader rests on it, is added here: a lock that is not had is an error, and not one of
-the server; a statement that is cancelled ends; a session that is gone, or does not move, while others wait for what it has locked, is taken
-back; two statements in one are refused; a name of a file with a pattern is that of the file. Nothing of the vendor's is here.
+What Snowflake does and fakesnow does not, as far as the loader rests on it, is added here: a lock that is not had is an error, and not one
+of the server; a statement that is cancelled ends; a transaction that others wait for and that does not move, as of a session that is gone,
+is taken back; two statements in one are refused; a file that is put by a pattern keeps its name. Nothing of the vendor's is here. A test
+can have something happen before or after the next statement that has a text: ``POST /test/once``.
 """
 
 import logging
+import math
 import re
 import sys
 import threading
@@ -24,28 +26,37 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-IDLE_SECONDS = 2.0
+IDLE_SECONDS = 0.5
 """After which a transaction that others wait for is taken back; Snowflake's is five minutes."""
 
 _NOT_DONE = re.compile(r"alter table .* set data_retention_time_in_days", re.IGNORECASE)
 _moved: dict[int, float] = {}
+_once: dict[str, str] = {}
 _of_fakesnow = FakeSnowflakeCursor.execute
 _alone = threading.Lock()
 
 
 def execute(self: Any, command: str, *args: Any, **kwargs: Any) -> Any:
     """One statement, with the errors of Snowflake."""
-    _moved[id(self._conn)] = time.monotonic()
     if not command.lstrip().lower().startswith(("put", "copy")) and sum(isinstance(each, exp.Expr) for each in parse(command)) > 1:
         raise ProgrammingError(msg="Actual statement count 2 did not match the desired statement count 1.", errno=8, sqlstate="0A000")
     if _NOT_DONE.match(command):
         command = "select 'Statement executed successfully.' as status"
+    what = _happening(command)
+    if what == "take back":
+        take_back(self._conn)
+    _moved[id(self._conn)] = math.inf
     try:
-        return _of_fakesnow(self, command, *args, **kwargs)
+        if what == "gone before":
+            raise ProgrammingError(msg="Session no longer exists.", errno=390111, sqlstate="08001")
+        done = _of_fakesnow(self, command, *args, **kwargs)
+        if what == "gone after":
+            raise ProgrammingError(msg="Session no longer exists.", errno=390111, sqlstate="08001")
+        return done
     except duckdb.InterruptException:
         raise ProgrammingError(msg="SQL execution canceled", errno=604, sqlstate="57014") from None
     except duckdb.TransactionException:
-        _take_back(self._conn)
+        _make_way(self._conn)
         raise ProgrammingError(msg="Statement was aborted waiting for a lock", errno=625, sqlstate="57014") from None
     except duckdb.Error as error:
         raise ProgrammingError(msg=str(error), errno=603, sqlstate="XX000") from None
@@ -53,16 +64,23 @@ def execute(self: Any, command: str, *args: Any, **kwargs: Any) -> Any:
         _moved[id(self._conn)] = time.monotonic()
 
 
-def _take_back(asking: Any) -> None:
+def _happening(command: str) -> str:
+    if not _once or _once["text"] not in command:
+        return ""
+    what = _once["what"]
+    _once.clear()
+    return what
+
+
+def _make_way(asking: Any) -> None:
     """Takes back the transactions of sessions that do not move."""
     with _alone:
         for each in list(server.sessions.values()):
-            idle = time.monotonic() - _moved.get(id(each), 0.0)
-            if each is not asking and each._in_transaction and idle > IDLE_SECONDS:
-                abort(each)
+            if each is not asking and each._in_transaction and time.monotonic() - _moved[id(each)] > IDLE_SECONDS:
+                take_back(each)
 
 
-def abort(connection: Any) -> None:
+def take_back(connection: Any) -> None:
     """Takes back a session's transaction; its next statement begins another one."""
     connection._duck_conn.rollback()
     connection._in_transaction = False
@@ -79,11 +97,9 @@ async def abort_request(request: Request) -> Response:
     return JSONResponse({"success": True})
 
 
-async def abort_all(_: Request) -> Response:
-    """For a test: takes back all transactions."""
-    for each in list(server.sessions.values()):
-        if each._in_transaction:
-            abort(each)
+async def once(request: Request) -> Response:
+    """What happens at the next statement with a text: ``take back``, ``gone before`` or ``gone after``."""
+    _once.update(await request.json())
     return JSONResponse({"success": True})
 
 
@@ -98,7 +114,7 @@ copy_into._get_table_columns = _columns_as_they_are
 ROUTES = [
     Route("/queries/v1/abort-request", abort_request, methods=["POST"]),
     Route("/fs_bucket/{path:path}", upload, methods=["PUT"]),
-    Route("/test/abort-all", abort_all, methods=["POST"]),
+    Route("/test/once", once, methods=["POST"]),
 ]
 
 if __name__ == "__main__":

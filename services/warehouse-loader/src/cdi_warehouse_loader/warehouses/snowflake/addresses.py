@@ -36,7 +36,7 @@ _OPTIONS: Final[Mapping[str, str]] = {
     "ABORT_DETACHED_QUERY": "true",
     "QUOTED_IDENTIFIERS_IGNORE_CASE": "false",
 }
-"""``LOCK_TIMEOUT``: a load that waits longer for another one comes again. ``ABORT_DETACHED_QUERY``: what a loader that died has begun ends."""
+"""``LOCK_TIMEOUT``: a load that waits longer for another one comes again. ``ABORT_DETACHED_QUERY``: a statement ends with its loader."""
 
 Options = Mapping[str, str]
 

@@ -123,5 +123,3 @@ class Altering:
     def _check(self) -> None:
         if self._guard.rows(sql.HOLDER) != [(self._holder,)]:
             raise Overtaken("taken the lock of the tables")
-
-

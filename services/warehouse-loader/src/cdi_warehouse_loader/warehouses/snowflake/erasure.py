@@ -43,7 +43,7 @@ File = tuple[str, int]
 def people(erasures: Sequence[Erasure]) -> Any:
     """The rows of ``_cdi.people``."""
     rows = [(number, *one, one.value.lower(), erasure.before_us) for number, erasure in enumerate(erasures) for one in erasure.ids]
-    numbers, workspaces, kinds, values, lower, before = zip(*rows, strict=True) if rows else ((), (), (), (), (), ())
+    numbers, workspaces, kinds, values, lower, before = zip(*rows, strict=True) if rows else ((),) * 6
     return pa.record_batch(
         {
             "number": pa.array(numbers, pa.int32()),
@@ -92,10 +92,10 @@ def erase(session: Session, catalog: Catalog, erasures: Sequence[Erasure], now_u
             messages = f"""(select distinct number, message_id from {FOUND}
                 where message_id is not null and split_part(place, '.', 1) = {literal(schema)}) f"""
             discards = place(schema, naming.DISCARDS)
-            for number, hits in session.rows(
+            for number, gone in session.rows(
                 f"select f.number, count(*) from {discards} d join {messages} on d.message_id = f.message_id group by f.number"
             ):
-                counts[number][f"{schema}.{naming.DISCARDS}"] = hits
+                counts[number][f"{schema}.{naming.DISCARDS}"] = gone
             session.run(f"delete from {discards} using {messages} where {quoted(naming.DISCARDS)}.message_id = f.message_id")
     for store, number, rows in session.rows(_COUNT):
         counts[number][store] = rows

@@ -90,24 +90,28 @@ def _declared(columns: Columns) -> str:
     return ", ".join(f"{quoted(name)} {TYPES[kind]}" for name, kind in columns.items())
 
 
-OWN_TABLES: Final = (
-    f"create transient table if not exists {CATALOG} {NO_PAST} as select 1::number(19, 0) as version, ''::varchar as holder",
-    _own_table(PROGRESS, "stream varchar, partition number(10, 0), sequence number(19, 0), source_sequence number(19, 0)"),
-    _own_table(OUTCOMES, "sink varchar, outcome number(10, 0), reason varchar, events number(19, 0)"),
-    _own_table(LOADS, "stream varchar, started_at timestamp_tz(6), milliseconds float, events number(19, 0), row_count number(19, 0), "
-                      "byte_count number(19, 0), tables number(10, 0)"),
-    _own_table(CHANGES, "changed_at timestamp_tz(6), place number(10, 0), schema_name varchar, table_name varchar, column_name varchar, "
-                        "change varchar, type varchar"),
-    _own_table(WAREHOUSES, "workspace_id varchar, name varchar, purposes varchar, schema_name varchar, version number(10, 0), "
-                           "frozen_sources varchar"),
-    _own_table(SCHEMAS, "schema_name varchar, views varchar"),
-    _own_table(TOMBSTONES, "digest varchar, erased_before_us number(19, 0), erased_at_us number(19, 0)"),
-    _own_table(UNREWRITTEN, "erased_at_us number(19, 0)"),
-    _own_table(IDS, "number number(10, 0), workspace_id varchar, kind varchar, value varchar, folded varchar, before timestamp_tz(6)"),
-    _own_table(FOUND, "place varchar, number number(10, 0), first varchar, second varchar, message_id varchar"),
-)  # fmt: skip
-"""The loader's own tables. ``catalog`` has one row: its version rises with every change of any table and every erasure, and whoever has
-written its holder holds all others up until the commit; see ``loading``. Rows are in ``people`` and ``found`` inside a transaction only."""
+_COLUMNS: Final[Mapping[str, str]] = {
+    PROGRESS: "stream varchar, partition number(10, 0), sequence number(19, 0), source_sequence number(19, 0)",
+    OUTCOMES: "sink varchar, outcome number(10, 0), reason varchar, events number(19, 0)",
+    LOADS: """stream varchar, started_at timestamp_tz(6), milliseconds float, events number(19, 0), row_count number(19, 0),
+        byte_count number(19, 0), tables number(10, 0)""",
+    CHANGES: """changed_at timestamp_tz(6), place number(10, 0), schema_name varchar, table_name varchar, column_name varchar,
+        change varchar, type varchar""",
+    WAREHOUSES: """workspace_id varchar, name varchar, purposes varchar, schema_name varchar, version number(10, 0),
+        frozen_sources varchar""",
+    SCHEMAS: "schema_name varchar, views varchar",
+    TOMBSTONES: "digest varchar, erased_before_us number(19, 0), erased_at_us number(19, 0)",
+    UNREWRITTEN: "erased_at_us number(19, 0)",
+    IDS: "number number(10, 0), workspace_id varchar, kind varchar, value varchar, folded varchar, before timestamp_tz(6)",
+    FOUND: "place varchar, number number(10, 0), first varchar, second varchar, message_id varchar",
+}
+OWN_TABLES: Final[Mapping[str, str]] = {
+    CATALOG: f"create transient table if not exists {CATALOG} {NO_PAST} as select 1::number(19, 0) as version, ''::varchar as holder",
+    **{name: _own_table(name, columns) for name, columns in _COLUMNS.items()},
+}
+"""The loader's own tables, by place. ``catalog`` has one row: its version rises with every change of any table and every erasure, and
+whoever has written its holder holds all others up until the commit; see ``loading``. ``people`` and ``found`` have rows inside of
+transactions only."""
 
 VERSION: Final = f"select version from {CATALOG}"
 ALTERED: Final = f"update {CATALOG} set version = version + 1"

@@ -16,6 +16,7 @@ _COLUMNS: Final = """select c.table_schema, c.table_name, c.column_name, c.data_
     from information_schema.columns c
     join information_schema.tables t on t.table_schema = c.table_schema and t.table_name = c.table_name
     where t.table_type = 'BASE TABLE' order by c.table_schema, c.table_name, c.ordinal_position"""
+_OWN: Final = f"select table_name from information_schema.tables where table_schema = '{sql.upper(sql.OWN)}'"
 _NEWEST_ERASURE: Final = f"select coalesce(max(erased_at_us), 0) from {sql.TOMBSTONES}"
 _LOADS: Final = f"""select stream, date_part(epoch_microsecond, started_at), milliseconds, events, row_count, byte_count, tables
     from {sql.LOADS} order by started_at desc limit {{limit}}"""
@@ -71,6 +72,11 @@ def read(session: Session) -> State:
         del catalog[schema][table][column + sql.WIDENING]
         catalog[schema][table][column] = ColumnType.DOUBLE
     return State(version, newest_us, schemas, catalog, unfinished, positions(session))
+
+
+def own_tables(session: Session) -> set[str]:
+    """Places of the loader's own tables that are there."""
+    return {sql.place(sql.OWN, name) for (name,) in session.rows(_OWN)}
 
 
 def positions(session: Session) -> dict[StreamPartition, Position]:

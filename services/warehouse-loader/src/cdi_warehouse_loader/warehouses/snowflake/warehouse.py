@@ -1,9 +1,9 @@
 """A warehouse in Snowflake: shared by all replicas of the loader.
 
-One transaction per load, see ``loading``; tables are altered before it, see ``altering``, and stay altered whatever becomes of it. Sessions:
-the loader's, one that holds the catalog's lock while the loader's alters tables, one for reading beside them, and one for queries of people,
-which may log in as another user or role. The state that this process believes in is compared with the warehouse's in every load, under the
-lock, so whatever another process has done meanwhile, or a commit whose answer was lost, is found before anything is written.
+One transaction per load, see ``loading``; tables are altered before it, see ``altering``, and stay altered whatever becomes of it. Four
+sessions: the loader's, one that holds the catalog's lock while the loader's alters tables, one for reading beside them, and one for queries
+of people, which may log in as another user or role. The state that this process believes in is compared with the warehouse's in every load,
+under the lock, so whatever another process has done meanwhile, or a commit whose answer was lost, is found before anything is written.
 """
 
 from __future__ import annotations
@@ -95,8 +95,12 @@ class SnowflakeWarehouse:
     def begin(self) -> None:
         """Makes the loader's own tables, and gives the schemas of an older loader what they lack."""
         with _making(sql.OWN):
-            for statement in (f"create schema if not exists {sql.quoted(sql.OWN)}", *sql.OWN_TABLES):
-                self._loading.run(statement)
+            there = state.own_tables(self._loading)
+            if not there:
+                self._loading.run(f"create schema if not exists {sql.quoted(sql.OWN)}")
+            for name, statement in sql.OWN_TABLES.items():
+                if name not in there:
+                    self._loading.run(statement)
             self._look()
         for schema in self._state.schemas:
             self.ensure_tables(schema)
