@@ -21,7 +21,7 @@ from fakesnow import copy_into
 from fakesnow.cursor import FakeSnowflakeCursor
 from fakesnow.dialect import parse
 from snowflake.connector.errors import ProgrammingError
-from sqlglot import exp
+from sqlglot.errors import SqlglotError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -33,12 +33,13 @@ _NOT_DONE = re.compile(r"alter table .* set data_retention_time_in_days", re.IGN
 _moved: dict[int, float] = {}
 _once: dict[str, str] = {}
 _of_fakesnow = FakeSnowflakeCursor.execute
+_parse_one = server.parse_one
 _alone = threading.Lock()
 
 
 def execute(self: Any, command: str, *args: Any, **kwargs: Any) -> Any:
     """One statement, with the errors of Snowflake."""
-    if not command.lstrip().lower().startswith(("put", "copy")) and sum(isinstance(each, exp.Expr) for each in parse(command)) > 1:
+    if len(parse(command)) > 1:
         raise ProgrammingError(msg="Actual statement count 2 did not match the desired statement count 1.", errno=8, sqlstate="0A000")
     if _NOT_DONE.match(command):
         command = "select 'Statement executed successfully.' as status"
@@ -49,6 +50,8 @@ def execute(self: Any, command: str, *args: Any, **kwargs: Any) -> Any:
     try:
         if what == "gone before":
             raise ProgrammingError(msg="Session no longer exists.", errno=390111, sqlstate="08001")
+        if what == "refused":
+            raise ProgrammingError(msg="Numeric value 'x' is not recognized", errno=100038, sqlstate="22018")
         done = _of_fakesnow(self, command, *args, **kwargs)
         if what == "gone after":
             raise ProgrammingError(msg="Session no longer exists.", errno=390111, sqlstate="08001")
@@ -62,6 +65,14 @@ def execute(self: Any, command: str, *args: Any, **kwargs: Any) -> Any:
         raise ProgrammingError(msg=str(error), errno=603, sqlstate="XX000") from None
     finally:
         _moved[id(self._conn)] = time.monotonic()
+
+
+def parsed(text: str) -> Any:
+    """What a statement says, or the error that it is none."""
+    try:
+        return _parse_one(text)
+    except SqlglotError:
+        raise ProgrammingError(msg="SQL compilation error", errno=1003, sqlstate="42000") from None
 
 
 def _happening(command: str) -> str:
@@ -98,7 +109,7 @@ async def abort_request(request: Request) -> Response:
 
 
 async def once(request: Request) -> Response:
-    """What happens at the next statement with a text: ``take back``, ``gone before`` or ``gone after``."""
+    """What happens at the next statement with a text: ``take back``, ``gone before``, ``gone after``, ``refused``."""
     _once.update(await request.json())
     return JSONResponse({"success": True})
 
@@ -111,6 +122,7 @@ async def upload(request: Request) -> Response:
 
 FakeSnowflakeCursor.execute = execute  # type: ignore[method-assign]
 copy_into._get_table_columns = _columns_as_they_are
+server.parse_one = parsed
 ROUTES = [
     Route("/queries/v1/abort-request", abort_request, methods=["POST"]),
     Route("/fs_bucket/{path:path}", upload, methods=["PUT"]),

@@ -146,9 +146,9 @@ def _find(session: Session, schema: str, tables: Tables, erasures: Sequence[Eras
                 yield table
         elif ways := found_by(table, columns, kinds):
             message = "t.id" if "event_seq" in columns else "null"
-            first, second = (f"t.{quoted(key)}::varchar" for key in _key(table))
+            one, other = (f"t.{quoted(key)}::varchar" for key in _key(table))
             hits = " union ".join(
-                f"""select p.number, {first} as first, {second} as second, {message}::varchar as message_id
+                f"""select p.number, {one} as first, {other} as second, {message}::varchar as message_id
                 from {place(schema, table)} t join {IDS} p on {_is(way)} and p.workspace_id = t.workspace_id"""
                 for way in ways
             )

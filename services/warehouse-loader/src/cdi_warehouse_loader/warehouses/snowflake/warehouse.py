@@ -161,7 +161,10 @@ class SnowflakeWarehouse:
         with _translated():
             rows = self._loading.rows(f"select {columns} from {sql.WAREHOUSES} order by workspace_id, name")
         lists = msgspec.json.Decoder(tuple[str, ...]).decode
-        return [Document(workspace_id, name, lists(purposes), *rest, lists(frozen)) for workspace_id, name, purposes, *rest, frozen in rows]
+        return [
+            Document(workspace_id, name, lists(purposes), schema, version, lists(frozen))
+            for workspace_id, name, purposes, schema, version, frozen in rows
+        ]
 
     def put_document(self, document: Document) -> None:
         """See ``ports.Warehouse``."""
