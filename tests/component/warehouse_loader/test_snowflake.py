@@ -82,6 +82,9 @@ def test_an_address_says_who_loads_and_who_asks() -> None:
     )
     assert own["adbc.snowflake.sql.auth_type"] == "auth_jwt"
     assert (asking["adbc.snowflake.sql.role"], asking["adbc.snowflake.sql.warehouse"]) == ("READER", "ASKING")
+    _, other = addresses("snowflake://loader:sesame@account/CDI?private_key=/run/key.p8&query_user=reader&query_password=open")
+    assert (other["username"], other["password"]) == ("reader", "open")
+    assert not [name for name in other if "jwt" in name or "auth_type" in name]
     with pytest.raises(ValueError, match="account"):
         addresses("snowflake://loader:sesame@account")
 

@@ -64,6 +64,9 @@ def addresses(url: str) -> tuple[Options, Options]:
     given = dict(parse_qsl(parts.query, keep_blank_values=True))
     own = {name: value for name, value in given.items() if not name.startswith(_QUERY)}
     asking = {name.removeprefix(_QUERY): value for name, value in given.items() if name.startswith(_QUERY)}
+    if "user" in asking:  # a user of its own has secrets of its own
+        left = {name: value for name, value in own.items() if name != "private_key"}
+        return _options(base, own), _options({**base, "password": ""}, {**left, **asking})
     return _options(base, own), _options(base, {**own, **asking})
 
 

@@ -20,7 +20,7 @@ from cdi_warehouse_loader.domain.erasure import Erased, Erasure, Found, Tombston
 from cdi_warehouse_loader.domain.load import Catalog
 from cdi_warehouse_loader.domain.payload_values import payload_values
 from cdi_warehouse_loader.warehouses.snowflake import sql
-from cdi_warehouse_loader.warehouses.snowflake.session import Session, plain
+from cdi_warehouse_loader.warehouses.snowflake.session import File, Session, plain
 from cdi_warehouse_loader.warehouses.snowflake.sql import FOUND, IDS, TYPES, literal, place, quoted
 
 _TIME: Final = pa.timestamp("us", "UTC")
@@ -37,7 +37,6 @@ _COUNT: Final = f"select place, number, count(*) from {FOUND} group by place, nu
 _encode = msgspec.json.Encoder().encode
 
 Tables = Mapping[str, Mapping[str, ColumnType]]
-File = tuple[str, int]
 
 
 def people(erasures: Sequence[Erasure]) -> Any:

@@ -15,11 +15,9 @@ from uuid import uuid4
 from cdi_warehouse_loader.domain.load import START, CountKey, Load, Position, StreamPartition, TableLoad
 from cdi_warehouse_loader.warehouses.snowflake import sql, state
 from cdi_warehouse_loader.warehouses.snowflake.altering import Overtaken
-from cdi_warehouse_loader.warehouses.snowflake.session import Session
+from cdi_warehouse_loader.warehouses.snowflake.session import File, Session
+from cdi_warehouse_loader.warehouses.snowflake.staging import Staged
 from cdi_warehouse_loader.warehouses.snowflake.state import State
-
-File = tuple[str, int]
-"""A file of the stage, and its rows."""
 
 
 class LoadTransaction:
@@ -37,13 +35,12 @@ class LoadTransaction:
         self._folds = folds
         self._started = time.perf_counter()
 
-    def do(self, load: Load, tables: Sequence[tuple[TableLoad, File | None]], columns: Mapping[str, Sequence[str]]) -> None:
+    def do(self, load: Load, tables: Sequence[Staged]) -> None:
         """Everything of a load.
 
         Args:
-            load: without its tables.
-            tables: these, without their rows, and with their files.
-            columns: of the files.
+            load: whose tables have been read.
+            tables: these, on the stage.
 
         Raises:
             Overtaken: the state is not what it was.
@@ -54,13 +51,13 @@ class LoadTransaction:
         self._check(load.positions)
         for place in load.clears:
             self._session.run(f"delete from {sql.place(*place)}")
-        for table, file in tables:
-            if file is not None:
-                self._copy(table, file, columns[file[0]])
+        for table in tables:
+            if table.file is not None:
+                self._copy(table.load, table.file, table.columns)
         if self._folds:
             self._fold()
         self._append(load.positions, load.counts)
-        self._log(load, [table for table, _ in tables])
+        self._log(load, [table.load for table in tables])
         if self._session.rows(sql.HOLDER) != [(holder,)]:
             raise Overtaken("waited so long that this load's transaction was taken back")
 

@@ -35,6 +35,9 @@ _LOST: Final = range(390_000, 391_000)
 _NOT_COMMITTED_BY_ITSELF: Final = "alter session set autocommit = false"
 _SMALL_STEPS: Final = {StatementOptions.RESULT_QUEUE_SIZE.value: "2", StatementOptions.PREFETCH_CONCURRENCY.value: "1"}
 
+File = tuple[str, int]
+"""A file of the stage, and its rows."""
+
 
 class Refused(Exception):
     """Snowflake refuses a statement or the values in it. The text quotes no value.
@@ -84,20 +87,20 @@ class Session:
             table = cursor.fetch_arrow_table()
         return [tuple(map(plain, row)) for row in zip(*(column.to_pylist() for column in table.columns), strict=True)]
 
-    def staged(self, batches: Iterable[Any]) -> list[tuple[str, int]]:
-        """Puts record batches on the session's stage, each as one file, with one statement. Not inside a transaction.
+    def staged(self, batches: Iterable[Any]) -> list[File]:
+        """Puts record batches on the session's stage, each as one file, with one statement. The first time not inside a transaction,
+        since a stage is made.
 
         Returns:
             For each batch its file and its rows, as ``copy_in`` takes them. What was not copied stays until the session ends.
         """
         load = uuid4().hex
-        files: list[tuple[str, int]] = []
+        files: list[File] = []
         with tempfile.TemporaryDirectory(prefix="cdi-") as folder:
             for batch in batches:
                 name = f"{len(files)}.parquet"
                 columns = [column.dictionary_decode() if pa.types.is_dictionary(column.type) else column for column in batch.columns]
-                names = list(map(upper, batch.schema.names))
-                pq.write_table(pa.Table.from_arrays(columns, names), Path(folder, name), compression="zstd")
+                _write(Path(folder, name), pa.Table.from_arrays(columns, list(map(upper, batch.schema.names))))
                 files.append((f"{load}/{name}", batch.num_rows))
             if files:
                 if not self._has_stage:
@@ -107,7 +110,7 @@ class Session:
                 self.run(f"put {source} @{STAGE}/{load}/ overwrite = true auto_compress = false")
         return files
 
-    def copy_in(self, place: str, file: tuple[str, int]) -> None:
+    def copy_in(self, place: str, file: File) -> None:
         """Copies a file of the stage into the columns of its names; raises what ``run`` does, and ``Unavailable`` if it is not whole."""
         name, expected = file
         answer = self.rows(copy(place, name))
@@ -136,7 +139,7 @@ class Session:
     def cancel(self) -> None:
         """Ends what ``reading`` has under way; from any thread."""
         for cursor in list(self._cursors):
-            with contextlib.suppress(dbapi.Error):
+            with contextlib.suppress(dbapi.Error, RuntimeError):
                 cursor.adbc_cancel()
 
     @contextlib.contextmanager
@@ -194,6 +197,13 @@ class Session:
             raise Refused(state, code, _said(error)) from None
         except (OSError, pa.ArrowException):
             raise Refused("", 0, "") from None
+
+
+def _write(path: Path, rows: Any) -> None:
+    try:
+        pq.write_table(rows, path, compression="zstd")
+    except OSError:
+        raise Unavailable(DEPENDENCY, "there is no room for the rows of a load among temporary files", retry_after=_RETRY_SECONDS) from None
 
 
 def plain(value: Any) -> Any:

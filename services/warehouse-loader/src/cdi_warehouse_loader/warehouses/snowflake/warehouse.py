@@ -17,24 +17,22 @@ from uuid import uuid4
 import msgspec
 
 from cdi_kernel.faults import Unavailable
-from cdi_warehouse_loader.domain.columns import ColumnType, json_text
+from cdi_warehouse_loader.domain.columns import json_text
 from cdi_warehouse_loader.domain.documents import Document
 from cdi_warehouse_loader.domain.erasure import Erased, Erasure, Tombstone
 from cdi_warehouse_loader.domain.load import Catalog, CountKey, Load, Position, StreamPartition, TableLoad
 from cdi_warehouse_loader.ports import LoadEntry, Question, Rows, SchemaChange
 from cdi_warehouse_loader.warehouses.base import Options
 from cdi_warehouse_loader.warehouses.changes import changed
-from cdi_warehouse_loader.warehouses.snowflake import erasure, rewriting, sql, state
+from cdi_warehouse_loader.warehouses.snowflake import erasure, rewriting, sql, staging, state
 from cdi_warehouse_loader.warehouses.snowflake.addresses import addresses
 from cdi_warehouse_loader.warehouses.snowflake.altering import Altering, Overtaken, lacking
-from cdi_warehouse_loader.warehouses.snowflake.loading import File, LoadTransaction
+from cdi_warehouse_loader.warehouses.snowflake.loading import LoadTransaction
 from cdi_warehouse_loader.warehouses.snowflake.query import Asking
 from cdi_warehouse_loader.warehouses.snowflake.session import DEPENDENCY, Refused, Session
 
 _FOLD_EVERY: Final = 500
 """Loads between two foldings of positions and counts, and two cleanings of the log."""
-
-Staged = tuple[TableLoad, File | None]
 
 
 def open_warehouse(options: Options) -> SnowflakeWarehouse:
@@ -123,17 +121,16 @@ class SnowflakeWarehouse:
     def load(self, load: Load, *, keep: bool = True) -> Sequence[TableLoad]:
         """See ``ports.Warehouse``. Tables and columns stay that a load has made which then fails."""
         with _translated():
-            columns: dict[str, Sequence[str]] = {}
-            tables = self._stage(load.tables, columns)
-            done = [table for table, _ in tables]
+            tables = staging.stage(self._loading, load.tables, self.catalog)
+            done = [table.load for table in tables]
             if not keep:
-                self._try(tables)
+                staging.attempt(self._loading, tables, self.catalog)
                 return done
             try:
                 planned = self._altered(done)
                 with self._loading.transaction():
                     folds = self._unfolded >= _FOLD_EVERY
-                    LoadTransaction(self._loading, planned, folds=folds).do(replace(load, tables=()), tables, columns)
+                    LoadTransaction(self._loading, planned, folds=folds).do(load, tables)
             except (Refused, Unavailable):
                 with contextlib.suppress(Refused, Unavailable):
                     self._look()
@@ -237,35 +234,6 @@ class SnowflakeWarehouse:
     def _lacks(self, schema: str) -> bool:
         return bool(self._state.unfinished) or any(True for _ in lacking(schema, self._state))
 
-    def _stage(self, loads: Iterable[TableLoad], columns: dict[str, Sequence[str]]) -> list[Staged]:
-        """Puts the rows of a load on the stage, a table at a time; notes the columns of each file."""
-        done: list[TableLoad] = []
-        names: list[Sequence[str]] = []
-        filled: list[int] = []
-
-        def rows() -> Iterator[Any]:
-            for load in loads:
-                self._check_columns(load)
-                done.append(load.done())
-                if load.rows is not None and load.rows.num_rows:
-                    filled.append(len(done) - 1)
-                    names.append(load.rows.schema.names)
-                    yield load.rows
-
-        files = dict(zip(filled, self._loading.staged(rows()), strict=True))
-        columns.update({files[number][0]: each for number, each in zip(filled, names, strict=True)})
-        return [(load, files.get(number)) for number, load in enumerate(done)]
-
-    def _columns(self, load: TableLoad) -> Mapping[str, ColumnType]:
-        known = self.catalog.get(load.schema, {}).get(load.table, {})
-        return {**known, **load.added, **dict.fromkeys(load.widened, ColumnType.DOUBLE)}
-
-    def _check_columns(self, load: TableLoad) -> None:
-        """Snowflake would leave columns out that a table has not got."""
-        unknown = [] if load.rows is None else [name for name in load.rows.schema.names if name not in self._columns(load)]
-        if unknown:
-            raise ValueError(f"{load.schema}.{load.table} has no column {', '.join(unknown)}")
-
     def _altered(self, loads: Sequence[TableLoad]) -> state.State:
         """Alters the tables as loads need them; the state that they are loaded on.
 
@@ -282,19 +250,6 @@ class SnowflakeWarehouse:
             self._altering.finish(before)
             self._altering.alter(changing, before)
         return replace(before, version=before.version + 1, catalog=changed(before.catalog, loads), unfinished={})
-
-    def _try(self, tables: Sequence[Staged]) -> None:
-        """Has Snowflake read the rows as the tables would hold them."""
-        for load, file in tables:
-            if file is None:
-                continue
-            place = sql.place(sql.OWN, f"{sql.TRIED}{uuid4().hex}")
-            self._loading.run(sql.create_at(place, self._columns(load)))
-            try:
-                with self._loading.transaction(keep=False):
-                    self._loading.copy_in(place, file)
-            finally:
-                self._loading.run(f"drop table if exists {place}")
 
 
 @contextlib.contextmanager
