@@ -1,11 +1,13 @@
 """A loader process on a NATS server of its own, and a publisher that plays enrichment."""
 
 import contextlib
+import os
 import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -217,12 +219,14 @@ async def _answers(client: Client) -> bool:
 
 
 @pytest.fixture(scope="session")
-def snowflake_port() -> Iterator[int]:
+def snowflake_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """A server that stands for Snowflake, with what is needed to speak to it."""
-    for package in ("adbc_driver_snowflake", "fakesnow"):
-        pytest.importorskip(package, reason="no Snowflake here: pip install 'cdi-warehouse-loader[snowflake-test]'")
+    if not all(map(find_spec, ("adbc_driver_snowflake", "fakesnow"))):
+        pytest.skip("no Snowflake here: pip install 'cdi-warehouse-loader[snowflake-test]'")
     port = free_port()
-    server = subprocess.Popen([sys.executable, "-m", "tests.component.warehouse_loader.snowflake_server", str(port)], cwd=ROOT)
+    environment = {**os.environ, "TMPDIR": str(tmp_path_factory.mktemp("snowflake"))}
+    command = [sys.executable, "-m", "tests.component.warehouse_loader.snowflake_server", str(port)]
+    server = subprocess.Popen(command, cwd=ROOT, env=environment)
     try:
         eventually_sync(lambda: _listens(port), within=60)
         yield port
