@@ -1,8 +1,13 @@
 """A loader process on a NATS server of its own, and a publisher that plays enrichment."""
 
 import contextlib
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +17,19 @@ from cdi.event.v1.event_pb2 import Event, EventBatch
 from cdi.identity.v1.profile_pb2 import MAPPING_OPERATION_CREATED, MAPPING_OPERATION_REMOVED, GraphChanged, Identifier
 from cdi.warehouse.v1 import warehouse_service_pb2 as pb
 from cdi.warehouse.v1 import warehouse_service_pb2_grpc as pb_grpc
-from cdi_cli.embedded import NatsServer, ServiceProcess
+from cdi_cli.embedded import NatsServer, ServiceProcess, free_port
 from cdi_kernel import envelope, topology
 from cdi_kernel.faults import Unavailable
 from cdi_runtime import rpc
 from cdi_runtime.bus import Bus, connect
 from cdi_testing import builders, eventually
-from cdi_testing.eventually import WITHIN_SECONDS
+from cdi_testing.eventually import WITHIN_SECONDS, eventually_sync
 
 from . import engines
 from .bigquery_emulator import bigquery_emulator as bigquery_emulator
 
 ADMIN_TOKEN = "loader-admin"
+ROOT = Path(__file__).parents[3]
 
 
 class StartLoader:
@@ -213,7 +219,29 @@ async def _answers(client: Client) -> bool:
         return False
 
 
-@pytest.fixture(params=["duckdb", "postgresql", "iceberg", "clickhouse", "bigquery"])
+@pytest.fixture(scope="session")
+def snowflake_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """A server that stands for Snowflake, with what is needed to speak to it."""
+    if not all(map(find_spec, ("adbc_driver_snowflake", "fakesnow"))):
+        pytest.skip("no Snowflake here: pip install 'cdi-warehouse-loader[snowflake-test]'")
+    port = free_port()
+    environment = {**os.environ, "TMPDIR": str(tmp_path_factory.mktemp("snowflake"))}
+    command = [sys.executable, "-m", "tests.component.warehouse_loader.snowflake_server", str(port)]
+    server = subprocess.Popen(command, cwd=ROOT, env=environment)
+    try:
+        eventually_sync(lambda: _listens(port), within=60)
+        yield port
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture(params=["duckdb", "postgresql", "iceberg", "clickhouse", "snowflake", "bigquery"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[engines.Place]:
     """Each engine in turn, as a fresh and empty warehouse."""
     if request.param == "clickhouse":
@@ -224,6 +252,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[engines.Pl
         "postgresql": lambda: engines.postgresql(needs("postgres_server"), needs("database_url")),
         "iceberg": lambda: engines.iceberg(tmp_path),
         "clickhouse": lambda: engines.clickhouse(tmp_path),
+        "snowflake": lambda: engines.snowflake(needs("snowflake_port")),
         "bigquery": lambda: engines.bigquery(needs("bigquery_emulator").new_project()),
     }[request.param]()
     yield made

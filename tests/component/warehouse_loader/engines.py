@@ -11,6 +11,7 @@ from cdi.event.v1.outcome_pb2 import OUTCOME_LOADED
 from cdi.identity.v1.profile_pb2 import GraphChanged
 from cdi_cli.embedded import PostgresServer
 from cdi_kernel.faults import InvalidArgument
+from cdi_testing.plugin import new_database_name
 from cdi_warehouse_loader.domain.event_load import plan_events
 from cdi_warehouse_loader.domain.event_view import read_batch
 from cdi_warehouse_loader.domain.graph_rows import Numbered, graph_loads
@@ -32,14 +33,14 @@ class Place:
 
     Attributes:
         options: how to open it.
-        stored: every byte that the engine has stored of it, for a search; blocks.
+        stored: every byte that the engine has stored of it, for a search; blocks. ``None``: its storage cannot be looked at here.
         shared: several processes may have it open at once.
         asking: sees to it that questions with purposes are answered, and says how to open it for that; ``None``: it answers none.
         endless: why a question that takes too long cannot be ended here; empty: it can.
     """
 
     options: Options
-    stored: Callable[[], bytes]
+    stored: Callable[[], bytes] | None
     shared: bool
     asking: Callable[[], Options] | None
     endless: str = ""
@@ -112,6 +113,12 @@ def clickhouse(directory: Path) -> Place:
     return Place(Options(f"clickhouse+chdb://{directory}/clickhouse"), lambda: files(directory), shared=True, asking=None)
 
 
+def snowflake(port: int) -> Place:
+    """A database of a fakesnow server, whose storage is no vendor's."""
+    url = f"snowflake://loader:sesame@account/{new_database_name()}?host=127.0.0.1&port={port}&protocol=http"
+    return Place(Options(url), None, shared=True, asking=None)
+
+
 def bigquery(url: str) -> Place:
     """A project of the emulator. What is stored of it is what can be read of it: the vendor shows nobody its files."""
 
@@ -177,8 +184,8 @@ def shown(warehouse: Warehouse, sql: str, **asked: Any) -> list[list[Any]]:
 
 
 def records(warehouse: Warehouse, sql: str) -> Iterator[Mapping[str, Any]]:
-    """The rows of a question by column, as Arrow has them."""
+    """The rows of a question by column, as Arrow has them; the case of names is an engine's own."""
     batches: list[Any] = []
     warehouse.stream(Question(sql, LIMITS), batches.append)
     for batch in batches:
-        yield from batch.to_pylist()
+        yield from batch.rename_columns([name.lower() for name in batch.schema.names]).to_pylist()

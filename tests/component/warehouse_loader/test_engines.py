@@ -410,6 +410,8 @@ def test_each_erasure_counts_its_rows_and_rejected_events_are_found_by_their_pay
 
 
 def test_after_rewriting_no_byte_is_left_of_the_erased(place: Place) -> None:
+    if place.stored is None:
+        pytest.skip("the vendor stores it, where nobody can look; that its tables keep no past is tested by itself")
     warehouse = place.open()
     token = "planted-e0b91c55d2"
     load(warehouse, *(builders.track("Seen", user_id=f"other-{number}", properties={"note": "kept"}) for number in range(50)))
@@ -432,14 +434,14 @@ def test_queries_read_within_limits_and_write_nothing(place: Place) -> None:
     warehouse = place.open()
     load(warehouse, *(builders.track("Seen", message_id=f"m{number:02}") for number in range(30)))
     answer = warehouse.query(Question("select id from main.seen order by id", replace(LIMITS, rows=10)))
-    assert ([name for name, _ in answer.columns], len(answer.values), answer.truncated) == (["id"], 10, True)
+    assert ([name.lower() for name, _ in answer.columns], len(answer.values), answer.truncated) == (["id"], 10, True)
     batches: list[pa.RecordBatch] = []
     assert warehouse.stream(Question("select id from main.seen order by id", replace(LIMITS, rows=10)), batches.append)
-    assert [row["id"] for batch in batches for row in batch.to_pylist()] == [f"m{number:02}" for number in range(10)]
+    assert [one for batch in batches for one in batch.column(0).to_pylist()] == [f"m{number:02}" for number in range(10)]
     assert rows(warehouse, "select min(event_seq), count(*) from main.seen where id = 'nobody'") == [[None, 0]]
     nothing: list[pa.RecordBatch] = []
     assert not warehouse.stream(Question("select id from main.seen where false", LIMITS), nothing.append)
-    assert [batch.schema.names for batch in nothing] == [["id"]]
+    assert [[name.lower() for name in batch.schema.names] for batch in nothing] == [["id"]]
     for sql in (
         "delete from main.seen",
         "insert into main.seen (id) values ('x')",

@@ -17,10 +17,10 @@ from cdi_warehouse_loader.ports import Warehouse
 from cdi_warehouse_loader.warehouses.duckdb.warehouse import DuckDbWarehouse
 
 from .conftest import graph_changed
-from .engines import Place, duckdb, load_graph, postgresql, rows
+from .engines import Place, duckdb, load_graph, postgresql, rows, snowflake
 
 
-@pytest.fixture(scope="module", params=["duckdb", "postgresql"])
+@pytest.fixture(scope="module", params=["duckdb", "postgresql", "snowflake"])
 def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warehouse]:
     """One warehouse for all examples; each has a workspace of its own."""
 
@@ -28,7 +28,11 @@ def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         server: PostgresServer = request.getfixturevalue("postgres_server")
         return postgresql(server, server.create_database(new_database_name()))
 
-    place = {"duckdb": lambda: duckdb(tmp_path_factory.mktemp("graph")), "postgresql": in_postgres}[request.param]()
+    place = {
+        "duckdb": lambda: duckdb(tmp_path_factory.mktemp("graph")),
+        "postgresql": in_postgres,
+        "snowflake": lambda: snowflake(request.getfixturevalue("snowflake_port")),
+    }[request.param]()
     warehouse = place.open()
     warehouse.ensure_tables("main")
     yield warehouse

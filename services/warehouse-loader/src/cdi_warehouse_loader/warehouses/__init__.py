@@ -10,7 +10,7 @@ from typing import Final
 from cdi_warehouse_loader.ports import Warehouse
 from cdi_warehouse_loader.warehouses.base import Engine, Options
 
-KINDS: Final = ("duckdb", "postgresql", "iceberg", "clickhouse", "bigquery")
+KINDS: Final = ("duckdb", "postgresql", "iceberg", "clickhouse", "snowflake", "bigquery")
 """What exists. A new kind is a package of its name, with ``open_warehouse`` and ``rewrite``, and a word here."""
 
 
