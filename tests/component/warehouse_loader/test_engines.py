@@ -1,7 +1,5 @@
-"""What every engine has to do, with the loads that the loader makes. A new engine is one more ``Place`` here."""
+"""What every engine has to do with the loads that the loader makes. A new engine is one more ``Place`` here."""
 
-import json
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -10,21 +8,16 @@ import pyarrow as pa
 import pytest
 
 from cdi.event.v1.event_pb2 import Event
-from cdi.event.v1.rejected_event_pb2 import RejectedEvent
-from cdi_kernel.faults import InvalidArgument, TooLarge, Unavailable
-from cdi_privacy import digest_of
+from cdi_kernel.faults import Unavailable
 from cdi_testing import builders
-from cdi_warehouse_loader.domain.archive import archive_load
 from cdi_warehouse_loader.domain.columns import ColumnType
 from cdi_warehouse_loader.domain.documents import Document
-from cdi_warehouse_loader.domain.erasure import PROFILE_ID, Erasure, PersonId, Tombstone
 from cdi_warehouse_loader.domain.layout import filled_by_events
 from cdi_warehouse_loader.domain.load import Load, Position, StreamPartition, TableLoad
-from cdi_warehouse_loader.domain.side_rows import rejected_rows
-from cdi_warehouse_loader.ports import Change, QueryLimits, Question
+from cdi_warehouse_loader.ports import Change
 
 from .conftest import graph_changed
-from .engines import LIMITS, LOADED, NOW_US, Place, load, load_graph, planned, planned_items, records, rows, shown
+from .engines import LOADED, Place, load, load_graph, planned, records, rows
 
 DAY = timedelta(days=1)
 
@@ -175,24 +168,6 @@ def test_a_load_that_alters_tables_sees_what_another_process_has_loaded_of_its_p
         other.load(theirs)
     assert other.positions == one.positions
     assert rows(one, "select count(*) from main.seen where id = 'a'") == [[1]]
-
-
-def test_what_another_process_has_erased_does_not_come_back(place: Place) -> None:
-    if not place.shared:
-        pytest.skip("one process at a time: a second one cannot open it")
-    one = place.open()
-    load(one, builders.track("Seen", user_id="gone"))
-    other = place.open()
-    load(other, builders.track("Seen"), partition=1)
-    planned_before = planned(other, [builders.track("Seen", user_id="gone")], partition=1)
-    one.erase([Erasure([PersonId(builders.WORKSPACE, "user_id", "gone")], NOW_US)], NOW_US)
-    with pytest.raises(Unavailable):
-        other.load(planned_before)
-    assert other.newest_erasure_us == NOW_US
-    digest = digest_of(builders.WORKSPACE, "user_id", "gone")
-    assert other.tombstones([digest, b"nobody"]) == {digest: Tombstone(NOW_US, NOW_US)}
-    load(other, builders.track("Seen"), partition=1)
-    assert rows(one, "select count(*) from main.seen where user_id = 'gone'") == [[0]]
 
 
 def test_columns_appear_and_widen_and_the_history_has_it(place: Place) -> None:
@@ -351,173 +326,6 @@ def test_the_views_say_whose_events_are_whose_after_a_merge_and_a_split(place: P
     load_graph(warehouse, split)
     assert rows(warehouse, by_person) == [["m1", "p1"], ["m2", "p4"], ["m3", "p3"]]
     assert rows(warehouse, "select count(*) from main.user_traits") == [[0]]
-
-
-def test_erased_people_are_nowhere_and_leave_tombstones(place: Place) -> None:
-    warehouse = place.open()
-    token = "planted-7f3a"
-    at = builders.EVENT_TIME
-    events = [
-        builders.track("Order Completed", message_id="hers", user_id=token, at=at, properties={"total": 1, "note": token}),
-        builders.identify(user_id=token, at=at, traits={"email": f"{token}@example.com"}),
-        builders.track("Order Completed", message_id="later", user_id=token, at=at + DAY),
-        builders.track("Order Completed", message_id="bobs", user_id="bob", at=at),
-    ]
-    load(warehouse, *events)
-    load(warehouse, builders.track("Order Completed", message_id="odd", user_id=token, at=at, properties={"total": f"{token} euros"}))
-    load_graph(warehouse, graph_changed(canonicals=[("p1", "p1")], created=[("email", f"{token}@example.com", "p1")]))
-    held: dict[str, int] = {}
-    workspace = builders.WORKSPACE
-    ids = [
-        PersonId(workspace, "user_id", token),
-        PersonId(workspace, "email", f"{token.upper()}@example.com"),
-        PersonId(workspace, PROFILE_ID, "p1"),
-    ]
-    erasure = Erasure(ids, round((at + DAY / 2).timestamp() * 1_000_000))
-    warehouse.holdings(erasure, lambda table, found: held.update({table: held.get(table, 0) + len(found)}))
-    assert held["main.tracks"] == 2
-    assert held["main.users"] == 1
-    erased = warehouse.erase([erasure], NOW_US)
-    counts = erased.counts[0]
-    assert not erased.more
-    assert (counts["main.order_completed"], counts["main.identifies"], counts["main.users"], counts["main.discards"]) == (2, 1, 1, 1)
-    assert rows(warehouse, "select id from main.order_completed order by id") == [["bobs"], ["later"]]
-    assert rows(warehouse, "select count(*) from main.external_id_mapping_updates") == [[0]]
-    assert warehouse.newest_erasure_us == NOW_US
-    assert warehouse.oldest_unrewritten_us() == NOW_US
-    assert not any(warehouse.erase([erasure], NOW_US + 1).counts[0].values())
-
-
-def test_each_erasure_counts_its_rows_and_rejected_events_are_found_by_their_payload(place: Place) -> None:
-    warehouse = place.open()
-    load(warehouse, builders.track("Seen", message_id="both", user_id="ada", anonymous_id="phone"))
-    load(warehouse, builders.track("Seen", message_id="adas", user_id="ada", anonymous_id="tablet"))
-    payloads = {"hers": b'{"userId": "ada"}', "nobodys": b'{"userId": "bob"}', "broken": b"ada \xff"}
-    at = builders.timestamp(builders.EVENT_TIME)
-    rejected = [
-        RejectedEvent(rejection_id=one, workspace_id=builders.WORKSPACE, payload=text, received_time=at) for one, text in payloads.items()
-    ]
-    rows_of_rejected = TableLoad("main", "rejected_events", rejected_rows(rejected, NOW_US))
-    warehouse.load(Load("REJECTED", 3, [rows_of_rejected], {StreamPartition("REJECTED", 0): Position(1, 0)}, {}))
-    erasures = [Erasure([PersonId(builders.WORKSPACE, *one)], NOW_US) for one in (("user_id", "ada"), ("anonymous_id", "phone"))]
-    held: list[bytes] = []
-    warehouse.holdings(erasures[0], lambda table, found: held.extend(found if table == "main.rejected_events" else ()))
-    assert sorted(json.loads(row)["rejection_id"] for row in held) == ["broken", "hers"]
-    hers, phones = warehouse.erase(erasures, NOW_US).counts
-    assert {table: rows for table, rows in hers.items() if rows} == {"main.tracks": 2, "main.seen": 2, "main.rejected_events": 2}
-    assert {table: rows for table, rows in phones.items() if rows} == {"main.tracks": 1, "main.seen": 1}
-    assert rows(warehouse, "select rejection_id from main.rejected_events order by 1") == [["nobodys"]]
-
-
-def test_after_rewriting_no_byte_is_left_of_the_erased(place: Place) -> None:
-    if place.stored is None:
-        pytest.skip("the vendor stores it, where nobody can look; that its tables keep no past is tested by itself")
-    warehouse = place.open()
-    token = "planted-e0b91c55d2"
-    load(warehouse, *(builders.track("Seen", user_id=f"other-{number}", properties={"note": "kept"}) for number in range(50)))
-    load(
-        warehouse,
-        builders.track("Seen", user_id="gone", properties={"note": token}),
-        builders.identify(user_id="gone", traits={"name": token}),
-    )
-    erasure = Erasure([PersonId(builders.WORKSPACE, "user_id", "gone")], NOW_US)
-    warehouse.erase([erasure], NOW_US)
-    place.rewrite()
-    assert token.encode() not in place.stored()
-    again = place.open()
-    assert rows(again, "select count(*) from main.seen") == [[50]]
-    assert again.newest_erasure_us == NOW_US
-    assert again.oldest_unrewritten_us() == 0
-
-
-def test_queries_read_within_limits_and_write_nothing(place: Place) -> None:
-    warehouse = place.open()
-    load(warehouse, *(builders.track("Seen", message_id=f"m{number:02}") for number in range(30)))
-    answer = warehouse.query(Question("select id from main.seen order by id", replace(LIMITS, rows=10)))
-    assert ([name.lower() for name, _ in answer.columns], len(answer.values), answer.truncated) == (["id"], 10, True)
-    batches: list[pa.RecordBatch] = []
-    assert warehouse.stream(Question("select id from main.seen order by id", replace(LIMITS, rows=10)), batches.append)
-    assert [one for batch in batches for one in batch.column(0).to_pylist()] == [f"m{number:02}" for number in range(10)]
-    assert rows(warehouse, "select min(event_seq), count(*) from main.seen where id = 'nobody'") == [[None, 0]]
-    nothing: list[pa.RecordBatch] = []
-    assert not warehouse.stream(Question("select id from main.seen where false", LIMITS), nothing.append)
-    assert [[name.lower() for name in batch.schema.names] for batch in nothing] == [["id"]]
-    for sql in (
-        "delete from main.seen",
-        "insert into main.seen (id) values ('x')",
-        "create table main.mine (a integer)",
-        "drop table main.seen",
-        "select 1; select 2",
-        "select nonsense from main.seen",
-        "not sql at all",
-        "",
-    ):
-        with pytest.raises(InvalidArgument):
-            warehouse.query(Question(sql, LIMITS))
-    with pytest.raises(TooLarge):
-        warehouse.query(Question("select id, id, id, id from main.seen", replace(LIMITS, size=500)))
-    assert rows(warehouse, "select count(*) from main.seen") == [[30]]
-
-
-def test_a_query_that_takes_too_long_is_ended_and_the_next_one_is_answered(place: Place) -> None:
-    if place.endless:
-        pytest.skip(place.endless)
-    warehouse = place.open()
-    load(warehouse, *(builders.track("Seen") for _ in range(100)))
-    long = "select count(*) from " + ", ".join(f"main.seen s{number}" for number in range(8)) + " where s0.id < s1.id and s2.id < s3.id"
-    started = time.monotonic()
-    with pytest.raises(TooLarge):
-        warehouse.query(Question(long, QueryLimits(10, 1_000, 0.3)))
-    assert time.monotonic() - started < 30
-    assert rows(warehouse, "select count(*) from main.seen") == [[100]]
-
-
-def test_a_question_with_purposes_sees_only_what_they_allow(place: Place) -> None:
-    warehouse = place.open(place.asking() if place.asking else None)
-    both, one, none = (
-        builders.track("Seen", message_id="both"),
-        builders.track("Seen", message_id="one"),
-        builders.track("Seen", message_id="none"),
-    )
-    both.consent.granted_purposes.extend(["ads", "product"])
-    one.consent.granted_purposes.append("ads 2")
-    load(warehouse, both, one, none)
-    asked = {"purposes": frozenset({"ads"})}
-    if place.asking is None:
-        with pytest.raises(InvalidArgument):
-            rows(warehouse, "select id from main.seen", **asked)
-        return
-    assert rows(warehouse, "select id from main.seen", **asked) == [["both"]]
-    assert rows(warehouse, "select (select count(*) from main.tracks) + count(*) from main.seen s", **asked) == [[2]]
-    assert rows(warehouse, "select id from main.seen", purposes=frozenset({"ads", "product"})) == [["both"]]
-    assert rows(warehouse, "select id from main.seen", purposes=frozenset({"nobody's"})) == []
-    assert len(rows(warehouse, "select id from main.seen")) == 3
-    load(warehouse, builders.identify(user_id="known", traits={"name": "shown to nobody"}))
-    for sql in (
-        "select id from main.users",
-        "select id from users",
-        "select name from main.users",
-        "select * from _cdi.progress",
-        "select id from main.identifies",
-        "select canonical_profile_id from main.profile_merges",
-        "select id from main.events_by_person where id <> 'both'",
-        "select set_config('role', 'none', true), id from main.users",
-        "select id from warehouse.seen",
-        "select id from WAREHOUSE.users",
-        "with all_of_it as (select id from warehouse.seen) select * from all_of_it",
-        "select (select min(id) from warehouse.seen)",
-        "select id from warehouse.main.seen",
-        "summarize warehouse.seen",
-        "select * from (summarize seen)",
-        "select * from query_table('warehouse.main.seen')",
-    ):
-        assert not shown(warehouse, sql, **asked), sql
-    archived = archive_load(planned_items(both, one), warehouse.catalog.get("cdi_archive", {}))
-    warehouse.ensure_tables("cdi_archive")
-    warehouse.load(Load("ENRICHED", 2, [archived], {}, {}))
-    assert rows(warehouse, "select id from main.seen", **asked) == [["both"]]
-    assert not shown(warehouse, "select id from cdi_archive.events", **asked)
-    assert len(rows(warehouse, "select id from cdi_archive.events")) == 2
 
 
 def test_a_storm_of_values_that_contradict_each_other_loses_none(place: Place) -> None:
