@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from cdi_warehouse_loader.domain import naming
-from cdi_warehouse_loader.domain.layout import ENRICHMENT_COLUMNS, EVENT_COLUMNS, OWN_COLUMNS, Columns
-from cdi_warehouse_loader.warehouses.bigquery.sql import TYPES, place, quoted, text
+from cdi_warehouse_loader.warehouses import person_views
+from cdi_warehouse_loader.warehouses.bigquery.sql import TYPES, place, quoted
 
 _LATEST: Final = "QUALIFY ROW_NUMBER() OVER (PARTITION BY {keys} ORDER BY `seq` DESC) = 1"
 _OF_PROFILE: Final = _LATEST.format(keys="`workspace_id`, `profile_id`")
@@ -99,24 +99,13 @@ LEFT JOIN (SELECT * FROM {separated_identifiers} WHERE `external_id_type` = 'ano
     ON a.`external_id_value` = e.`anonymous_id` AND a.`profile_id` = e.`profile_id` AND a.`workspace_id` = e.`workspace_id`
 LEFT JOIN {merged} AS m ON m.`profile_id` = e.`profile_id` AND m.`workspace_id` = e.`workspace_id`"""
 
-_OWN: Final[Columns] = {name: kind for own in OWN_COLUMNS.values() for name, kind in own.items()}
-_KINDS: Final = {
-    naming.TRACKS: "track",
-    naming.IDENTIFIES: "identify",
-    naming.GROUPS: "group",
-    naming.PAGES: "page",
-    naming.SCREENS: "screen",
-    naming.ALIASES: "alias",
-}
-
 
 def views(schema: str) -> Iterator[str]:
     """The views, in an order in which they can be made; their tables exist."""
-    names = {naming.ID_GRAPH_UPDATES, naming.EXTERNAL_ID_MAPPING_UPDATES, naming.PROFILE_TRAITS_UPDATES, *naming.VIEWS}
-    places = {name: place(schema, name) for name in names}
+    places = person_views.places(schema, place)
     merged = _MERGED.format(**places)
-    chosen = ", ".join(f"e.{quoted(column)}" for column in ("event_type", *EVENT_COLUMNS, *_OWN, *ENRICHMENT_COLUMNS))
-    rows = " UNION ALL ".join(_rows(schema, table) for table in OWN_COLUMNS)
+    chosen = ", ".join(f"e.{quoted(column)}" for column in person_views.COLUMNS)
+    rows = person_views.events(schema, place, quoted, lambda kind: f"CAST(NULL AS {TYPES[kind]})")
     for name, body in (
         (naming.PROFILE_MERGES, _PROFILE_MERGES),
         (naming.USER_IDENTIFIERS, _USER_IDENTIFIERS),
@@ -125,12 +114,3 @@ def views(schema: str) -> Iterator[str]:
         (naming.EVENTS_BY_PERSON, _EVENTS_BY_PERSON),
     ):
         yield f"CREATE OR REPLACE VIEW {places[name]} AS {body.format(**places, merged=merged, chosen=chosen, rows=rows)}"
-
-
-def _rows(schema: str, table: str) -> str:
-    """The columns that events of all kinds can have, from one table."""
-    own = ", ".join(
-        quoted(name) if name in OWN_COLUMNS[table] else f"CAST(NULL AS {TYPES[kind]}) AS {quoted(name)}" for name, kind in _OWN.items()
-    )
-    common = ", ".join(map(quoted, [*EVENT_COLUMNS, *ENRICHMENT_COLUMNS]))
-    return f"SELECT {text(_KINDS[table])} AS `event_type`, {common}, {own} FROM {place(schema, table)}"

@@ -11,8 +11,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from cdi_warehouse_loader.domain import naming
-from cdi_warehouse_loader.domain.columns import ColumnType
-from cdi_warehouse_loader.domain.layout import ENRICHMENT_COLUMNS, EVENT_COLUMNS, OWN_COLUMNS
+from cdi_warehouse_loader.warehouses import person_views
 from cdi_warehouse_loader.warehouses.clickhouse.sql import AS_ELSEWHERE, TYPES, place, quoted
 
 _PROFILE_MERGES: Final = """
@@ -113,21 +112,10 @@ _CANONICAL: Final = """
         if(ifNull(e.demoted_identifiers like '%"anonymous_id"%', 0), null, a.canonical_profile_id),
         m.canonical_profile_id, e.profile_id) as canonical_profile_id"""
 
-_KINDS: Final = {
-    naming.TRACKS: "track",
-    naming.IDENTIFIES: "identify",
-    naming.GROUPS: "group",
-    naming.PAGES: "page",
-    naming.SCREENS: "screen",
-    naming.ALIASES: "alias",
-}
-_OWN: Final = tuple(dict.fromkeys(column for own in OWN_COLUMNS.values() for column in own))
-
 
 def views(schema: str) -> Iterable[str]:
     """The views; their tables exist."""
-    names = {naming.ID_GRAPH_UPDATES, naming.EXTERNAL_ID_MAPPING_UPDATES, naming.PROFILE_TRAITS_UPDATES, *naming.VIEWS}
-    places = {name: place(schema, name) for name in names}
+    places = person_views.places(schema, place)
     places["merged"] = _MERGED.format(**places)
     for name, text in (
         (naming.PROFILE_MERGES, _PROFILE_MERGES),
@@ -136,16 +124,11 @@ def views(schema: str) -> Iterable[str]:
         (naming.SEPARATED_IDENTIFIERS, _SEPARATED_IDENTIFIERS),
     ):
         yield f"create or replace view {places[name]} as {text.format(**places)} {AS_ELSEWHERE}"
-    shown = ["event_type", *EVENT_COLUMNS, *_OWN, *ENRICHMENT_COLUMNS]
-    chosen = ", ".join(f"e.{quoted(column)} as {quoted(column)}" for column in shown)
-    rows = " union all ".join(_rows(schema, table) for table in OWN_COLUMNS)
+    chosen = ", ".join(f"e.{quoted(column)} as {quoted(column)}" for column in person_views.COLUMNS)
+    rows = person_views.events(schema, _newest, quoted, lambda kind: f"cast(null as Nullable({TYPES[kind]}))")
     persons = _PERSON.format(rows=rows, **places)
     yield f"create or replace view {places[naming.EVENTS_BY_PERSON]} as select {chosen}, {_CANONICAL} {persons} {AS_ELSEWHERE}"
 
 
-def _rows(schema: str, table: str) -> str:
-    """The columns that events of all kinds can have, from one table."""
-    missing = f"cast(null as Nullable({TYPES[ColumnType.TEXT]}))"
-    own = ", ".join(quoted(name) if name in OWN_COLUMNS[table] else f"{missing} as {quoted(name)}" for name in _OWN)
-    common = ", ".join(map(quoted, [*EVENT_COLUMNS, *ENRICHMENT_COLUMNS]))
-    return f"select '{_KINDS[table]}' as event_type, {common}, {own} from {place(schema, table)} final"
+def _newest(schema: str, table: str) -> str:
+    return f"{place(schema, table)} final"

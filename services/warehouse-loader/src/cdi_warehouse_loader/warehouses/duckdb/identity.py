@@ -12,7 +12,7 @@ from typing import Final
 
 from cdi_warehouse_loader.domain import naming
 from cdi_warehouse_loader.domain.columns import ColumnType
-from cdi_warehouse_loader.domain.layout import ENRICHMENT_COLUMNS, EVENT_COLUMNS, OWN_COLUMNS
+from cdi_warehouse_loader.warehouses import person_views
 from cdi_warehouse_loader.warehouses.duckdb.sql import place, quoted
 
 _PROFILE_MERGES: Final = """
@@ -163,9 +163,8 @@ def views(schema: str) -> Iterable[str]:
         (naming.SEPARATED_IDENTIFIERS, _SEPARATED_IDENTIFIERS),
     ):
         yield f"create or replace view {places[name]} as {text.format(**places)}"
-    shown = ["event_type", *EVENT_COLUMNS, *_OWN, *ENRICHMENT_COLUMNS]
-    chosen = ", ".join(f"e.{quoted(column)}" for column in shown)
-    rows = " union all ".join(_rows(schema, table) for table in OWN_COLUMNS)
+    chosen = ", ".join(f"e.{quoted(column)}" for column in person_views.COLUMNS)
+    rows = person_views.events(schema, place, quoted, lambda _: "null")
     persons = _PERSON.format(rows=f"({rows})", **places)
     separated = _SEPARATED.format(**places)
     yield f"create or replace view {places[naming.EVENTS_BY_PERSON]} as {separated} select {chosen}, {_CANONICAL} {persons}"
@@ -177,27 +176,6 @@ def views(schema: str) -> Iterable[str]:
     )
 
 
-_OWN: Final = tuple(dict.fromkeys(column for own in OWN_COLUMNS.values() for column in own))
-
-
-def _rows(schema: str, table: str) -> str:
-    """The columns that events of all kinds can have, from one table."""
-    own = ", ".join(quoted(name) if name in OWN_COLUMNS[table] else f"null as {quoted(name)}" for name in _OWN)
-    common = ", ".join(map(quoted, [*EVENT_COLUMNS, *ENRICHMENT_COLUMNS]))
-    return f"select '{_KINDS[table]}' as event_type, {common}, {own} from {place(schema, table)}"
-
-
-_KINDS: Final = {
-    naming.TRACKS: "track",
-    naming.IDENTIFIES: "identify",
-    naming.GROUPS: "group",
-    naming.PAGES: "page",
-    naming.SCREENS: "screen",
-    naming.ALIASES: "alias",
-}
-
-
 def _places(schema: str) -> dict[str, str]:
-    names = {naming.ID_GRAPH_UPDATES, naming.EXTERNAL_ID_MAPPING_UPDATES, naming.PROFILE_TRAITS_UPDATES, *naming.VIEWS}
-    places = {name: place(schema, name) for name in names}
+    places = person_views.places(schema, place)
     return {**places, "merged": _MERGED.format(**places)}

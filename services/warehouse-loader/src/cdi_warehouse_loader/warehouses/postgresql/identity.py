@@ -12,8 +12,8 @@ from typing import Final
 import xxhash
 
 from cdi_warehouse_loader.domain import naming
-from cdi_warehouse_loader.domain.layout import ENRICHMENT_COLUMNS, EVENT_COLUMNS, OWN_COLUMNS, Columns
-from cdi_warehouse_loader.warehouses.postgresql.sql import TYPES, literal, place, quoted
+from cdi_warehouse_loader.warehouses import person_views
+from cdi_warehouse_loader.warehouses.postgresql.sql import TYPES, place, quoted
 
 _PROFILE_MERGES: Final = """
 select distinct on (workspace_id, profile_id) workspace_id, profile_id, canonical_profile_id, "timestamp", seq
@@ -102,24 +102,13 @@ left join separated a on a.external_id_type = 'anonymous_id' and a.external_id_v
     and coalesce(e.demoted_identifiers not like '%"anonymous_id"%', true)
 left join {merged} m on m.profile_id = e.profile_id and m.workspace_id = e.workspace_id"""
 
-_OWN: Final[Columns] = {name: kind for own in OWN_COLUMNS.values() for name, kind in own.items()}
-_KINDS: Final = {
-    naming.TRACKS: "track",
-    naming.IDENTIFIES: "identify",
-    naming.GROUPS: "group",
-    naming.PAGES: "page",
-    naming.SCREENS: "screen",
-    naming.ALIASES: "alias",
-}
-
 
 def views(schema: str) -> Mapping[str, str]:
     """The text of each view by its name, in an order in which they can be made."""
-    names = {naming.ID_GRAPH_UPDATES, naming.EXTERNAL_ID_MAPPING_UPDATES, naming.PROFILE_TRAITS_UPDATES, *naming.VIEWS}
-    places = {name: place(schema, name) for name in names}
+    places = person_views.places(schema, place)
     merged = _MERGED.format(**places)
-    chosen = ", ".join(f"e.{quoted(column)}" for column in ("event_type", *EVENT_COLUMNS, *_OWN, *ENRICHMENT_COLUMNS))
-    rows = " union all ".join(_rows(schema, table) for table in OWN_COLUMNS)
+    chosen = ", ".join(f"e.{quoted(column)}" for column in person_views.COLUMNS)
+    rows = person_views.events(schema, place, quoted, lambda kind: f"null::{TYPES[kind]}")
     texts = {
         naming.PROFILE_MERGES: _PROFILE_MERGES,
         naming.USER_IDENTIFIERS: _USER_IDENTIFIERS,
@@ -133,10 +122,3 @@ def views(schema: str) -> Mapping[str, str]:
 def digest(texts: Mapping[str, str]) -> str:
     """Tells whether a schema's views are these."""
     return xxhash.xxh3_64_hexdigest("".join(texts.values()).encode())
-
-
-def _rows(schema: str, table: str) -> str:
-    """The columns that events of all kinds can have, from one table."""
-    own = ", ".join(quoted(name) if name in OWN_COLUMNS[table] else f"null::{TYPES[kind]} as {quoted(name)}" for name, kind in _OWN.items())
-    common = ", ".join(map(quoted, [*EVENT_COLUMNS, *ENRICHMENT_COLUMNS]))
-    return f"select {literal(_KINDS[table])}::text as event_type, {common}, {own} from {place(schema, table)}"
