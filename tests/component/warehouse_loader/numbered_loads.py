@@ -1,4 +1,5 @@
-"""A process that loads numbered messages into a warehouse until it is killed, going on from the stored positions; run as a module."""
+"""A process that loads numbered messages into a warehouse until it is killed, going on from the stored positions; run as a module. And
+what has to be there afterwards."""
 
 import sys
 
@@ -10,7 +11,7 @@ from cdi_warehouse_loader.ports import Warehouse
 from cdi_warehouse_loader.warehouses import REGISTRY
 from cdi_warehouse_loader.warehouses.base import Options
 
-from .engines import planned
+from .engines import LOADED, planned, rows
 
 PARTITIONS, EVENTS = 2, 6
 
@@ -31,6 +32,22 @@ def load_next(warehouse: Warehouse, partition: int) -> None:
         warehouse.load(planned(warehouse, message(partition, number), partition=partition))
     except Unavailable:
         return
+
+
+def each_message_once(after: Warehouse) -> None:
+    """Checks that every message up to the positions is there, whole and once."""
+    messages = sum(position.sequence for position in after.positions.values())
+    assert len(after.positions) == PARTITIONS
+    assert after.counts() == {LOADED: messages * EVENTS}
+    assert rows(after, "select count(*), count(distinct id) from main.tracks") == [[messages * (EVENTS - 1)] * 2]
+    assert rows(after, "select count(*), count(distinct id) from main.seen") == [[messages * (EVENTS - 2)] * 2]
+    assert rows(after, "select count(*), count(distinct id) from main.identifies") == [[messages] * 2]
+    rare = [table for table in after.catalog["main"] if table.startswith("rare_")]
+    assert sum(rows(after, f"select count(distinct id) from main.{table}")[0][0] for table in rare) == messages
+    for where, position in after.positions.items():
+        found = f"select count(distinct n), min(n), max(n) from main.seen where partition = {where.partition}"
+        assert rows(after, found) == [[position.sequence, 1, position.sequence]]
+    assert len(after.loads(1_000_000)) == messages
 
 
 def main(url: str) -> None:

@@ -335,8 +335,17 @@ def test_questions_with_purposes_need_a_login_that_policies_hold(place: Place, e
         execute(taken)
     assert rows(warehouse, "select id from main.seen", **asked) == []
     # What a loader that died was asked says nothing of a question without purposes.
-    execute("insert into _cdi.questions select pid, '{nobody}' from pg_stat_activity where datname = current_database()")
+    execute("insert into _cdi.questions select pid, usename, '{nobody}' from pg_stat_activity where datname = current_database()")
     assert len(rows(warehouse, "select id from main.seen")) == 1
+    # Nor does it of others who log in, whose process may get its number.
+    execute(f"grant usage on schema main to {reader}; grant select on main.seen to {reader}")
+    direct = place.options.url.replace(f"{owner}:sesame-3f", f"{reader}:open")
+    asked_here = "insert into _cdi.questions select pid, '{}', '{{nobody}}' from pg_stat_activity where datname = current_database()"
+    with dbapi.connect(direct) as connection, connection.cursor() as cursor:
+        for login, seen in (("somebody else", 1), (reader, 0)):
+            execute(f"delete from _cdi.questions; {asked_here.format(login)}")
+            cursor.execute("select count(*) from main.seen")
+            assert cursor.fetchall() == [(seen,)]
 
 
 def test_tables_of_an_older_loader_come_under_row_security(place: Place, execute: Execute) -> None:

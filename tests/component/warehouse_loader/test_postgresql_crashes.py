@@ -17,8 +17,8 @@ from cdi_testing import builders, eventually
 from cdi_testing.eventually import eventually_sync
 from cdi_warehouse_loader.ports import Warehouse
 
-from .engines import LOADED, Place, postgresql, rows
-from .numbered_loads import EVENTS, PARTITIONS
+from .engines import Place, postgresql
+from .numbered_loads import EVENTS, each_message_once
 
 KILLS = 10
 ROOT = Path(__file__).parents[3]
@@ -49,19 +49,7 @@ def test_killed_at_any_moment_each_message_is_loaded_once(place: Place) -> None:
         for process in running:
             process.kill()
             process.wait()
-    after = place.open()
-    messages = sum(position.sequence for position in after.positions.values())
-    assert len(after.positions) == PARTITIONS
-    assert after.counts() == {LOADED: messages * EVENTS}
-    assert rows(after, "select count(*), count(distinct id) from main.tracks") == [[messages * (EVENTS - 1)] * 2]
-    assert rows(after, "select count(*), count(distinct id) from main.seen") == [[messages * (EVENTS - 2)] * 2]
-    assert rows(after, "select count(*), count(distinct id) from main.identifies") == [[messages] * 2]
-    rare = [table for table in after.catalog["main"] if table.startswith("rare_")]
-    assert sum(rows(after, f"select count(distinct id) from main.{table}")[0][0] for table in rare) == messages
-    for where, position in after.positions.items():
-        found = f"select count(distinct n), min(n), max(n) from main.seen where partition = {where.partition}"
-        assert rows(after, found) == [[position.sequence, 1, position.sequence]]
-    assert len(after.loads(1_000_000)) == messages
+    each_message_once(place.open())
 
 
 async def test_two_replicas_of_which_one_is_killed_load_each_event_once(start_loader: Any, enrichment: Any, ask: Any, place: Place) -> None:

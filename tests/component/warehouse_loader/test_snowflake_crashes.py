@@ -17,8 +17,8 @@ from cdi_testing.eventually import eventually_sync
 from cdi_warehouse_loader.ports import Warehouse
 
 from .conftest import ROOT
-from .engines import LOADED, Place, rows, snowflake
-from .numbered_loads import EVENTS, PARTITIONS
+from .engines import Place, rows, snowflake
+from .numbered_loads import EVENTS, PARTITIONS, each_message_once
 
 ROUNDS = 4
 _PARTITIONS = "select count(distinct partition) from _cdi.progress"
@@ -50,19 +50,7 @@ def test_killed_at_any_moment_each_message_is_loaded_once(place: Place) -> None:
         for process in running:
             process.kill()
             process.wait()
-    after = place.open()
-    messages = sum(position.sequence for position in after.positions.values())
-    assert len(after.positions) == PARTITIONS
-    assert after.counts() == {LOADED: messages * EVENTS}
-    assert rows(after, "select count(*), count(distinct id) from main.tracks") == [[messages * (EVENTS - 1)] * 2]
-    assert rows(after, "select count(*), count(distinct id) from main.seen") == [[messages * (EVENTS - 2)] * 2]
-    assert rows(after, "select count(*), count(distinct id) from main.identifies") == [[messages] * 2]
-    rare = [table for table in after.catalog["main"] if table.startswith("rare_")]
-    assert sum(rows(after, f"select count(distinct id) from main.{table}")[0][0] for table in rare) == messages
-    for where, position in after.positions.items():
-        found = f"select count(distinct n), min(n), max(n) from main.seen where partition = {where.partition}"
-        assert rows(after, found) == [[position.sequence, 1, position.sequence]]
-    assert len(after.loads(1_000_000)) == messages
+    each_message_once(place.open())
 
 
 async def test_a_loader_that_is_killed_loads_what_the_stream_has(start_loader: Any, enrichment: Any, ask: Any, place: Place) -> None:

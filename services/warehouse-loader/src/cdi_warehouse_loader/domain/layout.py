@@ -188,6 +188,23 @@ TRACK_TABLE_COLUMNS: Final[Columns] = {**EVENT_COLUMNS, **_NAMED}
 load that touches it memory and time, and there may be hundreds of such tables."""
 
 
+_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
+    naming.USERS: ("workspace_id", "id"),
+    naming.ACCOUNTS: ("workspace_id", "id"),
+    naming.DISCARDS: ("message_id", "table_name", "column_name", "reason", "column_value"),
+    naming.REJECTED_EVENTS: ("workspace_id", "rejection_id"),
+    naming.ID_GRAPH_UPDATES: ("seq",),
+    naming.EXTERNAL_ID_MAPPING_UPDATES: ("seq",),
+    naming.PROFILE_TRAITS_UPDATES: ("seq",),
+}
+_EVENT_KEY: Final = ("partition", "event_seq")
+
+
+def key_of(table: str) -> tuple[str, ...]:
+    """What tells the rows of a table apart; of events, their place."""
+    return _KEYS.get(table, _EVENT_KEY)
+
+
 def is_event_table(table: str, columns: Columns) -> bool:
     """Whether a table has one row per event; views of events do not count."""
     return table not in naming.VIEWS and "event_seq" in columns

@@ -17,6 +17,7 @@ from cdi_privacy import digest_of
 from cdi_warehouse_loader.domain import naming
 from cdi_warehouse_loader.domain.columns import ColumnType
 from cdi_warehouse_loader.domain.erasure import Erased, Erasure, Found, Tombstone, folded, found_by
+from cdi_warehouse_loader.domain.layout import key_of
 from cdi_warehouse_loader.domain.load import Catalog
 from cdi_warehouse_loader.domain.payload_values import payload_values
 from cdi_warehouse_loader.warehouses.bigquery.connection import STAGING, Connection
@@ -26,7 +27,6 @@ from cdi_warehouse_loader.warehouses.bigquery.sql import (
     chunks,
     column_of,
     instant,
-    key_of,
     place,
     quoted,
     take_turn,

@@ -38,16 +38,6 @@ _TAKEN: Final = (
 )  # fmt: skip
 """What no column's name may begin with (BigQuery's documentation of ``CREATE TABLE``, "Column name")."""
 
-_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
-    naming.USERS: ("workspace_id", "id"),
-    naming.ACCOUNTS: ("workspace_id", "id"),
-    naming.DISCARDS: ("message_id", "table_name", "column_name", "reason", "column_value"),
-    naming.REJECTED_EVENTS: ("workspace_id", "rejection_id"),
-    naming.ID_GRAPH_UPDATES: ("seq",),
-    naming.EXTERNAL_ID_MAPPING_UPDATES: ("seq",),
-    naming.PROFILE_TRAITS_UPDATES: ("seq",),
-}
-_EVENT_KEY: Final = ("partition", "event_seq")
 
 MOST_TABLES: Final = 90
 """Tables of a schema that a transaction changes: BigQuery allows 100, and the loader's own are among them."""
@@ -114,11 +104,6 @@ def text(value: str) -> str:
 def place(schema: str, table: str) -> str:
     """A table or view."""
     return f"{quoted(schema)}.{quoted(table)}"
-
-
-def key_of(table: str) -> tuple[str, ...]:
-    """What tells the rows of a table apart."""
-    return _KEYS.get(table, _EVENT_KEY)
 
 
 def create_schema(schema: str) -> str:

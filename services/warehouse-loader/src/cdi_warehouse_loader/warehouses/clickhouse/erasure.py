@@ -19,10 +19,11 @@ from cdi_privacy import digest_of
 from cdi_warehouse_loader.domain import naming
 from cdi_warehouse_loader.domain.columns import ColumnType
 from cdi_warehouse_loader.domain.erasure import Erasure, Found, Tombstone, folded, found_by
+from cdi_warehouse_loader.domain.layout import key_of
 from cdi_warehouse_loader.domain.load import Catalog
 from cdi_warehouse_loader.domain.payload_values import payload_values
 from cdi_warehouse_loader.warehouses.clickhouse.connection import Connection
-from cdi_warehouse_loader.warehouses.clickhouse.sql import LOAD, OWN, is_people, key_of, place, quoted, stored, stored_name, text
+from cdi_warehouse_loader.warehouses.clickhouse.sql import LOAD, OWN, is_people, place, quoted, stored, stored_name, text
 
 _PEOPLE: Final = f"{OWN}.people"
 _FOUND: Final = f"{OWN}.found"

@@ -11,7 +11,7 @@ from typing import Final
 
 from cdi_warehouse_loader.domain import naming
 from cdi_warehouse_loader.domain.columns import ColumnType
-from cdi_warehouse_loader.domain.layout import STARTING_TABLES, TRACK_TABLE_COLUMNS, is_event_table
+from cdi_warehouse_loader.domain.layout import STARTING_TABLES, TRACK_TABLE_COLUMNS, is_event_table, key_of
 from cdi_warehouse_loader.domain.load import TableLoad
 
 LOAD: Final = "__load"
@@ -34,16 +34,6 @@ AS_ELSEWHERE: Final = "settings join_use_nulls = 1, aggregate_functions_null_for
 """Of views, as of questions: what is not there is NULL, on the other side of a join and in a sum of nothing."""
 
 _PEOPLE: Final = (naming.USERS, naming.ACCOUNTS)
-_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
-    naming.USERS: ("workspace_id", "id"),
-    naming.ACCOUNTS: ("workspace_id", "id"),
-    naming.DISCARDS: ("message_id", "table_name", "column_name", "reason", "column_value"),
-    naming.REJECTED_EVENTS: ("workspace_id", "rejection_id"),
-    naming.ID_GRAPH_UPDATES: ("seq",),
-    naming.EXTERNAL_ID_MAPPING_UPDATES: ("seq",),
-    naming.PROFILE_TRAITS_UPDATES: ("seq",),
-}
-_EVENT_KEY: Final = ("partition", "event_seq")
 
 _STORING: Final = """fsync_after_insert = 1, fsync_part_directory = 1, min_rows_to_fsync_after_merge = 1,
     min_compressed_bytes_to_fsync_after_merge = 1, old_parts_lifetime = 1"""
@@ -122,11 +112,6 @@ def seen_name(stored_name: str) -> str:
     """The name by which people see the table of this name."""
     bare = stored_name.removeprefix("_")
     return bare if stored_name.startswith("_") and bare in _PEOPLE else stored_name
-
-
-def key_of(table: str) -> tuple[str, ...]:
-    """What tells the rows of a table apart."""
-    return _KEYS.get(table, _EVENT_KEY)
 
 
 def column_type(table: str, column: str, kind: ColumnType) -> str:

@@ -55,9 +55,9 @@ OWN_TABLES: Final = (
     "create index if not exists tombstones_erased_at on _cdi.tombstones (erased_at)",
     """create table if not exists _cdi.unrewritten (
         erased_at timestamptz not null, relation text not null, transaction_id xid8 not null)""",
-    "create table if not exists _cdi.questions (backend integer primary key, purposes text[] not null)",
+    "create table if not exists _cdi.questions (backend integer primary key, login text not null, purposes text[] not null)",
     """create or replace function _cdi.asked_purposes() returns text[] language sql stable security definer set search_path = pg_catalog
-        as 'select purposes from _cdi.questions where backend = pg_backend_pid()'""",
+        as 'select purposes from _cdi.questions where backend = pg_backend_pid() and login = session_user'""",
 )
 """The loader's own tables, and a function for the policies of all others: what the question that is being answered is limited to.
 
