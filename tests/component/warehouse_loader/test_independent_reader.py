@@ -77,8 +77,8 @@ def test_every_table_is_what_plain_sql_makes_of_the_input(place: Place, tmp_path
     )
     for table, sql in EXPECTED.items():
         expected = reader.sql(sql).to_arrow_table().to_pylist()
-        columns = ", ".join(f'"{name}"' if name == "timestamp" else name for name in expected[0])
-        found = list(records(warehouse, f"select {columns} from main.{table}"))
+        columns = ", ".join(f"t.{name}" for name in expected[0])
+        found = list(records(warehouse, f"select {columns} from main.{table} t"))
         assert len(expected) > 20
         assert _sorted(found) == _sorted(expected)
 
