@@ -16,6 +16,7 @@ from cdi.collector.v1.collector_service_pb2 import (
     IngestEventsRequest,
     ListSourcesRequest,
     StreamEventsRequest,
+    StreamEventsResponse,
 )
 from cdi.collector.v1.collector_service_pb2_grpc import CollectorServiceStub, SourcesServiceStub
 from cdi.collector.v1.source_pb2 import Source
@@ -25,6 +26,7 @@ from cdi_testing import eventually
 
 from .conftest import ADMIN, WRITE_KEY, Stored, post
 
+INGEST, STREAM = "/cdi.collector.v1.CollectorService/IngestEvents", "/cdi.collector.v1.CollectorService/StreamEvents"
 METADATA = (("authorization", f"Bearer {WRITE_KEY}"),)
 
 
@@ -88,6 +90,21 @@ async def test_a_stream_is_answered_in_order(channel: grpc.aio.Channel, stored: 
     assert [answer.request_id for answer in answers] == list(range(200))
     assert all(answer.status.code == 0 and len(answer.results) == 5 for answer in answers)
     assert [event.message_id for event in await stored.collected()] == [f"{number}-{n}" for number in range(200) for n in range(5)]
+
+
+async def test_bytes_that_are_no_event_refuse_their_batch_and_not_the_stream(channel: grpc.aio.Channel, stored: Stored) -> None:
+    good, broken = IngestEventsRequest(events=[track("m1")]).SerializeToString(), b"\x12\x02\x2a\xff"
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await channel.unary_unary(INGEST)(broken, metadata=METADATA)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+    async def requests() -> AsyncIterator[bytes]:
+        for batch in (broken, good):
+            yield b"\x12" + bytes([len(batch)]) + batch
+
+    answers = [StreamEventsResponse.FromString(answer) async for answer in channel.stream_stream(STREAM)(requests(), metadata=METADATA)]
+    assert [(answer.status.code, len(answer.results)) for answer in answers] == [(grpc.StatusCode.INVALID_ARGUMENT.value[0], 0), (0, 1)]
+    assert [event.message_id for event in await stored.collected()] == ["m1"]
 
 
 async def test_a_stream_survives_nats_away(channel: grpc.aio.Channel, module_nats: NatsServer) -> None:

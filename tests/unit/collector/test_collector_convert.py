@@ -84,7 +84,7 @@ def test_a_sub_message_that_is_none_refuses_its_event_alone(field: str) -> None:
     assert isinstance(taken, ClientEvent)
 
 
-@pytest.mark.parametrize("read", [ingest.batch_of, ingest.stream_request_of])
+@pytest.mark.parametrize("read", [ingest.batch_of, ingest.stream_batch_of])
 def test_bytes_that_are_no_request_are_malformed(read: Callable[[bytes], object]) -> None:
     with pytest.raises(InvalidArgument) as refused:
         read(b"\x12\xff")

@@ -1,5 +1,6 @@
 """Events taken as a client of gRPC serialized them: the same as events that were looked at field by field, and nothing else."""
 
+from collections.abc import Mapping
 from itertools import product
 
 import pytest
@@ -11,13 +12,15 @@ from hypothesis import strategies as st
 from cdi.collector.v1 import collector_service_pb2 as pb
 from cdi.event.v1 import event_pb2
 from cdi_collector.convert import ingest
-from cdi_collector.domain.client_event import ClientEvent, EncodedEvent
+from cdi_collector.domain.client_event import ClientEvent
+from cdi_collector.domain.encoded_events import EncodedEvents
 from cdi_collector.domain.intake import Arrival, Intake, admit
 from cdi_collector.domain.limits import MAX_EVENT_BYTES, MAX_ID_LENGTH, MAX_NAME_LENGTH, MAX_NESTING
 from cdi_collector.domain.sources import Source
 from cdi_kernel.ids import MAX_MESSAGE_ID_LENGTH, SourceId, WorkspaceId
 from cdi_kernel.wire import varint
 
+NOTHING: Mapping[int, str] = {}
 RECEIVED_US = 1_795_262_400_000_000
 SOURCE = Source(WorkspaceId("acme"), SourceId("app"), False, 1, frozenset())
 
@@ -26,16 +29,20 @@ def request_of(*events: bytes) -> bytes:
     return b"".join(b"\x12" + varint(len(event)) + event for event in events)
 
 
-def taken(wire: bytes, *, as_sent: bool, sent_us: int | None = None) -> Intake:
+def taken(wire: bytes, *, as_sent: bool, sent_us: int | None = None, traceparents: Mapping[int, str] = NOTHING) -> Intake:
     arrival = Arrival(SOURCE, RECEIVED_US, sent_us, "203.0.113.9", "agent/1", 8, lambda: "made")
-    return admit(ingest.items_of(ingest.batch_of(wire), as_sent=as_sent), arrival, {})
+    return admit(ingest.items_of(ingest.batch_of(wire), as_sent=as_sent), arrival, traceparents)
+
+
+def are_taken_as_sent(wire: bytes) -> bool:
+    return isinstance(ingest.items_of(ingest.batch_of(wire), as_sent=True), EncodedEvents)
 
 
 def told(intake: Intake) -> object:
     """All that an intake says, its events as messages."""
     events = {partition: event_pb2.EventBatch.FromString(b"".join(frames)) for partition, frames in intake.frames.items()}
     refusals = [(refusal.index, refusal.fault.reason, refusal.fault.metadata, str(refusal.fault)) for refusal in intake.refusals]
-    return events, refusals, intake.message_ids
+    return events, refusals, intake.message_ids, intake.links
 
 
 def struct(**members: object) -> Struct:
@@ -133,11 +140,45 @@ def test_what_nearly_all_events_are_is_taken_as_sent(kind: event_pb2.EventType) 
     event.CopyFrom(PLAIN)
     event.type = kind
     wire = request_of(event.SerializeToString())
-    (item,) = ingest.items_of(ingest.batch_of(wire), as_sent=True)
-    assert isinstance(item, EncodedEvent)
-    assert (item.message_id, item.person, item.original_us) == ("m1", "a1", 1_795_262_399_005_000)
-    (looked_at,) = ingest.items_of(ingest.batch_of(wire), as_sent=False)
+    events = ingest.items_of(ingest.batch_of(wire), as_sent=True)
+    assert isinstance(events, EncodedEvents)
+    assert (events.message_ids, events.persons, events.original_us) == (("m1",), ["a1"], [1_795_262_399_005_000])
+    (looked_at,) = ingest.items_of(ingest.batch_of(wire), as_sent=False)  # type: ignore[misc]  # then they are items
     assert isinstance(looked_at, ClientEvent)
+
+
+def test_one_odd_event_has_all_of_a_request_looked_at() -> None:
+    odd = pb.EventInput(message_id="m2", type=event_pb2.EVENT_TYPE_GROUP, user_id="u1", group_id="g1")
+    plain = PLAIN.SerializeToString()
+    assert are_taken_as_sent(request_of(plain, plain))
+    assert not are_taken_as_sent(request_of(plain, odd.SerializeToString()))
+    assert not are_taken_as_sent(b"")
+
+
+def test_sampled_events_are_marked_whichever_way_they_take() -> None:
+    wire, marked = request_of(*[PLAIN.SerializeToString()] * 3), {0: "00-first-01", 2: "00-third-01"}
+    assert are_taken_as_sent(wire)
+    found = taken(wire, as_sent=True, traceparents=marked)
+    assert told(found) == told(taken(wire, as_sent=False, traceparents=marked))
+    ((partition, frames),) = found.frames.items()
+    assert found.links == {partition: list(marked.values())}
+    events = event_pb2.EventBatch.FromString(b"".join(frames)).events
+    assert [event.traceparent for event in events] == ["00-first-01", "", "00-third-01"]
+
+
+def test_an_event_over_the_limit_is_refused_alone() -> None:
+    large = pb.EventInput()
+    large.CopyFrom(PLAIN)
+    large.context_json = b'{"a":"' + b"x" * MAX_EVENT_BYTES + b'"}'
+    wire = request_of(PLAIN.SerializeToString(), large.SerializeToString(), PLAIN.SerializeToString())
+    assert are_taken_as_sent(wire)
+    intake = taken(wire, as_sent=True)
+    assert ([refusal.index for refusal in intake.refusals], intake.accepted) == ([1], 2)
+    assert told(intake) == told(taken(wire, as_sent=False))
+
+
+def test_fields_in_another_order_are_looked_at() -> None:
+    assert not are_taken_as_sent(request_of(PLAIN.SerializeToString() + pb.EventInput(message_id="m2").SerializeToString()))
 
 
 def test_what_a_client_says_has_the_numbers_that_it_has_in_an_event() -> None:
@@ -162,7 +203,7 @@ def test_no_client_says_what_only_the_suite_says() -> None:
     ).SerializeToString()
     forged += b"\xc2\x3e\x03abc"
     plain, wire = PLAIN.SerializeToString(), request_of(PLAIN.SerializeToString() + forged)
-    assert isinstance(ingest.items_of(ingest.batch_of(wire), as_sent=True)[0], EncodedEvent)
+    assert not are_taken_as_sent(wire)
     assert told(taken(wire, as_sent=True)) == told(taken(request_of(plain), as_sent=True))
     (event,) = event_pb2.EventBatch.FromString(b"".join(taken(wire, as_sent=True).frames.popitem()[1])).events
     assert (event.workspace_id, event.source_id, event.client_ip) == ("acme", "app", "203.0.113.9")

@@ -1,5 +1,8 @@
 """Shallow messages carry what the whole ones say."""
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from cdi.collector.v1 import collector_service_pb2 as pb
 from cdi.event.v1 import event_pb2
 from cdi_kernel.shallow import shallow
 from cdi_testing import builders
@@ -32,3 +35,15 @@ def test_an_empty_sub_message_is_not_an_absent_one() -> None:
     read = shallow(event_pb2.Enrichments).FromString(enrichments.SerializeToString())
     assert (read.HasField("geo"), read.HasField("user_agent")) == (True, False)
     assert read.SerializeToString() == enrichments.SerializeToString()
+
+
+def test_what_a_class_does_not_know_can_be_told_from_what_it_knows() -> None:
+    request = pb.IngestEventsRequest(events=[pb.EventInput(message_id="m", properties_json=b"{}", original_time=Timestamp(seconds=1))])
+    read = shallow(pb.IngestEventsRequest, 2, only=["message_id", "original_time"])
+    narrow = read.FromString(request.SerializeToString())
+    (event,) = narrow.events  # type: ignore[attr-defined]  # made at run time
+    assert (event.message_id, event.HasField("original_time")) == ("m", True)
+    assert narrow.SerializeToString() == request.SerializeToString()
+    narrow.DiscardUnknownFields()
+    request.events[0].ClearField("properties_json")
+    assert narrow.SerializeToString() == request.SerializeToString()

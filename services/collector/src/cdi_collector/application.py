@@ -12,7 +12,8 @@ from typing import Any, Final
 import msgspec
 
 from cdi_collector.admission import Pace
-from cdi_collector.domain.client_event import ClientEvent, EncodedEvent, Item
+from cdi_collector.domain.client_event import ClientEvent, Item
+from cdi_collector.domain.encoded_events import EncodedEvents
 from cdi_collector.domain.intake import Arrival, Intake, admit
 from cdi_collector.domain.protection import hidden_in_payload, hide_addresses, kept_address
 from cdi_collector.domain.rejections import rejected_events
@@ -48,7 +49,7 @@ class Submission(msgspec.Struct, frozen=True):
     """
 
     protocol: str
-    items: Sequence[Item | EncodedEvent]
+    items: Sequence[Item] | EncodedEvents
     sent_us: int | None
     client_ip: str
     user_agent: str
@@ -107,7 +108,7 @@ class Collector:
         """
         received_us = time.time_ns() // 1_000
         handling = source.protection.ip_handling
-        if handling != "keep":
+        if handling != "keep" and not isinstance(submission.items, EncodedEvents):
             for item in submission.items:
                 if isinstance(item, ClientEvent):
                     hide_addresses(handling, item)

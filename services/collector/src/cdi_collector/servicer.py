@@ -50,7 +50,7 @@ class CollectorServicer:
         metadata = _metadata(context)
         batch = ingest.batch_of(request)
         source = self._collector.authenticate(_write_key(metadata) or batch.write_key)
-        return await self._ingest(source, batch, len(request), _Caller(metadata, context.peer()), ingest.RESULTS_TAG)
+        return await self._ingest(source, batch, _Caller(metadata, context.peer()), ingest.RESULTS_TAG)
 
     async def stream_events(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         """``StreamEvents``: batches of one client, each answered when it is stored, in their order."""
@@ -71,24 +71,25 @@ class CollectorServicer:
         source: Source | None = None
         try:
             async for wire in requests:
-                request = ingest.stream_request_of(wire)
+                request = ingest.stream_batch_of(wire)
                 if source is None:
                     source = self._collector.authenticate(_write_key(caller.metadata) or request.batch.write_key)
-                await window.put(asyncio.create_task(self._answer(source, request, len(wire), caller)))
+                await window.put(asyncio.create_task(self._answer(source, request, caller)))
         finally:
             await window.put(None)
 
-    async def _answer(self, source: Source, request: ingest.StreamView, size: int, caller: _Caller) -> bytes:
+    async def _answer(self, source: Source, request: ingest.StreamBatch, caller: _Caller) -> bytes:
         answer = pb.StreamEventsResponse(request_id=request.request_id)
         try:
-            results = await self._ingest(source, request.batch, size, caller, ingest.STREAM_RESULTS_TAG)
+            results = await self._ingest(source, request.batch, caller, ingest.STREAM_RESULTS_TAG)
         except Fault as fault:
             answer.status.CopyFrom(status_of(fault))
             return answer.SerializeToString()
         answer.status.SetInParent()
         return answer.SerializeToString() + results
 
-    async def _ingest(self, source: Source, batch: ingest.BatchView, size: int, caller: _Caller, tag: bytes) -> bytes:
+    async def _ingest(self, source: Source, batch: ingest.Batch, caller: _Caller, tag: bytes) -> bytes:
+        size = len(batch.wire)
         _within_limits(size, len(batch.events))
         self._collector.pace.charge(source, len(batch.events))
         self._budget.enter()
@@ -169,14 +170,14 @@ class _Caller:
     metadata: Mapping[str, str]
     peer: str
 
-    def submission(self, batch: ingest.BatchView, source: Source) -> Submission:
+    def submission(self, batch: ingest.Batch, source: Source) -> Submission:
         metadata = self.metadata
         # Addresses that an event names itself are hidden in its objects.
         items = ingest.items_of(batch, as_sent=source.protection.ip_handling == "keep")
         return Submission(
             protocol="grpc",
             items=items,
-            sent_us=ingest.sent_us_of(batch),
+            sent_us=batch.sent_us,
             client_ip=_peer_ip(self.peer),
             user_agent=metadata.get("user-agent", ""),
             traceparent=metadata.get("traceparent", ""),

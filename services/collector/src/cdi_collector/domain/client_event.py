@@ -57,22 +57,6 @@ class ClientEvent(msgspec.Struct, rename="camel", gc=False):
     integrations: JsonText = ABSENT
 
 
-class EncodedEvent(msgspec.Struct, frozen=True, gc=False):
-    """One event whose client wrote protobuf, in fields that mean the same in ``cdi.event.v1.Event``; they obey every rule already.
-
-    Attributes:
-        message_id: the client's.
-        person: what the partition is made from: the anonymous id, else the user id.
-        original_us: microseconds since 1970, by the client's clock; ``None`` if it did not say.
-        fields: all that the client said, serialized.
-    """
-
-    message_id: str
-    person: str
-    original_us: int | None
-    fields: bytes
-
-
 Item = ClientEvent | Fault
 """An event, or why what stands in its place is none."""
 

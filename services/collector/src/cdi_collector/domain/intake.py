@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -13,7 +14,8 @@ import msgspec
 
 from cdi.event.v1 import event_pb2
 from cdi_collector.domain import event_fields, json_text, wire
-from cdi_collector.domain.client_event import ClientEvent, EncodedEvent, Item, JsonText, nesting_fault
+from cdi_collector.domain.client_event import ClientEvent, Item, JsonText, nesting_fault
+from cdi_collector.domain.encoded_events import EncodedEvents
 from cdi_collector.domain.event_fields import append_objects, append_subject, append_times, too_large
 from cdi_collector.domain.limits import MAX_EVENT_BYTES
 from cdi_collector.domain.signals import NO_SIGNALS, Signals
@@ -60,6 +62,10 @@ class Arrival(msgspec.Struct, frozen=True):
             )
         )
 
+    def sent_field(self) -> bytes:
+        """When the request was sent, as a field; empty if it did not say."""
+        return b"" if self.sent_us is None else wire.SENT_TIME + wire.timestamp(self.sent_us)
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -90,7 +96,7 @@ class Intake(msgspec.Struct):
         return len(self.message_ids) - len(self.refusals)
 
 
-def admit(items: Sequence[Item | EncodedEvent], arrival: Arrival, traceparents: Mapping[int, str]) -> Intake:
+def admit(items: Sequence[Item] | EncodedEvents, arrival: Arrival, traceparents: Mapping[int, str]) -> Intake:
     """Applies the rules to every item.
 
     Args:
@@ -98,27 +104,24 @@ def admit(items: Sequence[Item | EncodedEvent], arrival: Arrival, traceparents: 
         arrival: what they share.
         traceparents: of the sampled ones, by index.
     """
+    if isinstance(items, EncodedEvents):
+        return _admit_encoded(items, arrival, traceparents)
     intake = Intake()
     frames, message_ids = intake.frames, intake.message_ids
     bare = arrival.constant_fields()
-    constant = bare if arrival.sent_us is None else bare + wire.SENT_TIME + wire.timestamp(arrival.sent_us)
+    constant = bare + arrival.sent_field()
     workspace_id, partitions = arrival.source.workspace_id, arrival.partitions
     received_us, sent_us = arrival.received_us, arrival.sent_us
     for index, item in enumerate(items):
         message_id = ""
         try:
-            if isinstance(item, EncodedEvent):
-                message_id, person = item.message_id, item.person
-                event_time = wire.timestamp(correct_skew(received_us, item.original_us, sent_us))
-                parts = [constant, item.fields, wire.EVENT_TIME, event_time]
-            elif isinstance(item, Fault):
+            if isinstance(item, Fault):
                 raise item
-            else:
-                message_id = event_fields.message_id(item) or arrival.new_message_id()
-                parts = [constant if item.sent_at is None else bare]
-                person = append_subject(parts, item, message_id)
-                append_times(parts, item, received_us, sent_us)
-                append_objects(parts, item)
+            message_id = event_fields.message_id(item) or arrival.new_message_id()
+            parts = [constant if item.sent_at is None else bare]
+            person = append_subject(parts, item, message_id)
+            append_times(parts, item, received_us, sent_us)
+            append_objects(parts, item)
             partition, partition_field = _partition_of(workspace_id, person, partitions)
             parts.append(partition_field)
             if traceparents and index in traceparents:
@@ -135,6 +138,37 @@ def admit(items: Sequence[Item | EncodedEvent], arrival: Arrival, traceparents: 
             intake.refusals.append(Refusal(index, fault))
         message_ids.append(message_id)
     return intake
+
+
+def _admit_encoded(events: EncodedEvents, arrival: Arrival, traceparents: Mapping[int, str]) -> Intake:
+    """``admit`` for events of which only the size is left to check."""
+    intake = Intake(message_ids=list(events.message_ids))
+    fields, links = list(events.fields), intake.links
+    workspace_id, partitions = arrival.source.workspace_id, arrival.partitions
+    for index, traceparent in traceparents.items():
+        fields[index] += b"".join(wire.TRACEPARENT.of(traceparent.encode()))
+        partition, _ = _partition_of(workspace_id, events.persons[index], partitions)
+        links.setdefault(partition, []).append(traceparent)
+    constant = arrival.constant_fields() + arrival.sent_field()
+    frames: defaultdict[int, list[bytes]] = defaultdict(list)
+    for index, (own, person, event_time) in enumerate(zip(fields, events.persons, _event_times(events, arrival), strict=True)):
+        partition, partition_field = _partition_of(workspace_id, person, partitions)
+        framed = wire.framed((constant, own, partition_field, wire.EVENT_TIME, event_time))
+        if len(framed) > MAX_EVENT_BYTES:
+            intake.refusals.append(Refusal(index, too_large(len(framed))))
+        else:
+            frames[partition].append(framed)
+    intake.frames = frames
+    return intake
+
+
+def _event_times(events: EncodedEvents, arrival: Arrival) -> Iterator[bytes]:
+    """When each happened, a ``Timestamp`` with its length in front."""
+    if arrival.sent_us is None:
+        # What the client says stands, in the bytes in which it said so.
+        received = wire.timestamp(arrival.received_us)
+        return (wire.size(len(time)) + time if time else received for time in events.original_times)
+    return (wire.timestamp(correct_skew(arrival.received_us, original_us, arrival.sent_us)) for original_us in events.original_us)
 
 
 @lru_cache(8_192)

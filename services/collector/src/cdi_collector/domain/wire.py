@@ -6,6 +6,7 @@ with random events holds it against the generated code. Field numbers are checke
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from cdi.event.v1 import event_pb2
@@ -103,7 +104,7 @@ def _nanoseconds(number: int) -> bytes:
     return _FOLLOWED[number & _LOW] + (_SMALL[high] if high <= _LOW else _FOLLOWED[high & _LOW] + _SMALL[high >> _DIGITS])
 
 
-def framed(parts: list[bytes]) -> bytes:
+def framed(parts: Iterable[bytes]) -> bytes:
     """Fields as one event of an ``EventBatch`` (``cdi_kernel.envelope.frame`` does the same for bytes that are one already)."""
     event = b"".join(parts)
     length = len(event)
