@@ -27,7 +27,7 @@ import orjson
 import psutil
 import uvloop
 
-from bench import report
+from bench import garbage, report
 from bench.hammer import Hammer, Struck, http_request
 from bench.hammer_grpc import GrpcHammer, grpc_request
 from bench.traffic import WRITE_KEY, events, percentile
@@ -171,6 +171,7 @@ async def measure(running: Servers, rounds: int, seconds: float, generator_core:
             "batch": Phase(pid, BATCH, batched.closed),
             "grpc": Phase(pid, BATCH, rpc.closed),
         }
+        garbage.calm()
         for phase in phases.values():
             await phase.measure(1.0, generator_core)
             phase.rounds.clear()

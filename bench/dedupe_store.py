@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import gc
 import json
 import os
 import platform
@@ -33,6 +32,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import text
 
+from bench import garbage
 from cdi_cli.embedded import NatsServer, PostgresServer
 from cdi_enrichment.domain.claims import Place
 from cdi_enrichment.store import ClaimStore
@@ -296,9 +296,7 @@ def main() -> None:
     parser.add_argument("--keys", type=int, default=1_000_000)
     parser.add_argument("--batches", type=int, default=200)
     arguments = parser.parse_args()
-    # As the runtime does in a service.
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
+    garbage.calm()
     figures = asyncio.run(run(arguments.keys, arguments.batches))
     table = Table(
         "store", "keys before", "µs/event", "client CPU µs", "server CPU µs", "p99 of 1,000 ms", "take-over ms", "bytes/key", "note"

@@ -7,13 +7,14 @@ would build a collector on otherwise.
 from __future__ import annotations
 
 import asyncio
-import gc
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
 import uvicorn
 import uvloop
+
+from bench import garbage
 
 BACKLOG: Final = 2_048
 _BODY: Final = b'{"success": true}'
@@ -50,9 +51,7 @@ async def serve() -> None:
             backlog=BACKLOG,
         )
         print(f"127.0.0.1:{listener.getsockname()[1]}", flush=True)
-        # As the runtime does in a service.
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 100)
+        garbage.calm()
         await uvicorn.Server(config).serve([listener])
 
 

@@ -7,7 +7,6 @@ Writes build/bench/enrichment-steps.json.
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import platform
@@ -20,6 +19,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
+from bench import garbage
 from bench.traffic import bodies
 from cdi.consent.v1 import consent_service_pb2
 from cdi.enrichment.v1.tracking_plan_pb2 import EventRule, TrackingPlan
@@ -80,9 +80,7 @@ def main() -> None:
     plan = TrackingPlan(workspace_id=WORKSPACE, name="shop", source_ids=[SOURCE], rules=[rule], version=1)
     planned = PlanSnapshot(1, {(WORKSPACE, SOURCE): compile_plan(plan)})
     steps = Steps()
-    # As the runtime does in a service.
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
+    garbage.calm()
     for _ in range(ROUNDS):
         _round(steps, payloads, enrichers, planned)
     total = sum(spent for name, spent in steps.best.items() if not name.startswith("("))

@@ -22,7 +22,7 @@ from typing import Any, Final
 import numpy as np
 import uvloop
 
-from bench import identity_filling, pairs, people, report, stitching
+from bench import garbage, identity_filling, pairs, people, report, stitching
 from bench.identity_stand import PARTS, Measured, Stand, stand
 from bench.traffic import percentile
 
@@ -171,7 +171,11 @@ async def get_profiles(running: Stand, known: int, rounds: int) -> dict[str, Any
     count = PROFILES_PER_SECOND * PROFILE_SECONDS
     # Not counted: the statements are prepared on every connection.
     await running.profiles(people.questions(known, count // 3, rounds), PROFILES_PER_SECOND)
-    done = [await running.profiles(people.questions(known, count, number), PROFILES_PER_SECOND) for number in range(rounds)]
+    done = []
+    for number in range(rounds):
+        questions = people.questions(known, count, number)
+        garbage.calm()
+        done.append(await running.profiles(questions, PROFILES_PER_SECOND))
     p99 = [round(one.p99_ms(), 1) for one in done]
     return {
         "get_profile_p50_ms": round(statistics.median(percentile(one.answered.latencies, 0.5) * 1000 for one in done), 2),
