@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from itertools import product
+from typing import Any
 
 import pytest
 from google.protobuf.struct_pb2 import Struct
@@ -124,6 +125,9 @@ def changed(kind: int, field: str, value: str | bytes | None) -> pb.EventInput:
     event = pb.EventInput()
     event.CopyFrom(PLAIN)
     event.type = kind  # type: ignore[assignment]  # numbers that are no type as well
+    if kind == event_pb2.EVENT_TYPE_GROUP:
+        event.ClearField("name")
+        event.group_id = "g1"
     if kind == event_pb2.EVENT_TYPE_IDENTIFY:
         event.ClearField("name")
         event.traits_json, event.context_json = b'{"plan":"pro"}', b'{"traits":{"plan":"free"}}'
@@ -134,11 +138,21 @@ def changed(kind: int, field: str, value: str | bytes | None) -> pb.EventInput:
     return event
 
 
-@pytest.mark.parametrize("kind", [event_pb2.EVENT_TYPE_TRACK, event_pb2.EVENT_TYPE_PAGE, event_pb2.EVENT_TYPE_SCREEN])
-def test_what_nearly_all_events_are_is_taken_as_sent(kind: event_pb2.EventType) -> None:
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"type": event_pb2.EVENT_TYPE_PAGE, "category": "c", "integrations_json": b'{"All":true}'},
+        {"type": event_pb2.EVENT_TYPE_SCREEN, "name": ""},
+        {"type": event_pb2.EVENT_TYPE_GROUP, "name": "", "group_id": "g1", "traits_json": b'{"plan":"pro"}'},
+        {"type": event_pb2.EVENT_TYPE_IDENTIFY, "name": "", "traits_json": b'{"plan":"pro"}'},
+    ],
+)
+def test_what_nearly_all_events_are_is_taken_as_sent(fields: Mapping[str, Any]) -> None:
     event = pb.EventInput()
     event.CopyFrom(PLAIN)
-    event.type = kind
+    for name, value in fields.items():
+        setattr(event, name, value)
     wire = request_of(event.SerializeToString())
     events = ingest.items_of(ingest.batch_of(wire), as_sent=True)
     assert isinstance(events, EncodedEvents)
@@ -148,7 +162,7 @@ def test_what_nearly_all_events_are_is_taken_as_sent(kind: event_pb2.EventType) 
 
 
 def test_one_odd_event_has_all_of_a_request_looked_at() -> None:
-    odd = pb.EventInput(message_id="m2", type=event_pb2.EVENT_TYPE_GROUP, user_id="u1", group_id="g1")
+    odd = pb.EventInput(message_id="m2", type=event_pb2.EVENT_TYPE_ALIAS, user_id="u1", previous_id="a1")
     plain = PLAIN.SerializeToString()
     assert are_taken_as_sent(request_of(plain, plain))
     assert not are_taken_as_sent(request_of(plain, odd.SerializeToString()))

@@ -25,27 +25,29 @@ from cdi_kernel.ids import MAX_MESSAGE_ID_LENGTH
 from cdi_kernel.shallow import shallow
 from cdi_kernel.wire import varint
 
-_TEXTS: Final = ("message_id", "user_id", "anonymous_id", "name", "category")
-_OBJECTS: Final = ("properties_json", "traits_json", "context_json")
+_TEXTS: Final = ("message_id", "user_id", "anonymous_id", "group_id", "name", "category")
+_OBJECTS: Final = ("traits_json", "properties_json", "context_json", "integrations_json")
 _FIELDS: Final = ("type", "original_time", *_TEXTS, *_OBJECTS)
-_LIMITS: Final = (MAX_MESSAGE_ID_LENGTH, MAX_ID_LENGTH, MAX_ID_LENGTH, MAX_NAME_LENGTH, MAX_NAME_LENGTH)
+_LIMITS: Final = (MAX_MESSAGE_ID_LENGTH, *[MAX_ID_LENGTH] * 3, *[MAX_NAME_LENGTH] * 2)
 _View: Final = shallow(pb.IngestEventsRequest, 2, only=_FIELDS)
 _row: Final = attrgetter(*_FIELDS)
 _ZERO: Final = b"\0"
 
 
-def _is_plain(kind: int, name: int, category: int, traits: int) -> bool:
+def _is_plain(kind: int, group_id: int, name: int, category: int, traits: int) -> bool:
     """Whether an event of a type with just these of its fields needs no second look."""
     if kind == event_pb2.EVENT_TYPE_TRACK:
-        return bool(name and not category)
+        return bool(name) and not (category or group_id)
     if kind == event_pb2.EVENT_TYPE_IDENTIFY:
         # Without traits of its own those of its context count.
-        return bool(traits and not name and not category)
-    return True
+        return bool(traits) and not (name or category or group_id)
+    if kind == event_pb2.EVENT_TYPE_GROUP:
+        return bool(group_id) and not (name or category)
+    return not group_id
 
 
-_KINDS: Final = (event_pb2.EVENT_TYPE_TRACK, event_pb2.EVENT_TYPE_IDENTIFY, event_pb2.EVENT_TYPE_PAGE, event_pb2.EVENT_TYPE_SCREEN)
-_PLAIN: Final = frozenset(shape for shape in product(_KINDS, *[(False, True)] * 3) if _is_plain(*shape))
+_KINDS: Final = tuple(map(event_pb2.EventType.Value, [f"EVENT_TYPE_{name}" for name in ("TRACK", "IDENTIFY", "PAGE", "SCREEN", "GROUP")]))
+_PLAIN: Final = frozenset(shape for shape in product(_KINDS, *[(False, True)] * 4) if _is_plain(*shape))
 
 # The seconds of a Timestamp between 1978 and 3058 with their tag, and all fractions of whole milliseconds that may follow them.
 _SECONDS_LENGTH: Final = 6
@@ -68,8 +70,8 @@ def encoded_events(wire: bytes, fields: Sequence[bytes]) -> EncodedEvents | None
         return None
     kinds, times, *columns = zip(*map(_row, events), strict=True)
     texts, objects = columns[: len(_TEXTS)], columns[len(_TEXTS) :]
-    message_ids, user_ids, anonymous_ids, names, categories = texts
-    if not _PLAIN.issuperset(zip(kinds, map(bool, names), map(bool, categories), map(bool, objects[1]), strict=True)):
+    message_ids, user_ids, anonymous_ids, *named = texts
+    if not _PLAIN.issuperset(zip(kinds, *[map(bool, column) for column in (*named, objects[0])], strict=True)):
         return None
     if any(max(map(len, column)) > limit for column, limit in zip(texts, _LIMITS, strict=True)):
         return None
