@@ -1,6 +1,6 @@
 """How large loads become."""
 
-from cdi_warehouse_loader.domain.load_size import EVENTS_PER_TABLE, GROWTH, LoadSize
+from cdi_warehouse_loader.domain.load_size import EVENTS_PER_TABLE, GROWTH, LOADS_UNTIL_LARGER, LoadSize
 
 USUAL = 4_000
 
@@ -21,7 +21,7 @@ def test_a_load_grows_with_its_tables_up_to_a_limit_and_shrinks_with_them() -> N
     assert size.now() == USUAL
 
 
-def test_what_memory_had_no_room_for_is_not_tried_again() -> None:
+def test_what_memory_had_no_room_for_is_not_tried_soon_again() -> None:
     size = LoadSize(USUAL)
     size.loaded(5_000)
     size.was_too_large(16_000)
@@ -31,3 +31,17 @@ def test_what_memory_had_no_room_for_is_not_tried_again() -> None:
     size.was_too_large(6_000)
     size.loaded(5_000)
     assert size.now() == USUAL
+
+
+def test_it_is_tried_again_in_steps_after_many_loads() -> None:
+    size = LoadSize(USUAL)
+    size.was_too_large(6_000)
+    found = []
+    for _ in range(4 * LOADS_UNTIL_LARGER):
+        size.loaded(5_000)
+        found.append(size.now())
+    steps = [USUAL * factor for factor in (1, 2, 4, GROWTH)]
+    assert sorted(set(found)) == steps
+    assert found.index(2 * USUAL) == LOADS_UNTIL_LARGER - 1
+    size.was_too_large(USUAL * GROWTH)
+    assert size.now() == USUAL * GROWTH // 2

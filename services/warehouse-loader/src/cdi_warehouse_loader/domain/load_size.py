@@ -11,6 +11,9 @@ from typing import Final
 EVENTS_PER_TABLE: Final = 80
 """Events that a load may hold for each table that the one before has touched."""
 
+LOADS_UNTIL_LARGER: Final = 100
+"""Loads after one that was too large until one twice as large is tried: doing one again in halves costs less than small ones for ever."""
+
 GROWTH: Final = 5
 """A load holds at most so many times what is usual, the measure of the loader's memory."""
 
@@ -30,6 +33,7 @@ class LoadSize:
         self._usual = usual
         self._most = self.limit
         self._now = usual
+        self._loads = 0
 
     def now(self) -> int:
         """Events that the next load may hold."""
@@ -37,9 +41,13 @@ class LoadSize:
 
     def loaded(self, tables: int) -> None:
         """A load is done that touched so many tables."""
+        self._loads += 1
+        if self._loads == LOADS_UNTIL_LARGER:
+            self._most, self._loads = min(self._most * 2, self.limit), 0
         self._now = min(max(self._usual, tables * EVENTS_PER_TABLE), self._most)
 
     def was_too_large(self, events: int) -> None:
-        """The warehouse had not enough memory for a load of so many events: from now on none is as large, unless it is usual."""
+        """The warehouse had not enough memory for a load of so many events: for a while none is as large, unless it is usual."""
         self._most = max(self._usual, min(self._most, events // 2))
         self._now = min(self._now, self._most)
+        self._loads = 0
