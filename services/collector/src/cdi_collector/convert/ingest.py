@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
@@ -141,10 +142,11 @@ def results_of(tag: bytes, intake: Intake, statuses: Sequence[status_pb2.Status]
         statuses: of its refusals, in their order.
     """
     refused = {refusal.index: _status(status) for refusal, status in zip(intake.refusals, statuses, strict=True)}
+    ends = [refused.get(index, _STORED) for index in range(len(intake.message_ids))] if refused else repeat(_STORED)
     written: list[bytes] = []
-    for index, message_id in enumerate(intake.message_ids):
+    for place, message_id, status in zip(_PLACES, intake.message_ids, ends, strict=False):
         encoded = message_id.encode()
-        place, head, status = _PLACES[index], _MESSAGE_ID_HEADS[len(encoded)], refused.get(index, _STORED)
+        head = _MESSAGE_ID_HEADS[len(encoded)]
         length = len(place) + len(head) + len(encoded) + len(status)
         written += (tag, _LENGTHS[length] if length < _SHORT else varint(length), place, head, encoded, status)
     return b"".join(written)

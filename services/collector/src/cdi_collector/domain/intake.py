@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -153,7 +153,7 @@ def _admit_encoded(events: EncodedEvents, arrival: Arrival, traceparents: Mappin
     frames: defaultdict[int, list[bytes]] = defaultdict(list)
     for index, (own, person, event_time) in enumerate(zip(fields, events.persons, _event_times(events, arrival), strict=True)):
         partition, partition_field = _partition_of(workspace_id, person, partitions)
-        framed = wire.framed((constant, own, partition_field, wire.EVENT_TIME, event_time))
+        framed = wire.framed((constant, own, partition_field, event_time))
         if len(framed) > MAX_EVENT_BYTES:
             intake.refusals.append(Refusal(index, too_large(len(framed))))
         else:
@@ -162,13 +162,14 @@ def _admit_encoded(events: EncodedEvents, arrival: Arrival, traceparents: Mappin
     return intake
 
 
-def _event_times(events: EncodedEvents, arrival: Arrival) -> Iterator[bytes]:
-    """When each happened, a ``Timestamp`` with its length in front."""
-    if arrival.sent_us is None:
+def _event_times(events: EncodedEvents, arrival: Arrival) -> list[bytes]:
+    """When each happened, as a field."""
+    received_us, sent_us = arrival.received_us, arrival.sent_us
+    if sent_us is None:
         # What the client says stands, in the bytes in which it said so.
-        received = wire.timestamp(arrival.received_us)
-        return (wire.size(len(time)) + time if time else received for time in events.original_times)
-    return (wire.timestamp(correct_skew(arrival.received_us, original_us, arrival.sent_us)) for original_us in events.original_us)
+        received, heads = wire.EVENT_TIME + wire.timestamp(received_us), wire.EVENT_TIME_HEADS
+        return [heads[len(time)] + time if time else received for time in events.original_times]
+    return [wire.EVENT_TIME + wire.timestamp(correct_skew(received_us, original_us, sent_us)) for original_us in events.original_us]
 
 
 @lru_cache(8_192)

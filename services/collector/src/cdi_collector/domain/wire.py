@@ -70,6 +70,9 @@ ORIGINAL_TIME: Final = _tag("original_time", 2)
 SENT_TIME: Final = _tag("sent_time", 2)
 RECEIVED_TIME: Final = _tag("received_time", 2)
 EVENT_TIME: Final = _tag("event_time", 2)
+EVENT_TIME_HEADS: Final = tuple(EVENT_TIME + length for length in _SMALL[:0x80])
+"""The event time's tag with the length of what follows; no time has more bytes."""
+
 TYPE: Final = _tag("type", 0)
 PARTITION: Final = _tag("partition", 0)
 
