@@ -110,7 +110,8 @@ def iceberg(directory: Path) -> Place:
 
 def clickhouse(directory: Path) -> Place:
     """The engine inside of this process."""
-    return Place(Options(f"clickhouse+chdb://{directory}/clickhouse"), lambda: files(directory), shared=True, asking=None)
+    options = Options(f"clickhouse+chdb://{directory}/clickhouse")
+    return Place(options, lambda: files(directory), shared=True, asking=lambda: options)
 
 
 def snowflake(port: int) -> Place:
@@ -170,9 +171,9 @@ def load_graph(warehouse: Warehouse, *messages: GraphChanged) -> None:
     warehouse.load(Load("IDENTITY", len(messages), loads, {at: Position(first + len(messages) - 1, 0)}, {}))
 
 
-def rows(warehouse: Warehouse, sql: str, **question: Any) -> list[list[Any]]:
+def rows(warehouse: Warehouse, sql: str, limits: QueryLimits = LIMITS, **question: Any) -> list[list[Any]]:
     """The rows of a question."""
-    return [list(row) for row in warehouse.query(Question(sql, LIMITS, **question)).values]
+    return [list(row) for row in warehouse.query(Question(sql, limits, **question)).values]
 
 
 def shown(warehouse: Warehouse, sql: str, **asked: Any) -> list[list[Any]]:

@@ -95,8 +95,17 @@ def test_a_question_with_purposes_sees_only_what_they_allow(place: Place) -> Non
         "summarize warehouse.seen",
         "select * from (summarize seen)",
         "select * from query_table('warehouse.main.seen')",
+        "select id from merge('main', '^(_users|users|seen)$')",
+        "select s.id from main.seen s join merge('main', '^(_users|users)$') u on u.id <> s.id where s.id = 'both'",
+        "select name from main._users",
+        "select id from main.users as seen",
+        "select 1 where 'known' in (select user_id from main.identifies)",
+        "select 1 where ('main', 'users') in system.tables",
+        "select name from system.tables",
+        "select t.name from main.seen s, main.tracks k, system.tables t",
     ):
         assert not shown(warehouse, sql, **asked), sql
+        assert not shown(warehouse, sql, limits=replace(LIMITS, rows=1), **asked), sql
     archived = archive_load(planned_items(both, one), warehouse.catalog.get("cdi_archive", {}))
     warehouse.ensure_tables("cdi_archive")
     warehouse.load(Load("ENRICHED", 2, [archived], {}, {}))

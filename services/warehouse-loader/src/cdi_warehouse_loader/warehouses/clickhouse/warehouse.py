@@ -207,11 +207,11 @@ class ClickHouseWarehouse:
 
     def query(self, question: Question) -> Rows:
         """See ``ports.Warehouse``."""
-        return run_query(self._options, question)
+        return run_query(self._options, question, self.catalog)
 
     def stream(self, question: Question, take: Callable[[Any], None]) -> bool:
         """See ``ports.Warehouse``."""
-        return stream_query(self._options, question, take)
+        return stream_query(self._options, question, self.catalog, take)
 
     def loads(self, limit: int) -> Sequence[LoadEntry]:
         """See ``ports.Warehouse``."""
