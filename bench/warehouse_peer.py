@@ -1,4 +1,5 @@
-"""dlt loading NDJSON: ``python bench/warehouse_peer.py duckdb|postgresql SOURCE URL FORMAT``. Says seconds, CPU and rows as JSON.
+"""dlt loading NDJSON: ``python bench/warehouse_peer.py duckdb|postgresql SOURCE URL FORMAT``. Says seconds, CPU and rows as JSON. An
+empty FORMAT leaves it to dlt.
 
 A table per event, as CDI has it; lists of lists and the like do not occur. No pipeline state is kept between runs.
 """
@@ -35,7 +36,7 @@ def main() -> None:
     pipeline = dlt.pipeline("peer", destination=made, dataset_name="loaded")
     source_events = dlt.resource(events(source), name="events", table_name=lambda event: event["event"])
     started = time.perf_counter()
-    pipeline.run(source_events, loader_file_format=file_format)
+    pipeline.run(source_events, loader_file_format=file_format or None)
     seconds = time.perf_counter() - started
     used = sum(usage.ru_utime + usage.ru_stime for usage in map(resource_usage, (RUSAGE_SELF, RUSAGE_CHILDREN)))
     print(json.dumps({"seconds": seconds, "cpu_seconds": used, "rows": rows_of(pipeline)}))
