@@ -27,7 +27,7 @@ from cdi_identity.ports import GraphStore, GraphWriter, Lookup, StoredProfile
 from cdi_identity.remembering import KnownPeople
 from cdi_identity.ruling import RuleBook
 from cdi_kernel.faults import NotFound, Unavailable
-from cdi_kernel.ids import fallback_profile_id, uuid7
+from cdi_kernel.ids import fallback_profile_id, uuid7_texts
 
 Answers = dict[int, Resolution]
 """Resolutions by the place of their event in the batch."""
@@ -191,13 +191,7 @@ async def loaded(writer: GraphWriter, lookup: Lookup, rules: Mapping[str, Rules]
     windows = {workspace_id: rules[workspace_id].windows(now_us) for workspace_id in lookup.standings}
     owners = {identifier: owner for identifier, owner in lookup.owners.items() if owner is not None}
     profiles = await writer.load(owners.values(), {workspace_id: since for workspace_id, since in windows.items() if since})
-    return Graph({identifier: profiles[owner] for identifier, owner in owners.items()}, fresh_ids())
-
-
-def fresh_ids() -> Iterator[str]:
-    """Ids for new profiles, in the order of time."""
-    while True:
-        yield str(uuid7())
+    return Graph({identifier: profiles[owner] for identifier, owner in owners.items()}, uuid7_texts())
 
 
 def found(profile: StoredProfile | None, name: str) -> StoredProfile:

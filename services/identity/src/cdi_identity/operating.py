@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cdi.error.v1 import error_pb2
-from cdi_identity.application import found, fresh_ids, loaded
+from cdi_identity.application import found, loaded
 from cdi_identity.domain.decisions import MERGE_REQUEST, SPLIT_REQUEST, Cause, Decision, Kind
 from cdi_identity.domain.graph import Graph
 from cdi_identity.domain.identifiers import Identifier, Named, usable
@@ -19,6 +19,7 @@ from cdi_identity.domain.resolution import Observation, resolve
 from cdi_identity.domain.separation import NotPossible, take, undo
 from cdi_identity.ports import GraphStore, GraphWriter, StoredProfile
 from cdi_kernel.faults import FailedPrecondition, NotFound
+from cdi_kernel.ids import uuid7, uuid7_texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,7 @@ class Operations:
         rules = await writer.rules(request.workspace_id)
         profiles = await writer.load(ids, {})
         older, younger = sorted(profiles.values(), key=lambda profile: profile.ordinal)
-        graph = Graph({}, fresh_ids())
+        graph = Graph({}, uuid7_texts())
         cause = Cause(request.request_id, MERGE_REQUEST)
         graph.merge(older, younger, cause)
         graph.record(Decision(Kind.MERGED, older.profile_id, cause, rules.version, [younger.profile_id], reason=request.reason))
@@ -150,7 +151,7 @@ class Operations:
         canonical = await _canonical(writer, request.workspace_id, profile_id)
         whole = await writer.whole(request.workspace_id, canonical)
         try:
-            separation = undo(whole, part) if isinstance(part, str) else take(whole, part, next(fresh_ids()))
+            separation = undo(whole, part) if isinstance(part, str) else take(whole, part, str(uuid7()))
         except NotPossible as error:
             raise FailedPrecondition(
                 error_pb2.ERROR_REASON_INVALID_ARGUMENT, str(error), metadata={"resource": "profile", "name": "part"}

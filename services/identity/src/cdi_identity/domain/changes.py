@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cdi_identity.domain.decisions import Cause, Decision
 from cdi_identity.domain.identifiers import Identifier
@@ -24,9 +24,8 @@ class Merge:
     decision: int
 
 
-@dataclass(frozen=True, slots=True)
-class CanonicalEntry:
-    """Which profile a profile is part of from now on."""
+class CanonicalEntry(NamedTuple):
+    """Which profile a profile is part of from now on. A tuple, as what follows, because a batch makes thousands."""
 
     workspace_id: str
     profile_id: str
@@ -34,8 +33,7 @@ class CanonicalEntry:
     cause: Cause
 
 
-@dataclass(frozen=True, slots=True)
-class TraitEntry:
+class TraitEntry(NamedTuple):
     """A trait of a person that has another value now; ``None``: the person no longer has it."""
 
     workspace_id: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from cdi_identity.domain.identifiers import Identifier
 
@@ -35,9 +36,8 @@ SPLIT_REQUEST = "split_profile"
 """What stands in place of an event's type when an operator caused a decision."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """What led to a decision.
+class Cause(NamedTuple):
+    """What led to a decision. A tuple, because one is made per event.
 
     Attributes:
         message_id: the event, or the id of the operator's request.

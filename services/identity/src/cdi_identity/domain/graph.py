@@ -100,6 +100,11 @@ class Profile:
         other.into = self
         return changed
 
+    def entries(self, names: Iterable[str]) -> list[TraitEntry]:
+        """What is to be told of some traits of the person."""
+        workspace_id, profile_id, values = self.workspace_id, self.profile_id, self.traits
+        return [TraitEntry(workspace_id, profile_id, name, values[name]) for name in names]
+
     def rendered(self) -> bytes:
         """Its own traits as they have to be stored."""
         return self.document or traits.to_document(self._own or {})
@@ -118,7 +123,7 @@ class Graph:
         self._fresh_ids = fresh_ids
         self._changes = Changes()
         self._updated: dict[Profile, None] = {}
-        self._traits: dict[tuple[Profile, str], None] = {}
+        self._traits: dict[Profile, dict[str, None]] = {}
 
     def owner(self, identifier: Identifier) -> Profile | None:
         """The canonical profile of an identifier."""
@@ -150,7 +155,7 @@ class Graph:
         ]
         if merged.profile_id in into.foes or merged.foes & {into.profile_id, *into.parts}:
             changes.reconciled.append(((into.profile_id, *into.parts), (merged.profile_id, *merged.parts)))
-        self._traits.update(((into, name), None) for name in into.absorb(merged))
+        self._note(into, into.absorb(merged))
         changes.merges.append(Merge(into.workspace_id, into.profile_id, merged.profile_id, cause.message_id, len(changes.decisions)))
         if not merged.fresh:
             changes.moved.append(merged)
@@ -161,7 +166,7 @@ class Graph:
         stored, names = profile.learn(news)
         if stored:
             self._updated[profile] = None
-            self._traits.update(((profile, name), None) for name in names)
+            self._note(profile, names)
         return stored
 
     def record(self, decision: Decision) -> None:
@@ -170,10 +175,13 @@ class Graph:
 
     def changes(self) -> Changes:
         """All changes since the graph was loaded."""
-        self._changes.updated = [profile for profile in self._updated if not profile.fresh]
-        self._changes.traits = [
-            TraitEntry(profile.workspace_id, profile.profile_id, name, profile.traits[name])
-            for profile, name in self._traits
-            if profile.into is None
-        ]
-        return self._changes
+        changes = self._changes
+        changes.updated = [profile for profile in self._updated if not profile.fresh]
+        changes.traits = [entry for profile in changes.created if profile.into is None for entry in profile.entries(profile.traits)]
+        changes.traits += [entry for profile, names in self._traits.items() if profile.into is None for entry in profile.entries(names)]
+        return changes
+
+    def _note(self, profile: Profile, names: Iterable[str]) -> None:
+        """Remembers which traits of a stored profile have another value; of a fresh one all have."""
+        if not profile.fresh:
+            self._traits.setdefault(profile, {}).update(dict.fromkeys(names))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cdi_identity.domain import traits
 from cdi_identity.domain.decisions import Cause, Decision, Demotion, Kind, Reason
@@ -61,17 +62,17 @@ class Resolution:
     chosen_traits: bytes = b""
 
 
-@dataclass(slots=True)
-class _Decided:
+class _Decided(NamedTuple):
     profile: Profile
     made: bool
-    merged: list[str]
-    demotions: list[Demotion]
+    merged: Sequence[str]
+    demotions: Sequence[Demotion]
 
     def resolution(self) -> Resolution:
-        canonical = self.profile.canonical
-        demoted = [demotion.identifier for demotion in self.demotions]
-        return Resolution(canonical.profile_id, self.made and canonical is self.profile, self.merged, demoted)
+        profile, made, merged, demotions = self
+        canonical = profile.canonical
+        demoted = [demotion.identifier for demotion in demotions] if demotions else ()
+        return Resolution(canonical.profile_id, made and canonical is profile, merged, demoted)
 
 
 def resolve(graph: Graph, observations: Iterable[Observation], rules: Mapping[str, Rules]) -> list[Resolution]:
@@ -92,8 +93,9 @@ def _decide(graph: Graph, observation: Observation, rules: Rules) -> _Decided:
     made = not profiles
     if made:
         profiles = [graph.create(observation.workspace_id, cause)]
-    profiles.sort(key=lambda profile: profile.ordinal)
-    profile, *younger = profiles
+    elif len(profiles) > 1:
+        profiles.sort(key=lambda profile: profile.ordinal)
+    profile, younger = profiles[0], profiles[1:]
     for other in younger:
         graph.merge(profile, other, cause)
     graph.add(profile, unknown)
@@ -155,8 +157,7 @@ def _obstacle(profiles: Sequence[Profile], unknown: Sequence[Identifier], rules:
             totals[kind] = totals.get(kind, 0) + count
     for _, kind, _ in unknown:
         totals[kind] = totals.get(kind, 0) + 1
-    size = sum(profile.size for profile in profiles) + len(unknown)
-    if size > rules.max_identifiers:
+    if sum([profile.size for profile in profiles]) + len(unknown) > rules.max_identifiers:
         return Reason.MAX_IDENTIFIERS, ""
     for kind, total in totals.items():
         unique = kind == rules.unique_type

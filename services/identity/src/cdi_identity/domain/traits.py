@@ -83,10 +83,13 @@ def observed(payload: bytes, source: Source) -> Traits:
         source: the event.
     """
     try:
-        payload.decode()
+        if not payload.isascii():
+            payload.decode()
         values = _OBJECT.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}
+    if len(payload) <= MAX_KEY_LENGTH:
+        return {key: Trait(source, value) for key, value in values.items()}
     return {
         key: Trait(source, value) for key, value in values.items() if len(key) <= MAX_KEY_LENGTH and len(bytes(value)) <= MAX_VALUE_BYTES
     }
@@ -94,6 +97,9 @@ def observed(payload: bytes, source: Source) -> Traits:
 
 def learn(known: Traits, news: Traits) -> list[str]:
     """Takes what is newer over into ``known``; returns the names of the traits that changed."""
+    if not known and len(news) <= MAX_TRAITS:
+        known.update(news)
+        return list(news)
     changed = []
     for key, trait in news.items():
         before = known.get(key)

@@ -1,9 +1,16 @@
-"""What the rest of the suite is told of a commit: ``GraphChanged``, one message per workspace, several where it would grow large."""
+"""What the rest of the suite is told of a commit: ``GraphChanged``, one message per workspace, several where it would grow large.
+
+The messages are written as bytes, entry by entry: a new person makes six or seven entries, and an object each takes twice as long.
+A message is its fields one after the other, each with its tag in front, and texts and messages with their length
+(https://protobuf.dev/programming-guides/encoding). What many entries repeat, ids above all, is written once and kept.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from cdi.identity.v1 import profile_pb2 as pb
 from cdi_identity.domain.changes import CanonicalEntry, Changes, TraitEntry
@@ -14,13 +21,63 @@ from cdi_runtime.store import OutboxMessage
 SCHEMA: Final = "cdi.identity.v1.GraphChanged"
 
 MAX_BYTES: Final = 256 * 1024
-"""Bytes of one message, about; a quarter of what NATS takes."""
-
-_OVERHEAD: Final = 150
-"""Bytes of an entry beside its longest texts: two profile ids, a type or a name, tags and lengths."""
+"""Bytes of one message; a quarter of what NATS takes."""
 
 CREATED: Final = pb.MAPPING_OPERATION_CREATED
 REMOVED: Final = pb.MAPPING_OPERATION_REMOVED
+
+
+def _tag(number: int) -> bytes:
+    """What stands in front of a field that has a length; numbers up to 15."""
+    return bytes([number << 3 | 2])
+
+
+def _length(size: int) -> bytes:
+    """A length: seven bits a byte, the lowest first, all but the last byte marked."""
+    digits = []
+    while size > 0x7F:
+        digits.append(size & 0x7F | 0x80)
+        size >>= 7
+    return bytes([*digits, size])
+
+
+_LENGTHS: Final = [_length(size) for size in range(1_000)]
+_CANONICALS: Final = _tag(pb.GraphChanged.CANONICALS_FIELD_NUMBER)
+_MAPPINGS: Final = _tag(pb.GraphChanged.MAPPINGS_FIELD_NUMBER)
+_TRAITS: Final = _tag(pb.GraphChanged.TRAITS_FIELD_NUMBER)
+_REREAD: Final = _tag(pb.GraphChanged.REREAD_PROFILE_IDS_FIELD_NUMBER)
+_CANONICAL_OF: Final = _tag(pb.CanonicalChange.PROFILE_ID_FIELD_NUMBER)
+_CANONICAL_ID: Final = _tag(pb.CanonicalChange.CANONICAL_PROFILE_ID_FIELD_NUMBER)
+_CANONICAL_TYPE: Final = _tag(pb.CanonicalChange.TRIGGERING_EVENT_TYPE_FIELD_NUMBER)
+_CANONICAL_CAUSE: Final = _tag(pb.CanonicalChange.TRIGGERING_EVENT_ID_FIELD_NUMBER)
+_IDENTIFIER: Final = _tag(pb.MappingChange.IDENTIFIER_FIELD_NUMBER)
+_TYPE: Final = _tag(pb.Identifier.TYPE_FIELD_NUMBER)
+_VALUE: Final = _tag(pb.Identifier.VALUE_FIELD_NUMBER)
+_MAPPING_OF: Final = _tag(pb.MappingChange.PROFILE_ID_FIELD_NUMBER)
+_MAPPING_CAUSE: Final = _tag(pb.MappingChange.TRIGGERING_EVENT_ID_FIELD_NUMBER)
+_OPERATIONS: Final = {operation: pb.MappingChange(operation=operation).SerializeToString() for operation in (CREATED, REMOVED)}
+_TRAIT_OF: Final = _tag(pb.TraitChange.PROFILE_ID_FIELD_NUMBER)
+_TRAIT_NAME: Final = _tag(pb.TraitChange.NAME_FIELD_NUMBER)
+_TRAIT_VALUE: Final = _tag(pb.TraitChange.VALUE_FIELD_NUMBER)
+_TRAIT_CAUSE: Final = _tag(pb.TraitChange.TRIGGERING_EVENT_ID_FIELD_NUMBER)
+
+
+class _Texts(dict[str, bytes]):
+    """Texts with their length in front, written when they are asked for first."""
+
+    def __missing__(self, text: str) -> bytes:
+        self[text] = written = _sized(text.encode())
+        return written
+
+
+class _Times(dict[int, bytes]):
+    """Times of events, microseconds since 1970, as fields of a ``TraitChange``."""
+
+    def __missing__(self, time_us: int) -> bytes:
+        seconds, microseconds = divmod(time_us, 1_000_000)
+        event_time = Timestamp(seconds=seconds, nanos=microseconds * 1_000)
+        self[time_us] = written = pb.TraitChange(event_time=event_time).SerializeToString()
+        return written
 
 
 class Announcement:
@@ -32,83 +89,103 @@ class Announcement:
     """
 
     def __init__(self, workspace_id: str, now: datetime) -> None:
-        self._workspace_id = workspace_id
-        self._now = now
-        self._messages: list[pb.GraphChanged] = []
-        self._left = 0
+        begin = pb.GraphChanged(workspace_id=workspace_id)
+        begin.change_time.FromDatetime(now)
+        self._begin = begin.SerializeToString()
+        self._payloads: list[bytes] = []
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._texts = _Texts()
+        self._times = _Times()
 
     def canonical(self, entry: CanonicalEntry) -> None:
         """A profile is part of another one from now on, or stands alone."""
-        cause = entry.cause
-        self._room(_size(cause.message_id)).canonicals.add(
-            profile_id=entry.profile_id,
-            canonical_profile_id=entry.canonical_profile_id,
-            triggering_event_type=cause.event_type,
-            triggering_event_id=cause.message_id,
-        )
+        _, profile_id, canonical_id, (message_id, event_type) = entry
+        texts = self._texts
+        parts = (_CANONICAL_OF, texts[profile_id], _CANONICAL_ID, texts[canonical_id], _CANONICAL_TYPE, texts[event_type])
+        self._add(_CANONICALS, b"".join((*parts, _CANONICAL_CAUSE, texts[message_id])))
 
     def mapping(self, identifier: Identifier, profile_id: str, operation: pb.MappingOperation.ValueType, message_id: str) -> None:
         """An identifier was given to a profile, or taken from it."""
         _, kind, value = identifier
-        item = self._room(_size(value) + _size(message_id)).mappings.add(
-            profile_id=profile_id, operation=operation, triggering_event_id=message_id
-        )
-        item.identifier.type = kind
-        item.identifier.value = value
+        texts = self._texts
+        named = _sized(b"".join((_TYPE, texts[kind], _VALUE, _sized(value.encode()))))
+        parts = (_IDENTIFIER, named, _MAPPING_OF, texts[profile_id], _OPERATIONS[operation], _MAPPING_CAUSE, texts[message_id])
+        self._add(_MAPPINGS, b"".join(parts))
 
     def trait(self, entry: TraitEntry, message_id: str) -> None:
         """A trait has another value now; ``message_id`` is what took it away, if it has none."""
-        trait = entry.trait
-        if trait is None:
-            self._room(_size(entry.name)).traits.add(profile_id=entry.profile_id, name=entry.name, triggering_event_id=message_id)
-            return
-        source, value = trait.source, bytes(trait.value)
-        item = self._room(len(value) + _size(source.message_id)).traits.add(
-            profile_id=entry.profile_id, name=entry.name, value=value, triggering_event_id=source.message_id or message_id
-        )
-        seconds, microseconds = divmod(source.time_us, 1_000_000)
-        item.event_time.seconds = seconds
-        item.event_time.nanos = microseconds * 1_000
+        _, profile_id, name, trait = entry
+        texts = self._texts
+        news = b""
+        if trait is not None:
+            (time_us, cause, _), value = trait
+            message_id = cause or message_id
+            news = b"".join((_TRAIT_VALUE, _sized(bytes(value)), self._times[time_us]))
+        self._add(_TRAITS, b"".join((_TRAIT_OF, texts[profile_id], _TRAIT_NAME, texts[name], news, _TRAIT_CAUSE, texts[message_id])))
 
     def reread(self, profile_id: str) -> None:
         """An erasure took a profile, or something from it."""
-        self._room(0).reread_profile_ids.append(profile_id)
+        self._add(_REREAD, profile_id.encode())
 
     def messages(self) -> list[OutboxMessage]:
         """All of it, ready for the outbox."""
+        self._end()
         subject, headers = topology.identity("changed"), {envelope.SCHEMA: SCHEMA}
-        return [OutboxMessage(subject, message.SerializeToString(), headers) for message in self._messages]
+        return [OutboxMessage(subject, payload, headers) for payload in self._payloads]
 
-    def _room(self, size: int) -> pb.GraphChanged:
-        """The message that takes an entry with about so many bytes of its own. The longest is far below a message's size."""
-        self._left -= size + _OVERHEAD
-        if self._left < 0:
-            message = pb.GraphChanged(workspace_id=self._workspace_id)
-            message.change_time.FromDatetime(self._now)
-            self._messages.append(message)
-            self._left = MAX_BYTES - size - _OVERHEAD
-        return self._messages[-1]
+    def _add(self, tag: bytes, entry: bytes) -> None:
+        """Adds an entry, to another message if this one would grow too large. The longest entry is far below a message's size."""
+        written = tag + _sized(entry)
+        if self._size + len(written) > MAX_BYTES:
+            self._end()
+        if not self._parts:
+            self._parts.append(self._begin)
+            self._size = len(self._begin)
+        self._parts.append(written)
+        self._size += len(written)
+
+    def _end(self) -> None:
+        """Ends the message that is being filled."""
+        if self._parts:
+            self._payloads.append(b"".join(self._parts))
+            self._parts.clear()
+            self._size = 0
 
 
-def _size(text: str) -> int:
-    """Bytes of a text, at most."""
-    return len(text) if text.isascii() else 4 * len(text)
+class Announcements(dict[str, Announcement]):
+    """Announcements by workspace, each begun when it is asked for first.
+
+    Args:
+        now: when the graph was changed.
+    """
+
+    def __init__(self, now: datetime) -> None:
+        super().__init__()
+        self._now = now
+
+    def __missing__(self, workspace_id: str) -> Announcement:
+        self[workspace_id] = begun = Announcement(workspace_id, self._now)
+        return begun
+
+    def messages(self) -> list[OutboxMessage]:
+        """All of them, ready for the outbox."""
+        return [message for announcement in self.values() for message in announcement.messages()]
 
 
 def announced(changes: Changes, now: datetime) -> list[OutboxMessage]:
     """What is to be told of a batch, workspace by workspace: canonicals, then mappings, then traits."""
-    announcements: dict[str, Announcement] = {}
-
-    def of(workspace_id: str) -> Announcement:
-        found = announcements.get(workspace_id)
-        if found is None:
-            found = announcements[workspace_id] = Announcement(workspace_id, now)
-        return found
-
+    announcements, decisions = Announcements(now), changes.decisions
     for entry in changes.canonicals:
-        of(entry.workspace_id).canonical(entry)
+        announcements[entry.workspace_id].canonical(entry)
     for identifier, profile, decision in changes.identifiers:
-        of(identifier[0]).mapping(identifier, profile.profile_id, CREATED, changes.decisions[decision].cause.message_id)
+        announcements[identifier[0]].mapping(identifier, profile.profile_id, CREATED, decisions[decision].cause.message_id)
     for trait in changes.traits:
-        of(trait.workspace_id).trait(trait, "")
-    return [message for announcement in announcements.values() for message in announcement.messages()]
+        announcements[trait.workspace_id].trait(trait, "")
+    return announcements.messages()
+
+
+def _sized(content: bytes) -> bytes:
+    """Bytes with their length in front."""
+    size = len(content)
+    return (_LENGTHS[size] if size < len(_LENGTHS) else _length(size)) + content

@@ -13,7 +13,7 @@ from cdi_identity.domain.computed_traits import ComputedTrait, Definition
 from cdi_identity.domain.history import ANONYMOUS_ID, USER_ID
 from cdi_identity.domain.identifiers import fingerprint
 from cdi_identity.ports_computing import Contribution, ListedTrait, ValueNow
-from cdi_identity.store.announcing import Announcement
+from cdi_identity.store.announcing import Announcements
 from cdi_identity.store.computed_values import COMPUTED, KEY, STATE, recompute
 from cdi_identity.store.literals import array, microseconds, moment, text
 from cdi_identity.store.locking import hold
@@ -215,11 +215,10 @@ async def _recompute(connection: AsyncConnection, profile_ids: Iterable[str], no
     touched = set(profile_ids)
     if not touched:
         return
-    announcements: dict[str, Announcement] = {}
+    announcements = Announcements(moment(now_us))
     for entry in await recompute(connection, touched, now_us):
-        announcements.setdefault(entry.workspace_id, Announcement(entry.workspace_id, moment(now_us))).trait(entry, "")
-    for announcement in announcements.values():
-        await enqueue(connection, announcement.messages())
+        announcements[entry.workspace_id].trait(entry, "")
+    await enqueue(connection, announcements.messages())
 
 
 def _columns(contributions: Sequence[Contribution]) -> tuple[Any, ...]:

@@ -18,7 +18,7 @@ from cdi.identity.v1 import rules_pb2
 from cdi_identity.domain import traits
 from cdi_identity.domain.decisions import Kind
 from cdi_identity.ports_persons import Person
-from cdi_identity.store.announcing import Announcement
+from cdi_identity.store.announcing import Announcements
 from cdi_identity.store.literals import array, columns, moment
 from cdi_identity.store.locking import hold
 from cdi_runtime.store import Database, OutboxMessage, enqueue, raw
@@ -152,10 +152,10 @@ class PostgresPersons:
 
 def _told(touched: Iterable[tuple[str, str]], now: datetime) -> list[OutboxMessage]:
     """What is to be told of an erasure: profiles, by workspace, and nothing of what they had."""
-    announcements: dict[str, Announcement] = {}
+    announcements = Announcements(now)
     for workspace_id, profile_id in touched:
-        announcements.setdefault(workspace_id, Announcement(workspace_id, now)).reread(profile_id)
-    return [message for announcement in announcements.values() for message in announcement.messages()]
+        announcements[workspace_id].reread(profile_id)
+    return announcements.messages()
 
 
 async def _owners(connection: AsyncConnection, people: Sequence[Person]) -> dict[str, set[int]]:
