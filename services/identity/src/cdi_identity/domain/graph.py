@@ -76,6 +76,9 @@ class Profile:
     def learn(self, news: Traits) -> tuple[bool, list[str]]:
         """Takes newer traits over as its own. Returns whether its document changed, and which traits of the person did."""
         before = self.traits
+        if not before and not self.parts and len(news) <= traits.MAX_TRAITS:
+            self._own = self._all = news
+            return bool(news), list(news)
         changed = traits.learn(self.own, news)
         if changed:
             self.document = b""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from cdi_identity.domain import traits
 from cdi_identity.domain.decisions import Cause, Decision, Demotion, Kind, Reason
@@ -20,6 +20,9 @@ from cdi_identity.domain.graph import Graph, Profile
 from cdi_identity.domain.identifiers import Identifier, by_priority, fingerprint, strongest
 from cdi_identity.domain.rules import Rules
 from cdi_identity.domain.traits import Source
+
+
+_NOTHING: Final = ()
 
 
 @dataclass(slots=True)
@@ -91,17 +94,16 @@ def _decide(graph: Graph, observation: Observation, rules: Rules) -> _Decided:
     kept, profiles, unknown, demotions = _fitting(graph, observation.identifiers, rules)
     cause = Cause(observation.message_id, observation.event_type)
     made = not profiles
-    if made:
-        profiles = [graph.create(observation.workspace_id, cause)]
-    elif len(profiles) > 1:
-        profiles.sort(key=lambda profile: profile.ordinal)
-    profile, younger = profiles[0], profiles[1:]
-    for other in younger:
-        graph.merge(profile, other, cause)
+    merged: Sequence[str] = _NOTHING
+    profile = graph.create(observation.workspace_id, cause) if made else profiles[0]
+    if len(profiles) > 1:
+        profile, *younger = sorted(profiles, key=lambda profile: profile.ordinal)
+        for other in younger:
+            graph.merge(profile, other, cause)
+        merged = [other.profile_id for other in younger]
     graph.add(profile, unknown)
-    merged = [other.profile_id for other in younger]
-    if made or younger or unknown or demotions:
-        kind = Kind.CREATED if made else Kind.MERGED if younger else Kind.EXTENDED if unknown else Kind.MATCHED
+    if made or merged or unknown or demotions:
+        kind = Kind.CREATED if made else Kind.MERGED if merged else Kind.EXTENDED if unknown else Kind.MATCHED
         graph.record(Decision(kind, profile.profile_id, cause, rules.version, merged, unknown, demotions))
     if observation.traits:
         source = Source(observation.time_us, observation.message_id, fingerprint(strongest(kept, rules)))
@@ -111,12 +113,12 @@ def _decide(graph: Graph, observation: Observation, rules: Rules) -> _Decided:
 
 def _fitting(
     graph: Graph, identifiers: Sequence[Identifier], rules: Rules
-) -> tuple[Sequence[Identifier], list[Profile], list[Identifier], list[Demotion]]:
+) -> tuple[Sequence[Identifier], Sequence[Profile], Sequence[Identifier], Sequence[Demotion]]:
     """The strongest identifiers of an event whose profiles may be one, these profiles, those that nobody has, and what was left out."""
     profiles, unknown = _match(graph, identifiers)
     obstacle = _obstacle(profiles, unknown, rules)
     if obstacle is None:
-        return identifiers, profiles, unknown, []
+        return identifiers, profiles, unknown, _NOTHING
     demotions: list[Demotion] = []
     kept = by_priority(identifiers, rules)
     while obstacle is not None:
@@ -128,15 +130,16 @@ def _fitting(
 
 def _match(graph: Graph, identifiers: Iterable[Identifier]) -> tuple[list[Profile], list[Identifier]]:
     """The distinct profiles that have one of the identifiers, and the identifiers that nobody has."""
-    profiles: dict[Profile, None] = {}
-    unknown: dict[Identifier, None] = {}
+    profiles: list[Profile] = []
+    unknown: list[Identifier] = []
     for identifier in identifiers:
         owner = graph.owner(identifier)
         if owner is None:
-            unknown[identifier] = None
-        else:
-            profiles[owner] = None
-    return list(profiles), list(unknown)
+            if identifier not in unknown:
+                unknown.append(identifier)
+        elif owner not in profiles:
+            profiles.append(owner)
+    return profiles, unknown
 
 
 def _obstacle(profiles: Sequence[Profile], unknown: Sequence[Identifier], rules: Rules) -> tuple[Reason, str] | None:
@@ -152,14 +155,16 @@ def _obstacle(profiles: Sequence[Profile], unknown: Sequence[Identifier], rules:
         if sum(len(profile.parts) + 1 for profile in profiles) - 1 > rules.max_merges:
             return Reason.MAX_MERGES, ""
     totals: dict[str, int] = {}
+    for _, kind, _ in unknown:
+        totals[kind] = totals.get(kind, 0) + 1
     for profile in profiles:
         for kind, count in profile.counts.items():
             totals[kind] = totals.get(kind, 0) + count
-    for _, kind, _ in unknown:
-        totals[kind] = totals.get(kind, 0) + 1
     if sum([profile.size for profile in profiles]) + len(unknown) > rules.max_identifiers:
         return Reason.MAX_IDENTIFIERS, ""
     for kind, total in totals.items():
+        if total == 1:
+            continue
         unique = kind == rules.unique_type
         if total > (1 if unique else rules.limit(kind)) and all(profile.counts.get(kind) != total for profile in profiles):
             return (Reason.UNIQUE if unique else Reason.LIMIT), kind

@@ -97,9 +97,6 @@ def observed(payload: bytes, source: Source) -> Traits:
 
 def learn(known: Traits, news: Traits) -> list[str]:
     """Takes what is newer over into ``known``; returns the names of the traits that changed."""
-    if not known and len(news) <= MAX_TRAITS:
-        known.update(news)
-        return list(news)
     changed = []
     for key, trait in news.items():
         before = known.get(key)
