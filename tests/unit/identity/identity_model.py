@@ -194,7 +194,7 @@ class GraphAsTold:
     def batch(self, changes: Changes) -> None:
         self.canonical |= {entry.profile_id: entry.canonical_profile_id for entry in changes.canonicals}
         self.mappings |= {identifier: profile.profile_id for identifier, profile, _ in changes.identifiers}
-        self._tell(changes.traits)
+        self._tell(changes.traits())
 
     def separation(self, separation: Separation) -> None:
         self.canonical |= dict.fromkeys(separation.part_ids, separation.separated_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -54,7 +55,8 @@ class Changes:
         updated: stored profiles with other traits of their own or more parts.
         decisions: in order.
         canonicals: in order; for every merge the parts of the merged profile are entered again.
-        traits: of the profiles that are canonical in the end.
+        learned: profiles that are canonical in the end, with the names of the traits that have another value.
+        recomputed: computed traits that have another value.
         reconciled: pairs of groups of profiles whose separations end.
     """
 
@@ -65,7 +67,8 @@ class Changes:
     updated: list[Profile] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
     canonicals: list[CanonicalEntry] = field(default_factory=list)
-    traits: list[TraitEntry] = field(default_factory=list)
+    learned: list[tuple[Profile, Iterable[str]]] = field(default_factory=list)
+    recomputed: list[TraitEntry] = field(default_factory=list)
     reconciled: list[tuple[tuple[str, ...], tuple[str, ...]]] = field(default_factory=list)
 
     def __bool__(self) -> bool:
@@ -74,4 +77,12 @@ class Changes:
     @property
     def told(self) -> bool:
         """Whether the rest of the suite has to hear of it."""
-        return bool(self.canonicals or self.identifiers or self.traits)
+        return bool(self.canonicals or self.identifiers or self.learned or self.recomputed)
+
+    def traits(self) -> Iterator[TraitEntry]:
+        """The traits of persons that have another value now; thousands in a batch, so each is made when it is its turn."""
+        for profile, names in self.learned:
+            workspace_id, profile_id, values = profile.workspace_id, profile.profile_id, profile.traits
+            for name in names:
+                yield TraitEntry(workspace_id, profile_id, name, values[name])
+        yield from self.recomputed

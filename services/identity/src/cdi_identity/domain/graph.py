@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cdi_identity.domain import traits
-from cdi_identity.domain.changes import CanonicalEntry, Changes, Merge, TraitEntry
+from cdi_identity.domain.changes import CanonicalEntry, Changes, Merge
 from cdi_identity.domain.decisions import Cause, Decision
 from cdi_identity.domain.identifiers import Identifier
 from cdi_identity.domain.traits import Traits
@@ -103,11 +103,6 @@ class Profile:
         other.into = self
         return changed
 
-    def entries(self, names: Iterable[str]) -> list[TraitEntry]:
-        """What is to be told of some traits of the person."""
-        workspace_id, profile_id, values = self.workspace_id, self.profile_id, self.traits
-        return [TraitEntry(workspace_id, profile_id, name, values[name]) for name in names]
-
     def rendered(self) -> bytes:
         """Its own traits as they have to be stored."""
         return self.document or traits.to_document(self._own or {})
@@ -180,8 +175,8 @@ class Graph:
         """All changes since the graph was loaded."""
         changes = self._changes
         changes.updated = [profile for profile in self._updated if not profile.fresh]
-        changes.traits = [entry for profile in changes.created if profile.into is None for entry in profile.entries(profile.traits)]
-        changes.traits += [entry for profile, names in self._traits.items() if profile.into is None for entry in profile.entries(names)]
+        changes.learned = [(profile, profile.traits) for profile in changes.created if profile.into is None and profile.traits]
+        changes.learned += [(profile, names) for profile, names in self._traits.items() if profile.into is None and names]
         return changes
 
     def _note(self, profile: Profile, names: Iterable[str]) -> None:

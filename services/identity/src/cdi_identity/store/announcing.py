@@ -23,6 +23,9 @@ SCHEMA: Final = "cdi.identity.v1.GraphChanged"
 MAX_BYTES: Final = 256 * 1024
 """Bytes of one message; a quarter of what NATS takes."""
 
+_FRAME_BYTES: Final = 4
+"""What stands in front of an entry, at most."""
+
 CREATED: Final = pb.MAPPING_OPERATION_CREATED
 REMOVED: Final = pb.MAPPING_OPERATION_REMOVED
 
@@ -94,7 +97,7 @@ class Announcement:
         self._begin = begin.SerializeToString()
         self._payloads: list[bytes] = []
         self._parts: list[bytes] = []
-        self._size = 0
+        self._room = 0
         self._texts = _Texts()
         self._times = _Times()
 
@@ -136,21 +139,19 @@ class Announcement:
 
     def _add(self, tag: bytes, entry: bytes) -> None:
         """Adds an entry, to another message if this one would grow too large. The longest entry is far below a message's size."""
-        written = tag + _sized(entry)
-        if self._size + len(written) > MAX_BYTES:
+        size = len(entry)
+        self._room -= size + _FRAME_BYTES
+        if self._room < 0:
             self._end()
-        if not self._parts:
             self._parts.append(self._begin)
-            self._size = len(self._begin)
-        self._parts.append(written)
-        self._size += len(written)
+            self._room = MAX_BYTES - len(self._begin) - size - _FRAME_BYTES
+        self._parts += (tag, _LENGTHS[size] if size < len(_LENGTHS) else _length(size), entry)
 
     def _end(self) -> None:
         """Ends the message that is being filled."""
         if self._parts:
             self._payloads.append(b"".join(self._parts))
             self._parts.clear()
-            self._size = 0
 
 
 class Announcements(dict[str, Announcement]):
@@ -180,7 +181,7 @@ def announced(changes: Changes, now: datetime) -> list[OutboxMessage]:
         announcements[entry.workspace_id].canonical(entry)
     for identifier, profile, decision in changes.identifiers:
         announcements[identifier[0]].mapping(identifier, profile.profile_id, CREATED, decisions[decision].cause.message_id)
-    for trait in changes.traits:
+    for trait in changes.traits():
         announcements[trait.workspace_id].trait(trait, "")
     return announcements.messages()
 

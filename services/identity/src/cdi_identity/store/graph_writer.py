@@ -57,8 +57,8 @@ ORDER BY position
 
 _INSERT_IDENTIFIERS: Final = """
 INSERT INTO identifiers (workspace_id, type, value, profile_id, origin_profile_id, decision_id)
-SELECT workspace_id, type, value, profile_id, nullif(origin, profile_id), decision_id
-FROM unnest($1::text::text[], $2::text::text[], $3::text::text[], $4::text::uuid[], $5::text::uuid[], $6::bigint[])
+SELECT workspace_id, type, value, profile_id, nullif(origin, '')::uuid, decision_id
+FROM unnest($1::text::text[], $2::text::text[], $3::text::text[], $4::text::uuid[], $5::text::text[], $6::bigint[])
     AS n (workspace_id, type, value, profile_id, origin, decision_id)
 """
 
@@ -164,7 +164,7 @@ class PostgresGraphWriter:
         if changes.merges:
             await self._log(changes, numbers, now)
         if changes.moved:
-            changes.traits += await recompute(self._connection, [profile.canonical.profile_id for profile in changes.moved], now_us)
+            changes.recomputed += await recompute(self._connection, [profile.canonical.profile_id for profile in changes.moved], now_us)
         if changes.told:
             await enqueue(self._connection, announced(changes, now))
 
@@ -198,7 +198,7 @@ class PostgresGraphWriter:
                 _INSERT_IDENTIFIERS,
                 *columns([identifier for identifier, _, _ in changes.identifiers]),
                 array([profile.canonical.profile_id for _, profile, _ in changes.identifiers]),
-                array([profile.profile_id for _, profile, _ in changes.identifiers]),
+                array(["" if profile.into is None else profile.profile_id for _, profile, _ in changes.identifiers]),
                 [numbers[decision] for _, _, decision in changes.identifiers],
             )
 

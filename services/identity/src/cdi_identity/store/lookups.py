@@ -19,7 +19,7 @@ SELECT (
     SELECT string_agg(coalesce(
         (
             SELECT i.profile_id::text FROM identifiers i
-            WHERE ARRAY[i.workspace_id, i.type, i.value] = ARRAY[k.workspace_id, k.type, k.value]
+            WHERE ARRAY[i.workspace_id, i.type, i.value] = ARRAY[k.workspace_id, k.type, k.value] LIMIT 1
         ), ''
     ), ',' ORDER BY k.position)
     FROM unnest($1::text::text[], $2::text::text[], $3::text::text[]) WITH ORDINALITY AS k (workspace_id, type, value, position)
