@@ -24,7 +24,7 @@ def knowing_ann(last: int = 0) -> KnownPeople:
     """Somebody who has seen Ann once."""
     people, seen = KnownPeople(), snapshot(last)
     people.hear(recall(people), seen)
-    people.learn(ANN, "a", seen)
+    people.learn([(ANN, "a")], seen)
     return people
 
 
@@ -57,7 +57,7 @@ def test_another_run_of_the_server_ends_what_is_remembered() -> None:
     assert recalled.confirmed(restored) is None
     people.hear(recalled, restored)
     assert recall(people).owners == {}
-    people.learn(ANN, "b", restored)
+    people.learn([(ANN, "b")], restored)
     assert recall(people).confirmed(restored) == {0: "b"}
 
 
@@ -76,10 +76,10 @@ def test_snapshots_that_come_late_take_nothing_back() -> None:
     old = snapshot(1, {"x": "y"})
     people.hear(early, old)
     assert early.confirmed(old) == {0: "a"}, "as of its own snapshot"
-    people.learn(ANN, "a", old)
+    people.learn([(ANN, "a")], old)
     assert recall(people).owners == {0: "b"}
     people.hear(recall(people), snapshot(2, splits=1))
-    people.learn(ANN, "a", old)
+    people.learn([(ANN, "a")], old)
     assert recall(people).owners == {}
 
 
@@ -87,7 +87,7 @@ def test_what_is_from_before_the_first_merge_heard_of_is_not_learnt() -> None:
     people = KnownPeople()
     first = recall(people)
     people.hear(first, snapshot(7))
-    people.learn(ANN, "a", snapshot(6))
+    people.learn([(ANN, "a")], snapshot(6))
     assert recall(people).owners == {}
 
 
@@ -95,7 +95,7 @@ def test_merges_that_one_snapshot_does_not_tell_are_asked_for_again() -> None:
     people = KnownPeople()
     one, other = recall(people), recall(people)
     people.hear(one, snapshot(1))
-    people.learn(ANN, "a", snapshot(1))
+    people.learn([(ANN, "a")], snapshot(1))
     people.hear(other, snapshot(2))
     assert recall(people).since == {"w": 1}, "the second one had not asked for merges"
 
@@ -103,7 +103,7 @@ def test_merges_that_one_snapshot_does_not_tell_are_asked_for_again() -> None:
 def test_memory_is_bounded_and_keeps_what_is_asked_for() -> None:
     people, seen = knowing_ann(), snapshot()
     for number in range(3 * remembering.CAPACITY):
-        people.learn((("w", "user_id", str(number)),), "x", seen)
+        people.learn([((("w", "user_id", str(number)),), "x")], seen)
         if number % 1_000 == 0:
             assert recall(people).owners == {0: "a"}
     others = {number: (("w", "user_id", str(number)),) for number in range(3 * remembering.CAPACITY)}
@@ -113,10 +113,10 @@ def test_memory_is_bounded_and_keeps_what_is_asked_for() -> None:
 def test_workspaces_are_bounded_and_long_identifiers_are_not_kept() -> None:
     people = knowing_ann()
     long = (("w", "user_id", "x" * 400),)
-    people.learn(long, "a", snapshot())
+    people.learn([(long, "a")], snapshot())
     assert people.recall(["w"], {0: long}).owners == {}
     for number in range(remembering.MAX_WORKSPACES):
         name = f"w{number}"
         people.hear(people.recall([name], {}), Lookup({}, {name: Standing()}, {name: Merges(0, {})}, "monday"))
-    people.learn(ANN, "a", snapshot())
+    people.learn([(ANN, "a")], snapshot())
     assert recall(people) == Recalled({}, {}, {}, "monday")

@@ -13,7 +13,8 @@ Why resolving is right with any number of replicas (docs/adr/0005-identity-concu
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Protocol
 
 from cdi.error.v1 import error_pb2
@@ -112,8 +113,8 @@ class Identities:
             if not events and all(one.identifiers for one in observations):
                 return rules, observations, Lookup({}, {}, {}), {}
             recalled = self._people.recall(batch.workspace_ids, events if trusting else {})
-            unknown = _identifiers(observations[index] for index in events if index not in recalled.owners)
-            lookup = await self._store.look_up(unknown, batch.workspace_ids, recalled.since)
+            strangers = {index: identifiers for index, identifiers in events.items() if index not in recalled.owners}
+            lookup = await self._store.look_up(_distinct(strangers.values()), batch.workspace_ids, recalled.since)
             self._people.hear(recalled, lookup)
             outdated = _outdated(rules, lookup)
             rules = {**rules, **await self._book.read(outdated, self._store)} if outdated else rules
@@ -121,10 +122,9 @@ class Identities:
             if outdated or remembered is None:
                 trusting = remembered is not None
                 continue
-            answers = {index: Resolution(owner) for index, owner in remembered.items()}
-            for index, owner in _owned(events, lookup.owners):
-                answers[index] = Resolution(owner)
-                self._people.learn(events[index], owner, lookup)
+            owned = _owned(strangers, lookup.owners)
+            self._people.learn([(strangers[index], owner) for index, owner in owned], lookup)
+            answers = {index: Resolution(owner) for index, owner in (*remembered.items(), *owned)}
             return rules, observations, lookup, answers | _alone(observations)
 
     async def _change(
@@ -134,14 +134,14 @@ class Identities:
         indexes = [index for index in range(len(observations)) if index not in answered]
         workspaces = list({observations[index].workspace_id: None for index in indexes})
         async with self._turn, self._store.changing(workspaces) as writer:
-            lookup = await writer.look_up(_identifiers(observations[index] for index in indexes), workspaces)
+            lookup = await writer.look_up(_distinct(observations[index].identifiers for index in indexes), workspaces)
             _check_judgement(batch, lookup)
             outdated = _outdated(rules, lookup)
             if outdated or _split_since(seen, lookup):
                 rules = {**rules, **await self._book.read(outdated, writer)}
                 observations = batch.observations(rules)
                 indexes = [index for index, observation in enumerate(observations) if observation.workspace_id in lookup.standings]
-                lookup = await writer.look_up(_identifiers(observations[index] for index in indexes), workspaces)
+                lookup = await writer.look_up(_distinct(observations[index].identifiers for index in indexes), workspaces)
             answers, changes = await self._decide(writer, [(index, observations[index]) for index in indexes], rules, lookup)
         if changes:
             self._changed()
@@ -189,9 +189,8 @@ class Identities:
 async def loaded(writer: GraphWriter, lookup: Lookup, rules: Mapping[str, Rules], now_us: int) -> Graph:
     """The working copy of the profiles that have one of the identifiers."""
     windows = {workspace_id: rules[workspace_id].windows(now_us) for workspace_id in lookup.standings}
-    owners = {identifier: owner for identifier, owner in lookup.owners.items() if owner is not None}
-    profiles = await writer.load(owners.values(), {workspace_id: since for workspace_id, since in windows.items() if since})
-    return Graph({identifier: profiles[owner] for identifier, owner in owners.items()}, uuid7_texts())
+    profiles = await writer.load(lookup.owners.values(), {workspace_id: since for workspace_id, since in windows.items() if since})
+    return Graph({identifier: profiles[owner] for identifier, owner in lookup.owners.items()}, uuid7_texts())
 
 
 def found(profile: StoredProfile | None, name: str) -> StoredProfile:
@@ -205,8 +204,9 @@ def found(profile: StoredProfile | None, name: str) -> StoredProfile:
     return profile
 
 
-def _identifiers(observations: Iterable[Observation]) -> list[Identifier]:
-    return list({identifier: None for observation in observations for identifier in observation.identifiers})
+def _distinct(brought: Iterable[tuple[Identifier, ...]]) -> list[Identifier]:
+    """The identifiers of events, each once."""
+    return list(dict.fromkeys(chain.from_iterable(brought)))
 
 
 def _outdated(rules: Mapping[str, Rules], lookup: Lookup) -> list[str]:
@@ -234,9 +234,11 @@ def _alone(observations: Sequence[Observation]) -> Answers:
     return {index: _unlinked(observation) for index, observation in enumerate(observations) if not observation.identifiers}
 
 
-def _owned(events: Mapping[int, tuple[Identifier, ...]], owners: Mapping[Identifier, str | None]) -> Iterator[tuple[int, str]]:
-    """The events whose identifiers were all read and belong to one profile, with that profile: they change nothing."""
+def _owned(events: Mapping[int, tuple[Identifier, ...]], owners: Mapping[Identifier, str]) -> list[tuple[int, str]]:
+    """The events whose identifiers all belong to one profile, with that profile: they change nothing."""
+    owned = []
     for index, identifiers in events.items():
-        owner = owners.get(identifiers[0])
-        if owner is not None and all(owners.get(identifier) == owner for identifier in identifiers):
-            yield index, owner
+        found = set(map(owners.get, identifiers))
+        if len(found) == 1 and (owner := found.pop()) is not None:
+            owned.append((index, owner))
+    return owned

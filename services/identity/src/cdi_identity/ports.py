@@ -76,13 +76,13 @@ class Lookup:
     """What is known of some identifiers, all as of one moment.
 
     Attributes:
-        owners: the canonical profile id of each, ``None`` if nobody has it.
+        owners: the canonical profile id of each that somebody has.
         standings: of each workspace asked for.
         merges: of the same workspaces.
         server: which run of Postgres answered.
     """
 
-    owners: Mapping[Identifier, str | None]
+    owners: Mapping[Identifier, str]
     standings: Mapping[str, Standing]
     merges: Mapping[str, Merges]
     server: str = ""

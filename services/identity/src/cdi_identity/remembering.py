@@ -135,18 +135,23 @@ class KnownPeople:
                 known.successors.update(merges.successors)
                 known.last = merges.last
 
-    def learn(self, identifiers: tuple[Identifier, ...], owner: str, lookup: Lookup) -> None:
-        """Remembers whose the identifiers of an event all were in a snapshot that was heard of."""
-        workspace_id = identifiers[0][0]
-        known = self._workspaces.get(workspace_id)
-        if (
-            known is not None
-            and known.splits == lookup.standings[workspace_id].splits
+    def learn(self, found: Iterable[tuple[tuple[Identifier, ...], str]], lookup: Lookup) -> None:
+        """Remembers whose the identifiers of events all were in a snapshot that was heard of."""
+        current = {
+            workspace_id: known
+            for workspace_id, standing in lookup.standings.items()
+            if (known := self._workspaces.get(workspace_id)) is not None
+            and known.splits == standing.splits
             and known.first <= lookup.merges[workspace_id].last
-            and len(identifiers) <= _MAX_IDENTIFIERS
-            and all(len(value) <= _MAX_VALUE_LENGTH for _, _, value in identifiers)
-        ):
-            self._keep(identifiers, (known, owner))
+        }
+        for identifiers, owner in found:
+            known = current.get(identifiers[0][0])
+            if (
+                known is not None
+                and len(identifiers) <= _MAX_IDENTIFIERS
+                and max([len(value) for _, _, value in identifiers]) <= _MAX_VALUE_LENGTH
+            ):
+                self._keep(identifiers, (known, owner))
 
     def _begin(self, workspace_id: str, splits: int, last: int) -> None:
         self._workspaces.pop(workspace_id, None)

@@ -23,11 +23,8 @@ def array(texts: Sequence[str]) -> str:
 
 def columns(identifiers: Sequence[Identifier]) -> tuple[str, str, str]:
     """Workspaces, types and values of identifiers."""
-    return (
-        array([workspace_id for workspace_id, _, _ in identifiers]),
-        array([kind for _, kind, _ in identifiers]),
-        array([value for _, _, value in identifiers]),
-    )
+    workspace_ids, kinds, values = zip(*identifiers, strict=True) if identifiers else ((), (), ())
+    return array(workspace_ids), array(kinds), array(values)
 
 
 def documents(row: Any) -> list[bytes]:

@@ -54,10 +54,10 @@ async def look_up(
     asked = [since.get(workspace_id) for workspace_id in workspace_ids]
     row = await raw(connection).fetchrow(_LOOK_UP, *columns(identifiers), array(workspace_ids), asked, MAX_MERGES + 1)
     assert row is not None, "a SELECT without FROM has one row"
-    owners = [owner or None for owner in row[0].split(",")] if identifiers else []
+    owners = row[0].split(",") if identifiers else []
     found = [text.split(":") for text in row[1].split(",")] if workspace_ids else []
     return Lookup(
-        dict(zip(identifiers, owners, strict=True)),
+        {identifier: owner for identifier, owner in zip(identifiers, owners, strict=True) if owner},
         {workspace_id: Standing(*map(int, of[:3])) for workspace_id, of in zip(workspace_ids, found, strict=True)},
         {workspace_id: _merges(int(of[3]), of[4:]) for workspace_id, of in zip(workspace_ids, found, strict=True)},
         row[2],
