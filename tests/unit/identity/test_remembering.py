@@ -24,8 +24,13 @@ def knowing_ann(last: int = 0) -> KnownPeople:
     """Somebody who has seen Ann once."""
     people, seen = KnownPeople(), snapshot(last)
     people.hear(recall(people), seen)
-    people.learn([(ANN, "a")], seen)
+    learn(people, "a", seen)
     return people
+
+
+def learn(people: KnownPeople, owner: str, seen: Lookup, identifiers: tuple[Identifier, ...] = ANN) -> None:
+    """Sees somebody, Ann if nobody else is named, who was not remembered."""
+    people.learn(people.recall(["w"], {0: identifiers}), [(0, owner)], seen)
 
 
 def test_who_was_seen_is_remembered_as_of_the_last_merge_heard_of() -> None:
@@ -57,7 +62,7 @@ def test_another_run_of_the_server_ends_what_is_remembered() -> None:
     assert recalled.confirmed(restored) is None
     people.hear(recalled, restored)
     assert recall(people).owners == {}
-    people.learn([(ANN, "b")], restored)
+    learn(people, "b", restored)
     assert recall(people).confirmed(restored) == {0: "b"}
 
 
@@ -76,10 +81,10 @@ def test_snapshots_that_come_late_take_nothing_back() -> None:
     old = snapshot(1, {"x": "y"})
     people.hear(early, old)
     assert early.confirmed(old) == {0: "a"}, "as of its own snapshot"
-    people.learn([(ANN, "a")], old)
+    learn(people, "a", old)
     assert recall(people).owners == {0: "b"}
     people.hear(recall(people), snapshot(2, splits=1))
-    people.learn([(ANN, "a")], old)
+    learn(people, "a", old)
     assert recall(people).owners == {}
 
 
@@ -87,7 +92,7 @@ def test_what_is_from_before_the_first_merge_heard_of_is_not_learnt() -> None:
     people = KnownPeople()
     first = recall(people)
     people.hear(first, snapshot(7))
-    people.learn([(ANN, "a")], snapshot(6))
+    learn(people, "a", snapshot(6))
     assert recall(people).owners == {}
 
 
@@ -95,7 +100,7 @@ def test_merges_that_one_snapshot_does_not_tell_are_asked_for_again() -> None:
     people = KnownPeople()
     one, other = recall(people), recall(people)
     people.hear(one, snapshot(1))
-    people.learn([(ANN, "a")], snapshot(1))
+    learn(people, "a", snapshot(1))
     people.hear(other, snapshot(2))
     assert recall(people).since == {"w": 1}, "the second one had not asked for merges"
 
@@ -103,7 +108,7 @@ def test_merges_that_one_snapshot_does_not_tell_are_asked_for_again() -> None:
 def test_memory_is_bounded_and_keeps_what_is_asked_for() -> None:
     people, seen = knowing_ann(), snapshot()
     for number in range(3 * remembering.CAPACITY):
-        people.learn([((("w", "user_id", str(number)),), "x")], seen)
+        learn(people, "x", seen, (("w", "user_id", str(number)),))
         if number % 1_000 == 0:
             assert recall(people).owners == {0: "a"}
     others = {number: (("w", "user_id", str(number)),) for number in range(3 * remembering.CAPACITY)}
@@ -113,10 +118,10 @@ def test_memory_is_bounded_and_keeps_what_is_asked_for() -> None:
 def test_workspaces_are_bounded_and_long_identifiers_are_not_kept() -> None:
     people = knowing_ann()
     long = (("w", "user_id", "x" * 400),)
-    people.learn([(long, "a")], snapshot())
+    learn(people, "a", snapshot(), long)
     assert people.recall(["w"], {0: long}).owners == {}
     for number in range(remembering.MAX_WORKSPACES):
         name = f"w{number}"
         people.hear(people.recall([name], {}), Lookup({}, {name: Standing()}, {name: Merges(0, {})}, "monday"))
-    people.learn([(ANN, "a")], snapshot())
+    learn(people, "a", snapshot())
     assert recall(people) == Recalled({}, {}, {}, "monday")

@@ -123,7 +123,7 @@ class Identities:
                 trusting = remembered is not None
                 continue
             owned = _owned(strangers, lookup.owners)
-            self._people.learn([(strangers[index], owner) for index, owner in owned], lookup)
+            self._people.learn(recalled, owned, lookup)
             answers = {index: Resolution(owner) for index, owner in (*remembered.items(), *owned)}
             return rules, observations, lookup, answers | _alone(observations)
 

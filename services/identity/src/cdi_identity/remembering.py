@@ -5,12 +5,16 @@ the merges of its workspaces since the last one that this replica has heard of, 
 what is remembered; a separation (a split, an erasure) ends all that is remembered of its workspace, another run of Postgres all of it. So
 an answer is as of the snapshot of that statement, like one that was read. The numbers of a workspace's merges rise in the order of its
 commits: its lock is held then.
+
+What is remembered are texts only. A tuple for every identifier would be looked at by the garbage collection again and again while new ones
+come: a tenth of the service's CPU.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain, count
 from typing import Final
 
 from cdi_identity.domain.identifiers import Identifier
@@ -25,8 +29,11 @@ MAX_WORKSPACES: Final = 1_000
 MAX_RENAMED: Final = 10_000
 """Merged profiles of one workspace whose successors are remembered; after that it is begun anew."""
 
-_MAX_IDENTIFIERS: Final = 4
-_MAX_VALUE_LENGTH: Final = 100
+_MAX_KEY_LENGTH: Final = 400
+"""Characters of a set of identifiers; longer ones are not remembered."""
+
+_NUMBERS: Final = count()
+_NOBODY: Final = (None, "")
 
 
 @dataclass(slots=True, eq=False)
@@ -34,6 +41,7 @@ class _Workspace:
     """What holds for all that is remembered of a workspace.
 
     Attributes:
+        number: of no other one, so that nothing is found of what was remembered before all of it was forgotten.
         splits: how often its profiles had been separated.
         first: number of the last merge before anything was remembered.
         last: of the last one that was heard of.
@@ -44,6 +52,11 @@ class _Workspace:
     first: int
     last: int
     successors: dict[str, str] = field(default_factory=dict)
+    number: str = field(default_factory=lambda: f"{next(_NUMBERS)}\0")
+
+    def key(self, identifiers: Iterable[Identifier]) -> str:
+        """A text that stands for identifiers; none of their parts has a NUL character."""
+        return self.number + "\0".join(chain.from_iterable(identifiers))
 
     def canonical(self, profile_id: str) -> str:
         """The profile that stands for it now."""
@@ -61,12 +74,14 @@ class Recalled:
         since: of each workspace, the last merge that these answers take in; nothing is remembered of those that are missing.
         splits: of the same workspaces, how often their profiles had been separated.
         server: the run of Postgres that said all of it.
+        strangers: by place, under what the other events of these workspaces can be remembered.
     """
 
     owners: Mapping[int, str]
     since: Mapping[str, int]
     splits: Mapping[str, int]
     server: str
+    strangers: Mapping[int, tuple[_Workspace, str]] = field(default_factory=dict)
 
     def confirmed(self, lookup: Lookup) -> dict[int, str] | None:
         """The answers as of a later snapshot; ``None`` if they hold no more."""
@@ -92,29 +107,32 @@ class KnownPeople:
         # Another server, or the same one after a crash, may lack the commits that came last, or be put back to an earlier state.
         self._server = ""
         self._workspaces: dict[str, _Workspace] = {}
-        self._young: dict[tuple[Identifier, ...], tuple[_Workspace, str]] = {}
-        self._old: dict[tuple[Identifier, ...], tuple[_Workspace, str]] = {}
+        self._young: dict[str, str] = {}
+        self._old: dict[str, str] = {}
 
     def recall(self, workspace_ids: Iterable[str], events: Mapping[int, tuple[Identifier, ...]]) -> Recalled:
         """What is remembered of events, by their places."""
         known = {workspace_id: self._workspaces[workspace_id] for workspace_id in workspace_ids if workspace_id in self._workspaces}
-        owners = {}
+        owners, strangers = {}, {}
         for index, identifiers in events.items():
-            found = self._young.get(identifiers)
-            if found is None:
-                found = self._old.get(identifiers)
-                if found is None:
+            workspace = known.get(identifiers[0][0])
+            if workspace is None:
+                continue
+            key = workspace.key(identifiers)
+            owner = self._young.get(key)
+            if owner is None:
+                owner = self._old.get(key)
+                if owner is None:
+                    strangers[index] = workspace, key
                     continue
-                self._keep(identifiers, found)
-            workspace, owner = found
-            # Another one if all of it was forgotten since.
-            if workspace is known.get(identifiers[0][0]):
-                owners[index] = workspace.canonical(owner) if workspace.successors else owner
+                self._keep(key, owner)
+            owners[index] = workspace.canonical(owner) if workspace.successors else owner
         return Recalled(
             owners,
             {workspace_id: workspace.last for workspace_id, workspace in known.items()},
             {workspace_id: workspace.splits for workspace_id, workspace in known.items()},
             self._server,
+            strangers,
         )
 
     def hear(self, recalled: Recalled, lookup: Lookup) -> None:
@@ -135,23 +153,20 @@ class KnownPeople:
                 known.successors.update(merges.successors)
                 known.last = merges.last
 
-    def learn(self, found: Iterable[tuple[tuple[Identifier, ...], str]], lookup: Lookup) -> None:
-        """Remembers whose the identifiers of events all were in a snapshot that was heard of."""
+    def learn(self, recalled: Recalled, owned: Iterable[tuple[int, str]], lookup: Lookup) -> None:
+        """Remembers to whom the identifiers of an event, by its place, all belonged in a snapshot that was heard of."""
         current = {
-            workspace_id: known
+            known
             for workspace_id, standing in lookup.standings.items()
             if (known := self._workspaces.get(workspace_id)) is not None
             and known.splits == standing.splits
             and known.first <= lookup.merges[workspace_id].last
         }
-        for identifiers, owner in found:
-            known = current.get(identifiers[0][0])
-            if (
-                known is not None
-                and len(identifiers) <= _MAX_IDENTIFIERS
-                and max([len(value) for _, _, value in identifiers]) <= _MAX_VALUE_LENGTH
-            ):
-                self._keep(identifiers, (known, owner))
+        for index, owner in owned:
+            workspace, key = recalled.strangers.get(index, _NOBODY)
+            # Another one if all of it was forgotten since.
+            if workspace in current and len(key) <= _MAX_KEY_LENGTH:
+                self._keep(key, owner)
 
     def _begin(self, workspace_id: str, splits: int, last: int) -> None:
         self._workspaces.pop(workspace_id, None)
@@ -159,7 +174,7 @@ class KnownPeople:
             del self._workspaces[next(iter(self._workspaces))]
         self._workspaces[workspace_id] = _Workspace(splits, last, last)
 
-    def _keep(self, identifiers: tuple[Identifier, ...], entry: tuple[_Workspace, str]) -> None:
+    def _keep(self, key: str, owner: str) -> None:
         if len(self._young) >= CAPACITY // 2:
             self._old, self._young = self._young, {}
-        self._young[identifiers] = entry
+        self._young[key] = owner
