@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime
 
+import msgspec
+
 from cdi.identity.v1.profile_pb2 import GraphChanged
 from cdi_identity.domain.changes import CanonicalEntry, TraitEntry
 from cdi_identity.domain.decisions import Cause
@@ -45,3 +47,26 @@ def test_entries_say_what_happened_and_why() -> None:
 
 def test_nothing_is_told_of_nothing() -> None:
     assert Announcement("acme", NOW).messages() == []
+
+
+def test_entries_of_any_length_are_read_as_they_were_written() -> None:
+    announcement = Announcement("acme", NOW)
+    texts = ["x" * length for length in (0, 1, 127, 128, 200, 999, 1_000, 16_383, 16_384, 60_000)] + ["\N{GRINNING FACE}" * 100]
+    values = [b'"%s"' % text.encode() for text in texts]
+    for text, value in zip(texts, values, strict=True):
+        [trait] = observed(b'{"t":1}', Source(1, text, 7)).values()
+        announcement.canonical(CanonicalEntry("acme", PROFILE, "other", Cause(text, text)))
+        announcement.mapping(("acme", "email", text), PROFILE, CREATED, text)
+        announcement.trait(TraitEntry("acme", PROFILE, text, trait._replace(value=msgspec.Raw(value))), "r")
+        announcement.reread(PROFILE)
+    changes = [GraphChanged.FromString(message.payload) for message in announcement.messages()]
+    canonicals = [entry for change in changes for entry in change.canonicals]
+    assert [(entry.triggering_event_id, entry.triggering_event_type) for entry in canonicals] == [(text, text) for text in texts]
+    assert {(entry.profile_id, entry.canonical_profile_id) for entry in canonicals} == {(PROFILE, "other")}
+    mappings = [entry for change in changes for entry in change.mappings]
+    assert [(entry.identifier.value, entry.triggering_event_id) for entry in mappings] == [(text, text) for text in texts]
+    assert {(entry.identifier.type, entry.profile_id, entry.operation) for entry in mappings} == {("email", PROFILE, CREATED)}
+    traits = [entry for change in changes for entry in change.traits]
+    assert [(entry.name, entry.value) for entry in traits] == list(zip(texts, values, strict=True))
+    assert [entry.triggering_event_id for entry in traits] == [text or "r" for text in texts]
+    assert [profile_id for change in changes for profile_id in change.reread_profile_ids] == [PROFILE] * len(texts)

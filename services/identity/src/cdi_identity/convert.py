@@ -61,17 +61,15 @@ class Inputs:
 
     def observations(self, rules: Mapping[str, Rules]) -> list[Observation]:
         """What the events say, in order, by the rules of their workspaces."""
-        return [
-            Observation(
-                workspace_id := item.workspace_id,
-                item.message_id,
-                usable(workspace_id, item.identifiers, rules[workspace_id]),
-                item.traits,
-                _microseconds(item.event_time) if item.traits else 0,
-                item.event_type,
-            )
-            for item in self._inputs
-        ]
+        # One text for all events of a workspace.
+        given = {workspace_id: (workspace_id, rules[workspace_id]) for workspace_id in self.workspace_ids}
+        found = []
+        for item in self._inputs:
+            workspace_id, applied = given[item.workspace_id]
+            brought, document = usable(workspace_id, item.identifiers, applied), item.traits
+            time_us = _microseconds(item.event_time) if document else 0
+            found.append(Observation(workspace_id, item.message_id, brought, document, time_us, item.event_type))
+        return found
 
 
 def response(resolutions: Iterable[Resolution]) -> pb.ResolveIdentitiesResponse:

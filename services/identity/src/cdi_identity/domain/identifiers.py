@@ -22,7 +22,8 @@ MAX_PER_EVENT: Final = 50
 """Identifiers of one event that are looked at (contract of ``IdentityInput.identifiers``)."""
 
 _FINGERPRINT_MASK: Final = (1 << 48) - 1
-_COMMON_TYPES: Final = frozenset({"user_id", "anonymous_id", "email"})
+_COMMON_TYPES: Final = {kind: kind for kind in ("user_id", "anonymous_id", "email")}
+"""One text for all identifiers of such a type: less memory to go through, and equal ones are found equal at once."""
 
 
 class Named(Protocol):
@@ -45,13 +46,15 @@ def usable(workspace_id: str, brought: Iterable[Named], rules: Rules = DEFAULT_R
     blocked, special = rules.blocked, rules.special
     found: list[Identifier] = []
     for named in brought:
-        value, kind = named.value, named.type
+        value, brought_kind = named.value, named.type
+        common = _COMMON_TYPES.get(brought_kind)
+        kind = common or brought_kind
         if (
             value.strip("0-")
             and value not in blocked
             and len(value) <= MAX_VALUE_LENGTH
             and "\0" not in value
-            and (kind in _COMMON_TYPES or _is_name(kind))
+            and (common or _is_name(kind))
             and not (special and (kind in rules.disabled or rules.matches_pattern(value)))
         ):
             found.append((workspace_id, kind, value))

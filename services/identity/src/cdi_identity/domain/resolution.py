@@ -21,8 +21,8 @@ from cdi_identity.domain.identifiers import Identifier, by_priority, fingerprint
 from cdi_identity.domain.rules import Rules
 from cdi_identity.domain.traits import Source
 
-
 _NOTHING: Final = ()
+"""Of all events that nothing was merged by, and nothing left out of: a list for each would only be one more object."""
 
 
 @dataclass(slots=True)
