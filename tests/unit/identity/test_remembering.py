@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+import pytest
+
 from cdi_identity import remembering
 from cdi_identity.domain.identifiers import Identifier
 from cdi_identity.ports import Lookup, Merges, Standing
@@ -125,3 +127,13 @@ def test_workspaces_are_bounded_and_long_identifiers_are_not_kept() -> None:
         people.hear(people.recall([name], {}), Lookup({}, {name: Standing()}, {name: Merges(0, {})}, "monday"))
     learn(people, "a", snapshot())
     assert recall(people) == Recalled({}, {}, {}, "monday")
+
+
+def test_workspaces_never_answer_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remembering, "_NUMBERS", iter((1, 12)))
+    people = KnownPeople()
+    for name in ("2w", "w"):
+        people.hear(people.recall([name], {}), Lookup({}, {name: Standing()}, {name: Merges(0, {})}, "monday"))
+    longer: tuple[Identifier, ...] = (("2w", "user_id", "ann"),)
+    people.learn(people.recall(["2w"], {0: longer}), [(0, "a")], Lookup({}, {"2w": Standing()}, {"2w": Merges(0, {})}, "monday"))
+    assert people.recall(["2w", "w"], {0: longer, 1: (("w", "user_id", "ann"),)}).owners == {0: "a"}
