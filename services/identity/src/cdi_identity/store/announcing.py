@@ -16,6 +16,7 @@ from cdi.identity.v1 import profile_pb2 as pb
 from cdi_identity.domain.changes import CanonicalEntry, Changes, TraitEntry
 from cdi_identity.domain.identifiers import Identifier
 from cdi_kernel import envelope, topology
+from cdi_kernel.wire import varint
 from cdi_runtime.store import OutboxMessage
 
 SCHEMA: Final = "cdi.identity.v1.GraphChanged"
@@ -31,20 +32,11 @@ REMOVED: Final = pb.MAPPING_OPERATION_REMOVED
 
 
 def _tag(number: int) -> bytes:
-    """What stands in front of a field that has a length; numbers up to 15."""
-    return bytes([number << 3 | 2])
+    """What stands in front of a field that has a length."""
+    return varint(number << 3 | 2)
 
 
-def _length(size: int) -> bytes:
-    """A length: seven bits a byte, the lowest first, all but the last byte marked."""
-    digits = []
-    while size > 0x7F:
-        digits.append(size & 0x7F | 0x80)
-        size >>= 7
-    return bytes([*digits, size])
-
-
-_LENGTHS: Final = [_length(size) for size in range(1_000)]
+_LENGTHS: Final = tuple(map(varint, range(1_000)))
 _CANONICALS: Final = _tag(pb.GraphChanged.CANONICALS_FIELD_NUMBER)
 _MAPPINGS: Final = _tag(pb.GraphChanged.MAPPINGS_FIELD_NUMBER)
 _TRAITS: Final = _tag(pb.GraphChanged.TRAITS_FIELD_NUMBER)
@@ -145,7 +137,7 @@ class Announcement:
             self._end()
             self._parts.append(self._begin)
             self._room = MAX_BYTES - len(self._begin) - size - _FRAME_BYTES
-        self._parts += (tag, _LENGTHS[size] if size < len(_LENGTHS) else _length(size), entry)
+        self._parts += (tag, _LENGTHS[size] if size < len(_LENGTHS) else varint(size), entry)
 
     def _end(self) -> None:
         """Ends the message that is being filled."""
@@ -189,4 +181,4 @@ def announced(changes: Changes, now: datetime) -> list[OutboxMessage]:
 def _sized(content: bytes) -> bytes:
     """Bytes with their length in front."""
     size = len(content)
-    return (_LENGTHS[size] if size < len(_LENGTHS) else _length(size)) + content
+    return (_LENGTHS[size] if size < len(_LENGTHS) else varint(size)) + content
