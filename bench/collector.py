@@ -28,6 +28,7 @@ import psutil
 import uvloop
 
 from bench import garbage, report
+from bench.cores import on_core
 from bench.hammer import Hammer, Struck, http_request
 from bench.hammer_grpc import GrpcHammer, grpc_request
 from bench.traffic import WRITE_KEY, events, percentile
@@ -96,17 +97,6 @@ class Phase:
         """The lowest and the highest rate."""
         rates = [done.per_second for done in self.rounds]
         return f"{min(rates):,.0f} - {max(rates):,.0f}"
-
-
-@contextmanager
-def on_core(core: int) -> Iterator[None]:
-    """Children that are started inside run on this core."""
-    own = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, own)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
 
 The graph grows from 10 thousand to 2 million profiles: the first ones through the service, most others as the rows that it would write
 (``bench.identity_filling``). At every size, in turns: known people and new people, through the service, in batches of 500. Then single
-profiles at 1,000 a second, and a million pairs of identifiers through the service beside the batch jobs that find the same clusters. Rates
-are medians of the rounds. The room is what Postgres takes at one million.
+profiles at 1,000 a second, the service alone on one core, and a million pairs of identifiers through the service beside the batch jobs that
+find the same clusters. Rates are medians of the rounds. The room is what Postgres takes at one million.
 """
 
 from __future__ import annotations
@@ -248,7 +248,9 @@ def show(figures: Mapping[str, Any]) -> None:
     spread = f"{min(figures['get_profile_p99_rounds_ms'])} - {max(figures['get_profile_p99_rounds_ms'])}"
     row = [f"{figures['get_profile_p50_ms']}", f"{figures['get_profile_p99_ms']}", spread, *(f"{cost[part]:,.0f}" for part in PARTS)]
     columns = ["", "p50 ms", "p99 ms", "lowest - highest", "service µs", "Postgres µs", "client µs", "refused"]
-    report.show("GetProfile, 1,000 a second, from when it was due", columns, [["", *row, f"{figures['get_profile_refused']:,}"]])
+    report.show(
+        "GetProfile, 1,000 a second on one core, from when it was due", columns, [["", *row, f"{figures['get_profile_refused']:,}"]]
+    )
     if "stitch_pairs" in figures:
         _show_stitching(figures)
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import psutil
 
+from bench.cores import alone
 from bench.identity_calls import Answered, IdentityCalls
 from bench.meter import Meter
 from bench.traffic import percentile
@@ -67,8 +68,9 @@ class Stand:
         return await self._measured(self.calls.resolve(requests))
 
     async def profiles(self, questions: list[tuple[bytes, Identifier]], per_second: float) -> Measured:
-        """Asks for profiles at a constant rate."""
-        return await self._measured(self.calls.profiles(questions, per_second))
+        """Asks for profiles at a constant rate. The service has a core for itself."""
+        with alone(self._parts["service"], [self._parts["postgres"], self._parts["nats"]]):
+            return await self._measured(self.calls.profiles(questions, per_second))
 
     async def _measured(self, run: Coroutine[Any, Any, Answered]) -> Measured:
         meter = Meter(self._parts)
