@@ -175,7 +175,7 @@ async def test_a_new_document_gets_what_was_before_it_and_nobody_who_was_erased(
     with pytest.raises(NotFound):
         await rebuild(client, "nobody")
     with pytest.raises(InvalidArgument):
-        await rebuild(client, "late", table="id_graph_updates")
+        await rebuild(client, "late", table="profile_merges")
 
 
 async def test_what_the_archive_does_not_hold_is_not_thrown_away(start_loader: Any, enrichment: Any, ask: Any, tmp_path: Path) -> None:

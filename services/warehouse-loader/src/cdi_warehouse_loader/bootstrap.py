@@ -18,7 +18,7 @@ from cdi.warehouse.v1 import (
     warehouse_service_pb2,
     warehouse_service_pb2_grpc,
 )
-from cdi_kernel.faults import Transient
+from cdi_kernel.faults import NotFound, Transient
 from cdi_kernel.topology import StreamName
 from cdi_privacy import PrivacyClient, obeying
 from cdi_runtime.bus import Bus, connect, reading
@@ -37,7 +37,7 @@ from cdi_warehouse_loader.application.purposes import PurposeRules
 from cdi_warehouse_loader.application.rebuilding import Rebuilding
 from cdi_warehouse_loader.application.serving import Serving
 from cdi_warehouse_loader.clients import ConsentPurposes, EnrichmentPlans, NoPlans, NoPurposes
-from cdi_warehouse_loader.domain.load import DEFAULT_TARGET
+from cdi_warehouse_loader.domain.load import DEFAULT_TARGET, StreamPartition
 from cdi_warehouse_loader.domain.load_size import LoadSize
 from cdi_warehouse_loader.noise import OpenDpNoise
 from cdi_warehouse_loader.servicer.clean_rooms import CleanRoomServicer
@@ -80,6 +80,13 @@ class ReaderLag:
         partitions = self._partitions if name is StreamName.ENRICHED else 1
         return sum([await self._bus.lag(name, reader, partition) for partition in range(partitions)])
 
+    async def is_past(self, where: StreamPartition, reader: str, sequence: int) -> bool:
+        """See ``Pending``. A reader that is not there yet has everything before it."""
+        try:
+            return await self._bus.settled(StreamName(where.stream), reader, where.partition, sequence)
+        except NotFound:
+            return False
+
 
 @asynccontextmanager
 async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterator[None]:
@@ -99,7 +106,7 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
             keeper, client = Privacy(connections, SystemClock()), PrivacyClient(consent, context.name)
             await stack.enter_async_context(context.background(_obey(context, connections, bus, keeper, client), "privacy"))
         enrichment = await stack.enter_async_context(channel(settings.enrichment_target)) if settings.enrichment_target else None
-        rebuilding = Rebuilding(connections, SystemClock())
+        rebuilding = Rebuilding(connections, ReaderLag(bus, settings.partitions), settings.partitions, SystemClock())
         for connection in connections:
             access = connection.access
             rules = PurposeRules(ConsentPurposes(consent) if consent else NoPurposes(), access)
@@ -109,7 +116,7 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
             works = {
                 "loading": _load(settings, context, connection, loading, size, bus),
                 "rewriting": _rewrite(access, settings.rewrite_after_seconds),
-                "rebuilding": rebuilding.run(connection),
+                "rebuilding": rebuilding.run(connection, rules),
                 "documents": access.follow_documents(),
                 "purposes": rules.follow(),
                 "plans": plans.follow(),

@@ -12,7 +12,6 @@ from cdi.warehouse.v1 import warehouse_service_pb2 as pb
 from cdi_kernel.faults import InvalidArgument
 from cdi_warehouse_loader.application.serving import Asked, Status
 from cdi_warehouse_loader.domain.documents import Document
-from cdi_warehouse_loader.domain.layout import SEQUENCE_FACTOR
 from cdi_warehouse_loader.domain.load import CountKey
 from cdi_warehouse_loader.domain.rebuild import Rebuild
 from cdi_warehouse_loader.ports import LoadEntry, Rows, SchemaChange
@@ -98,14 +97,15 @@ def status_of(status: Status) -> pb.ConnectionStatus:
 
 def rebuild_of(rebuild: Rebuild) -> pb.Rebuild:
     """How far a rebuild is."""
+    following, last = rebuild.messages
     return pb.Rebuild(
         workspace_id=rebuild.workspace_id,
         warehouse=rebuild.warehouse,
         table=rebuild.table,
         number=rebuild.number,
         done=rebuild.done,
-        next_sequence=rebuild.next // SEQUENCE_FACTOR,
-        last_sequence=rebuild.last,
+        next_sequence=following,
+        last_sequence=last,
     )
 
 

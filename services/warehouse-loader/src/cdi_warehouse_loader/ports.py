@@ -222,6 +222,14 @@ class Pending(Protocol):
         """
         ...
 
+    async def is_past(self, where: StreamPartition, reader: str, sequence: int) -> bool:
+        """Whether a reader gets no message of a partition any more up to a sequence that the stream has reached: each is settled, or gone.
+
+        Raises:
+            Unavailable: the bus is away.
+        """
+        ...
+
 
 class Warehouse(Protocol):
     """One warehouse, open.

@@ -3,50 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, NamedTuple
+from itertools import chain
+from typing import Final
 
 from cdi.error.v1 import error_pb2
 from cdi_kernel.clock import Clock
-from cdi_kernel.faults import FailedPrecondition, Fault, InvalidArgument, NotFound, TooLarge, Unavailable
+from cdi_kernel.faults import FailedPrecondition, Fault, InvalidArgument, NotFound, Unavailable
 from cdi_kernel.topology import StreamName
 from cdi_runtime.telemetry import logger
 from cdi_warehouse_loader.application.access import Access
 from cdi_warehouse_loader.application.connections import Connection, Connections
 from cdi_warehouse_loader.application.isolating import load_isolated
+from cdi_warehouse_loader.application.purposes import PurposeRules
+from cdi_warehouse_loader.application.questions import ask, literal, oldest, span, tables_of
 from cdi_warehouse_loader.application.seen import Seen
-from cdi_warehouse_loader.domain import archive
+from cdi_warehouse_loader.application.side_tables import SideTables
+from cdi_warehouse_loader.application.standing import believed, standing, told
+from cdi_warehouse_loader.application.windows import through_windows
+from cdi_warehouse_loader.domain import archive, naming
 from cdi_warehouse_loader.domain.event_load import Poisoned, plan_events
-from cdi_warehouse_loader.domain.layout import SEQUENCE_FACTOR, filled_by_events, is_event_table
+from cdi_warehouse_loader.domain.layout import GRAPH_SEQUENCE_FACTOR, GRAPH_TABLES, SEQUENCE_FACTOR, is_event_table
 from cdi_warehouse_loader.domain.leaving_out import split_events
-from cdi_warehouse_loader.domain.load import Load, Target, Targets
-from cdi_warehouse_loader.domain.rebuild import Rebuild, begin, reached, rebuilds
+from cdi_warehouse_loader.domain.load import START, Load, Target, Targets
+from cdi_warehouse_loader.domain.rebuild import Positions, Rebuild, begin, emptied, flows, reached, rebuildable, rebuilds
 from cdi_warehouse_loader.domain.rows import Item
-from cdi_warehouse_loader.faults import OutOfMemory
-from cdi_warehouse_loader.ports import QueryLimits, Question, Warehouse
+from cdi_warehouse_loader.ports import Pending, Warehouse
 
 _LOOK_SECONDS: Final = 1.0
-_EVENTS: Final = 4_000
-"""About so many events in one load: the window of ``event_seq`` grows and shrinks with what is found, and with the memory for it."""
-
-_MOST: Final = 5 * _EVENTS
 _FIRST_WINDOW: Final = 64 * SEQUENCE_FACTOR
-_NEVER: Final = 1 << 50
 _ARCHIVE: Final = f"{archive.SCHEMA}.{archive.TABLE}"
 _NO_ARCHIVE: Final = "the loader keeps no archive (CDI_ARCHIVE)"
 _TOO_YOUNG: Final = "the archive begins later than these tables: what is older would be lost"
 _SHARED: Final = "another workspace is loaded into the same tables, which would be emptied"
-_LIMITS: Final = QueryLimits(_MOST, 128 * 1024 * 1024, 120.0)
 _log = logger(__name__)
-
-
-class _Held(NamedTuple):
-    """What tables hold: the sequence of the oldest COLLECTED message, and rows of other workspaces."""
-
-    oldest: int
-    strangers: int
 
 
 class Rebuilding:
@@ -54,11 +46,15 @@ class Rebuilding:
 
     Args:
         connections: the warehouses; the first that archives has the archive.
+        pending: tells how far their readers are.
+        partitions: of the installation.
         clock: the time of a load.
     """
 
-    def __init__(self, connections: Connections, clock: Clock) -> None:
+    def __init__(self, connections: Connections, pending: Pending, partitions: int, clock: Clock) -> None:
         self._connections = connections
+        self._pending = pending
+        self._partitions = partitions
         self._archive = next((connection for connection in connections if connection.access.archives), None)
         self._clock = clock
 
@@ -68,32 +64,35 @@ class Rebuilding:
         Args:
             workspace_id: the workspace.
             warehouse: name of its warehouse.
-            table: the only table to rebuild; empty for all that events fill.
+            table: the only table to rebuild; empty for all.
 
         Raises:
             FailedPrecondition: there is no archive, or it begins later than the tables; another workspace is loaded into the same tables;
                 another rebuild of the connection is under way.
-            InvalidArgument: events do not fill such a table.
+            InvalidArgument: the archive fills no such table.
             NotFound: there is no such warehouse.
             Unavailable: the warehouse is down.
         """
         if self._archive is None:
             raise FailedPrecondition(error_pb2.ERROR_REASON_NOT_FOUND, _NO_ARCHIVE, metadata={"resource": "archive"})
         connection, target = self._found(workspace_id, warehouse)
-        held = await _held(connection.access, workspace_id, target.schema, table)
-        if held.strangers:
-            raise FailedPrecondition(error_pb2.ERROR_REASON_ALREADY_EXISTS, _SHARED, metadata={"resource": "schema", "name": target.schema})
-        if held.oldest < await _oldest(self._archive.access, workspace_id):
-            raise FailedPrecondition(error_pb2.ERROR_REASON_NOT_FOUND, _TOO_YOUNG, metadata={"resource": "archive"})
-        return await connection.access.write(partial(self._begin, workspace_id, target, table))
+        await _check_keeps(self._archive.access, connection.access, workspace_id, target.schema, table)
+        quiet = await self._quiet(self._archive, connection)
+        return await told(connection.access, partial(self._begin, workspace_id, target, table, quiet))
 
-    async def run(self, connection: Connection) -> None:
-        """Does the rebuilds of a connection, and goes on with those that an earlier process began. Never returns."""
+    async def run(self, connection: Connection, rules: PurposeRules) -> None:
+        """Does the rebuilds of a connection, and goes on with those that an earlier process began. Never returns.
+
+        Args:
+            connection: the connection.
+            rules: what purposes say of it.
+        """
         await connection.access.held()
         while True:
             try:
                 for rebuild in await connection.access.write(lambda held: rebuilds(held.positions)):
                     if not rebuild.done:
+                        await rules.meet([rebuild.workspace_id])
                         await self._rebuild(connection, rebuild)
             except Fault as fault:
                 _log.warning("rebuild.waits", connection=connection.name, reason=fault.reason_name)
@@ -107,42 +106,60 @@ class Rebuilding:
         where = {"resource": "warehouse", "name": name}
         raise NotFound(error_pb2.ERROR_REASON_NOT_FOUND, "the workspace has no warehouse of this name", metadata=where)
 
-    def _begin(self, workspace_id: str, target: Target, table: str, held: Warehouse) -> Rebuild:
+    async def _quiet(self, source: Connection, connection: Connection) -> Positions:
+        """Where the archive stands in partitions from which the warehouse never had anything and gets nothing any more up to there.
+
+        A warehouse that is younger than the newest message of a quiet partition would have no bound there.
+        """
+        flowing = flows(self._partitions)
+        there = await standing(source.access, flowing)
+        here = await standing(connection.access, flowing)
+        unknown = [where for where in flowing if here[where] == START != there[where]]
+        past = [where for where in unknown if await self._pending.is_past(where, connection.reader, there[where].sequence)]
+        return {where: there[where] for where in past}
+
+    def _begin(self, workspace_id: str, target: Target, table: str, quiet: Positions, held: Warehouse) -> Rebuild:
         held.ensure_tables(target.schema)
-        tables = filled_by_events(held.catalog[target.schema])
+        tables = rebuildable(held.catalog[target.schema])
         if table and table not in tables:
-            raise InvalidArgument("events fill no such table", field_violations=[("table", "must be a table that events fill")])
+            raise InvalidArgument("the archive fills no such table", field_violations=[("table", "must be a table that the archive fills")])
         if any(not other.done for other in rebuilds(held.positions)):
             raise FailedPrecondition(error_pb2.ERROR_REASON_ALREADY_EXISTS, "a rebuild is under way", metadata={"resource": "rebuild"})
-        rebuild = begin(held.positions, workspace_id, target.warehouse, table)
-        clears = [(target.schema, name) for name in ([table] if table else tables)]
-        held.load(Load(StreamName.ENRICHED, 0, (), rebuild.start(), {}, clears))
-        _log.info("rebuild.begun", warehouse=target.warehouse, table=table, sequences=rebuild.last)
+        known = {where: at for where, at in held.positions.items() if at != START}
+        rebuild = begin({**quiet, **known}, workspace_id, target.warehouse, table)
+        clears = [(target.schema, name) for name in emptied(tables) if table in ("", name)]
+        # With where the streams stand, so that bounds of which another process has loaded more are found to be wrong.
+        positions = {**believed(held, flows(self._partitions)), **rebuild.start()}
+        held.load(Load(StreamName.ENRICHED, 0, (), positions, {}, clears))
+        _log.info("rebuild.begun", warehouse=target.warehouse, table=table, sequences=rebuild.messages[1])
         return rebuild
 
     async def _rebuild(self, connection: Connection, rebuild: Rebuild) -> None:
         if self._archive is None:
             raise Unavailable("archive", _NO_ARCHIVE)
         source, access = self._archive.access, connection.access
-        if not await source.write(lambda held: reached(held.positions, rebuild.bounds)):
+        if not reached(await standing(source, flows(self._partitions)), rebuild):
             return  # the archive is behind this warehouse; the next look finds it further
-        oldest = min(await _oldest(source, rebuild.workspace_id) * SEQUENCE_FACTOR, rebuild.end)
-        start, window = max(rebuild.next, oldest), _FIRST_WINDOW
-        while start < rebuild.end:
-            try:
-                items = await _read(source, rebuild, start, start + window)
-                await self._load(access, rebuild, items, start + window)
-            except (TooLarge, OutOfMemory):
-                if window == 1:
-                    raise
-                window = max(1, window // 4)
-                continue
-            start += window
-            rebuild = replace(rebuild, next=start)
-            if len(items) < _EVENTS // 2:
-                window *= 2
-        await self._load(access, rebuild, (), max(start, rebuild.end), done=True)
+        rebuild = await self._fill_events(source, access, rebuild)
+        await SideTables(source, connection, rebuild, self._pending, self._clock).fill()
+        await self._load(access, rebuild, (), max(rebuild.next, rebuild.end) + 1, done=True)
         _log.info("rebuild.done", warehouse=rebuild.warehouse, table=rebuild.table)
+
+    async def _fill_events(self, source: Access, access: Access, rebuild: Rebuild) -> Rebuild:
+        """Brings the events; the rebuild as it then is."""
+        if not rebuild.bounds:
+            return rebuild
+        first = await oldest(source, archive.SCHEMA, archive.TABLE, "event_seq", rebuild.workspace_id)
+
+        async def fill(start: int, following: int) -> int:
+            nonlocal rebuild
+            items = await _read(source, rebuild, start, following)
+            await self._load(access, rebuild, items, following)
+            rebuild = replace(rebuild, next=following)
+            return len(items)
+
+        await through_windows(max(rebuild.next, first), rebuild.end, _FIRST_WINDOW, fill)
+        return rebuild
 
     async def _load(self, access: Access, rebuild: Rebuild, items: Sequence[Item], following: int, *, done: bool = False) -> None:
         positions = rebuild.position(following, done=done)
@@ -155,6 +172,7 @@ class Rebuilding:
 
         def attempt(held: Warehouse, part: Sequence[Item], poisoned: Sequence[Poisoned], keep: bool) -> Load:
             targets = _only(access.targets, rebuild)
+            poisoned = _untold(held, targets.of(rebuild.workspace_id), poisoned)
             load = plan_events(part, poisoned, positions, targets, self._clock.now_us())(held.catalog)
             # What became of these events was counted when they were loaded first.
             tables = (table for table in load.tables if rebuild.table in ("", table.table))
@@ -171,41 +189,38 @@ def _only(targets: Targets, rebuild: Rebuild) -> Targets:
     return replace(targets, named={rebuild.workspace_id: named}, others=())
 
 
-async def _oldest(source: Access, workspace_id: str) -> int:
-    """The sequence of the oldest COLLECTED message of a workspace that the archive holds; above all others if it holds none."""
-    if archive.TABLE not in await source.write(lambda held: held.catalog.get(archive.SCHEMA, {})):
-        return _NEVER
-    (row,) = await _ask(source, f"select min(event_seq) as oldest from {_ARCHIVE} where workspace_id = {_literal(workspace_id)}")
-    return _NEVER if row["oldest"] is None else int(row["oldest"]) // SEQUENCE_FACTOR
+def _untold(held: Warehouse, targets: Iterable[Target], poisoned: Sequence[Poisoned]) -> Sequence[Poisoned]:
+    """Events that break the load and are no rejected events yet: that table is not emptied."""
+    ids = [one.rejection_id for one in poisoned]
+    stored = set().union(*(held.existing(target.schema, naming.REJECTED_EVENTS, "rejection_id", ids) for target in targets if ids))
+    return [one for one in poisoned if one.rejection_id not in stored]
 
 
-async def _held(access: Access, workspace_id: str, schema: str, table: str) -> _Held:
-    """What the tables of events that are to be rebuilt hold."""
-    tables = await access.write(lambda held: held.catalog.get(schema, {}))
-    oldest, strangers = _NEVER, 0
-    for name, columns in tables.items():
-        if table in ("", name) and is_event_table(name, columns):
-            others = f"sum(case when workspace_id <> {_literal(workspace_id)} then 1 else 0 end)"
-            (row,) = await _ask(access, f"select min(event_seq) as oldest, {others} as strangers from {schema}.{name}")
-            oldest = oldest if row["oldest"] is None else min(oldest, int(row["oldest"]) // SEQUENCE_FACTOR)
-            strangers += int(row["strangers"] or 0)
-    return _Held(oldest, strangers)
+async def _check_keeps(source: Access, access: Access, workspace_id: str, schema: str, table: str) -> None:
+    """Whether the archive has what the tables hold that would be emptied.
+
+    Raises:
+        FailedPrecondition: it begins later, or another workspace has rows in them.
+    """
+    tables = await tables_of(access, schema)
+    rebuilt = [name for name in tables if table in ("", name)]
+    events = {
+        name: await span(access, f"{schema}.{name}", "event_seq", workspace_id) for name in rebuilt if is_event_table(name, tables[name])
+    }
+    graph = {name: await span(access, f"{schema}.{name}", "seq", workspace_id) for name in rebuilt if name in GRAPH_TABLES}
+    if any(held.strangers for held in chain(events.values(), graph.values())):
+        raise FailedPrecondition(error_pb2.ERROR_REASON_ALREADY_EXISTS, _SHARED, metadata={"resource": "schema", "name": schema})
+    first = await oldest(source, archive.SCHEMA, archive.TABLE, "event_seq", workspace_id)
+    is_kept = [held.oldest // SEQUENCE_FACTOR >= first // SEQUENCE_FACTOR for held in events.values()]
+    for name, held in graph.items():
+        first = await oldest(source, archive.SCHEMA, name, "seq", workspace_id)
+        is_kept.append(held.oldest // GRAPH_SEQUENCE_FACTOR >= first // GRAPH_SEQUENCE_FACTOR)
+    if not all(is_kept):
+        raise FailedPrecondition(error_pb2.ERROR_REASON_NOT_FOUND, _TOO_YOUNG, metadata={"resource": "archive"})
 
 
 async def _read(source: Access, rebuild: Rebuild, start: int, end: int) -> list[Item]:
     """The events from ``start`` to before ``end``, by ``event_seq``, that the stream does not bring."""
     within = f"event_seq >= {start} and event_seq < {end}"
-    rows = await _ask(source, f"select * from {_ARCHIVE} where workspace_id = {_literal(rebuild.workspace_id)} and {within}")
-    return list(filter(rebuild.covers, archive.items_of(rows)))
-
-
-async def _ask(access: Access, sql: str) -> list[Mapping[str, Any]]:
-    batches: list[Any] = []
-    truncated = await access.read(lambda held: held.stream(Question(sql, _LIMITS), batches.append))
-    if truncated:
-        raise TooLarge(error_pb2.ERROR_REASON_QUERY_REFUSED, "too many events in one window", metadata={"limit": "rows"})
-    return [row for batch in batches for row in batch.to_pylist()]
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+    rows = await ask(source, f"select * from {_ARCHIVE} where workspace_id = {literal(rebuild.workspace_id)} and {within}")
+    return list(filter(rebuild.covers, archive.items_of(rows.to_pylist())))

@@ -1,7 +1,7 @@
 """The archive: everything that was accepted, one row per event, in a schema of its own, as the long memory beyond the streams.
 
 A row holds the enriched event as its message has it, so that any warehouse can be filled from it as from the stream, and the columns by
-which it is found: its place, its time, its person.
+which it is found: its place, its time, its person. Rejected events and changes of the identity graph are there as in other schemas.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
 import msgspec
+import pyarrow as pa
 
 from cdi.event.v1 import event_pb2
 from cdi_kernel.shallow import shallow
-from cdi_warehouse_loader.domain.columns import ColumnType, record_batch
+from cdi_warehouse_loader.domain.columns import ARROW, ColumnType, record_batch
 from cdi_warehouse_loader.domain.event_view import EventView
 from cdi_warehouse_loader.domain.instants import microseconds
 from cdi_warehouse_loader.domain.layout import Columns
@@ -86,6 +87,23 @@ def items_of(rows: Sequence[Mapping[str, Any]]) -> list[Item]:
     """The events of rows of the archive, in their order within each partition."""
     ordered = sorted(rows, key=lambda row: (row["partition"], row["event_seq"]))
     return [(_read_event(b64decode(row["event"])), row["partition"], row["event_seq"]) for row in ordered]
+
+
+def rows_of(columns: Columns, answer: Any, now_us: int) -> Any:
+    """Rows of a table that any warehouse has in the same form, as they are loaded there.
+
+    Args:
+        columns: of that table.
+        answer: its rows in the archive, as an Arrow table; engines differ in types, and in the case of names.
+        now_us: time of the load.
+    """
+    places = {name.lower(): place for place, name in enumerate(answer.schema.names)}
+    loaded = pa.array([now_us] * answer.num_rows, pa.int64())
+    arrays = [
+        (loaded if name == "loaded_at" else answer.column(places[name]).combine_chunks()).cast(ARROW[kind])
+        for name, kind in columns.items()
+    ]
+    return pa.RecordBatch.from_arrays(arrays, list(columns))
 
 
 def _email(traits: bytes) -> str | None:

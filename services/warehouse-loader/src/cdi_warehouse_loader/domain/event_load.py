@@ -38,6 +38,12 @@ class Poisoned:
     item: Item
     fault: Fault
 
+    @property
+    def rejection_id(self) -> str:
+        """Of its row of ``rejected_events``."""
+        _, partition, event_seq = self.item
+        return f"{StreamName.ENRICHED}-{partition}-{event_seq}"
+
 
 @dataclass(frozen=True, slots=True)
 class _Share:
@@ -165,10 +171,10 @@ def _granted(event: EventView) -> Purposes:
 
 
 def _rejected(one: Poisoned, now_us: int, *, with_payload: bool) -> rejected_event_pb2.RejectedEvent:
-    event, partition, event_seq = one.item
+    event = one.item[0]
     payload = event.SerializeToString() if with_payload else b""
     rejected = rejected_event_pb2.RejectedEvent(
-        rejection_id=f"{StreamName.ENRICHED}-{partition}-{event_seq}",
+        rejection_id=one.rejection_id,
         workspace_id=event.workspace_id,
         source_id=event.source_id,
         message_id=event.message_id,

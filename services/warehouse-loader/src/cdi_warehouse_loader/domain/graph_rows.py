@@ -1,7 +1,8 @@
 """Rows of the identity graph's tables: one per change, numbered so that "the latest" is well defined.
 
 A message's changes are numbered in the order in which they are to be done: canonicals, mappings, traits. The number of a change is that of
-its message in the stream and its place in it, so a message that is loaded again would get the same numbers.
+its message in the stream and its place in it, so a message that is loaded again would get the same numbers, and a change has one number in
+all warehouses, also where others of its message are left out.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ from hashlib import sha256
 from itertools import chain, repeat
 from typing import Any, Final, NamedTuple, TypeVar
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from cdi.identity.v1 import profile_pb2
 from cdi_warehouse_loader.domain import naming
 from cdi_warehouse_loader.domain.columns import record_batch
 from cdi_warehouse_loader.domain.instants import micros
 from cdi_warehouse_loader.domain.layout import GRAPH_SEQUENCE_FACTOR, ID_GRAPH_COLUMNS, MAPPING_COLUMNS, TRAIT_COLUMNS
-from cdi_warehouse_loader.domain.load import ColumnNeeds, TableLoad
+from cdi_warehouse_loader.domain.load import ColumnNeeds, TableLoad, Target
 from cdi_warehouse_loader.domain.withholding import OWN_IDENTIFIERS, withheld_traits
 
 _OPERATIONS: Final = {profile_pb2.MAPPING_OPERATION_CREATED: "CREATED", profile_pb2.MAPPING_OPERATION_REMOVED: "REMOVED"}
@@ -41,27 +45,35 @@ def graph_loads(schema: str, messages: Sequence[Numbered], now_us: int, *, perso
         columns: members of events that need purposes. A change comes without the person's, so what may rest on such a member is left out:
             traits of its name, and identifiers that are found in events' members.
     """
+    made: list[tuple[str, Any]] = []
     canonicals = [message.changed.canonicals for message in messages]
-    mappings: Sequence[Sequence[profile_pb2.MappingChange]] = [message.changed.mappings for message in messages]
-    traits: Sequence[Sequence[profile_pb2.TraitChange]] = [message.changed.traits for message in messages]
-    if columns:
-        hidden = withheld_traits(columns)
-        mappings = [[change for change in changes if change.identifier.type in OWN_IDENTIFIERS] for changes in mappings]
-        traits = [[change for change in changes if change.name not in hidden] for changes in traits]
+    mappings = [message.changed.mappings for message in messages]
+    traits = [message.changed.traits for message in messages]
     starts = [message.sequence * GRAPH_SEQUENCE_FACTOR for message in messages]
-    loads = []
     if any(canonicals):
-        rows = _canonical_rows(messages, canonicals, starts, now_us)
-        loads.append(TableLoad(schema, naming.ID_GRAPH_UPDATES, rows))
+        made.append((naming.ID_GRAPH_UPDATES, _canonical_rows(messages, canonicals, starts, now_us)))
     starts = [start + len(before) for start, before in zip(starts, canonicals, strict=True)]
     if personal and any(mappings):
-        rows = _mapping_rows(messages, mappings, starts, now_us)
-        loads.append(TableLoad(schema, naming.EXTERNAL_ID_MAPPING_UPDATES, rows))
+        made.append((naming.EXTERNAL_ID_MAPPING_UPDATES, _mapping_rows(messages, mappings, starts, now_us)))
     starts = [start + len(before) for start, before in zip(starts, mappings, strict=True)]
     if personal and any(traits):
-        rows = _trait_rows(messages, traits, starts, now_us)
-        loads.append(TableLoad(schema, naming.PROFILE_TRAITS_UPDATES, rows))
-    return loads
+        made.append((naming.PROFILE_TRAITS_UPDATES, _trait_rows(messages, traits, starts, now_us)))
+    loads = [TableLoad(schema, table, without_withheld(table, rows, columns)) for table, rows in made]
+    return [load for load in loads if load.rows.num_rows]
+
+
+def tables_for(target: Target, tables: Iterable[str]) -> list[str]:
+    """Those of the graph's tables that a warehouse may have rows in."""
+    return [table for table in tables if target.takes_everybody or table == naming.ID_GRAPH_UPDATES]
+
+
+def without_withheld(table: str, rows: Any, columns: ColumnNeeds) -> Any:
+    """Rows of a table of the graph without what may rest on members of events that need purposes; arguments as above."""
+    if columns and table == naming.EXTERNAL_ID_MAPPING_UPDATES:
+        return rows.filter(pc.is_in(rows.column("external_id_type"), pa.array(sorted(OWN_IDENTIFIERS), pa.string())))
+    if columns and table == naming.PROFILE_TRAITS_UPDATES:
+        return rows.filter(pc.invert(pc.is_in(rows.column("name"), pa.array(sorted(withheld_traits(columns)), pa.string()))))
+    return rows
 
 
 def _canonical_rows(

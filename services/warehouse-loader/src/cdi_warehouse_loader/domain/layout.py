@@ -171,15 +171,20 @@ TRAIT_COLUMNS: Final[Columns] = {
 }
 """``value`` is JSON text, NULL when the profile no longer has the trait."""
 
+GRAPH_TABLES: Final[Mapping[str, Columns]] = {
+    naming.ID_GRAPH_UPDATES: ID_GRAPH_COLUMNS,
+    naming.EXTERNAL_ID_MAPPING_UPDATES: MAPPING_COLUMNS,
+    naming.PROFILE_TRAITS_UPDATES: TRAIT_COLUMNS,
+}
+"""The tables that changes of the identity graph fill."""
+
 STARTING_TABLES: Final[Mapping[str, Columns]] = {
     **{table: {**EVENT_COLUMNS, **own, **ENRICHMENT_COLUMNS} for table, own in OWN_COLUMNS.items()},
     naming.USERS: USERS_COLUMNS,
     naming.ACCOUNTS: ACCOUNTS_COLUMNS,
     naming.DISCARDS: DISCARDS_COLUMNS,
     naming.REJECTED_EVENTS: REJECTED_COLUMNS,
-    naming.ID_GRAPH_UPDATES: ID_GRAPH_COLUMNS,
-    naming.EXTERNAL_ID_MAPPING_UPDATES: MAPPING_COLUMNS,
-    naming.PROFILE_TRAITS_UPDATES: TRAIT_COLUMNS,
+    **GRAPH_TABLES,
 }
 """What a schema holds before the first event."""
 

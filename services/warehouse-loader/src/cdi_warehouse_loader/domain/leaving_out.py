@@ -1,4 +1,4 @@
-"""What may not be loaded because it is of somebody who was erased since: streams bring again what they hold.
+"""What may not be loaded because it is of somebody who was erased since: streams and archives bring again what they hold.
 
 Nothing is looked at that is later than the newest erasure, so the flow pays for this only while it is replayed.
 """
@@ -6,9 +6,11 @@ Nothing is looked at that is later than the newest erasure, so the flow pays for
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import msgspec
+import pyarrow as pa
 
 from cdi.error.v1 import error_pb2
 from cdi.event.v1 import event_pb2
@@ -16,10 +18,11 @@ from cdi.event.v1.rejected_event_pb2 import RejectedEvent
 from cdi.identity.v1.profile_pb2 import GraphChanged
 from cdi_kernel.faults import reason_name
 from cdi_privacy import digest_of
-from cdi_warehouse_loader.domain.erasure import PROFILE_ID, Tombstone, folded
+from cdi_warehouse_loader.domain.erasure import PROFILE_ID, Tombstone, folded, found_by
 from cdi_warehouse_loader.domain.instants import micros, microseconds
+from cdi_warehouse_loader.domain.layout import GRAPH_TABLES
 from cdi_warehouse_loader.domain.naming import snake
-from cdi_warehouse_loader.domain.payload_values import bytes_values
+from cdi_warehouse_loader.domain.payload_values import bytes_values, payload_values
 from cdi_warehouse_loader.domain.rows import Item
 
 SUPPRESSED: Final = reason_name(error_pb2.ERROR_REASON_SUPPRESSED)
@@ -72,6 +75,23 @@ def without_erased(changes: Sequence[GraphChanged], newest_us: int, look_up: Loo
     return [_without(change, stones) for change in changes] if stones else changes
 
 
+def rows_without_erased(table: str, rows: Any, newest_us: int, look_up: LookUp) -> Any:
+    """Rows of a table of the graph, or of ``rejected_events``, as an Arrow record batch, without those of erased people."""
+    if not newest_us:
+        return rows
+    is_graph = table in GRAPH_TABLES
+    times = [at or 0 for at in rows.column("timestamp" if is_graph else "received_at").cast(pa.int64()).to_pylist()]
+    digests_of = partial(_change_digests, table) if is_graph else _rejection_digests
+    listed = enumerate(zip(times, rows.to_pylist(), strict=True))
+    old = {place: (at, digests_of(row)) for place, (at, row) in listed if at <= newest_us}
+    stones = look_up(sorted({digest for _, digests in old.values() for digest in digests})) if old else {}
+    if not stones:
+        return rows
+    until = {digest: stone.erased_us if is_graph else stone.before_us for digest, stone in stones.items()}
+    out = {place for place, (at, digests) in old.items() if any(at <= until.get(digest, -1) for digest in digests)}
+    return rows.filter(pa.array([place not in out for place in range(rows.num_rows)], pa.bool_()))
+
+
 def _without(change: GraphChanged, stones: Mapping[bytes, Tombstone]) -> GraphChanged:
     at, workspace_id = micros(change.change_time) or 0, change.workspace_id
 
@@ -121,6 +141,17 @@ def _graph_digests(change: GraphChanged) -> Iterable[bytes]:
         yield digest_of(workspace_id, kind, folded(kind, mapping.identifier.value))
     for trait in change.traits:
         yield digest_of(workspace_id, PROFILE_ID, trait.profile_id)
+
+
+def _change_digests(table: str, row: Mapping[str, Any]) -> list[bytes]:
+    """All ids by which a row of the graph's tables would be found and erased."""
+    named = ((found.kind or row["external_id_type"], row[found.column]) for found in found_by(table, GRAPH_TABLES[table], ()))
+    return [digest_of(row["workspace_id"], kind, folded(kind, value)) for kind, value in named]
+
+
+def _rejection_digests(row: Mapping[str, Any]) -> list[bytes]:
+    values = payload_values(row["payload"], row["payload_encoding"]) if row["payload"] is not None else ()
+    return [digest_of(row["workspace_id"], kind, folded(kind, value)) for value in values for kind in _ANY_KIND]
 
 
 def _covers(stones: Mapping[bytes, Tombstone], digests: Iterable[bytes], received_us: int) -> bool:
