@@ -175,9 +175,9 @@ class Reader(Generic[T]):
             await asyncio.sleep(min(left, 0.02))
 
     def _collect(self, feeds: Sequence[PartitionFeed]) -> list[Fetched]:
-        """A batch over the lane's partitions; each gets an equal share so that none starves."""
+        """A batch over the lane's partitions; each gets an equal share so that none starves. None if they were given away meanwhile."""
         waiting = [feed for feed in feeds if feed.available]
-        share = self._most_events() // len(waiting)
+        share = self._most_events() // max(1, len(waiting))
         return [message for feed in waiting for message in feed.take(share)]
 
     def _most_events(self) -> int:
