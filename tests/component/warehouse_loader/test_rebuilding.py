@@ -38,12 +38,6 @@ async def consents() -> AsyncIterator[tuple[Consents, PrivacySide, str]]:
         yield servicer, side, address
 
 
-@pytest.fixture(params=["postgresql", "iceberg"])
-def shared_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An engine that several processes may have open."""
-    return str(request.getfixturevalue("database_url")) if request.param == "postgresql" else f"iceberg+sqlite://{tmp_path}/lake"
-
-
 class Rejections:
     """Publishes to REJECTED as the collector and enrichment do."""
 
@@ -233,51 +227,6 @@ async def test_what_arrives_meanwhile_is_there_once_over_kill_9(
     for table, key in (*((table, "seq") for table in GRAPH), ("rejected_events", "rejection_id")):
         assert await client.value(f"select count(*) - count(distinct {key}) from {table}") == 0
     assert await rows(client, "id_graph_updates") == await rows(client, "id_graph_updates", "cdi_archive", "second")
-
-
-async def test_replicas_of_which_one_is_killed_rebuild_while_both_load(
-    shared_url: str, start_loader: Any, enrichment: Any, graph: Any, rejections: Rejections, ask: Any
-) -> None:
-    """Neither has loaded everything itself, so what each believes of positions is out of date."""
-    warehouses = json.dumps({"shared": shared_url})
-    environment = {"CDI_DUCKDB_PATH": "", "CDI_WAREHOUSES": warehouses, "CDI_ARCHIVE": "shared", "CDI_PARTITIONS": "4"}
-    loaders = [start_loader(name, **environment) for name in ("first", "second")]
-    sent = 0
-
-    async def publish(messages: int) -> None:
-        nonlocal sent
-        for _ in range(messages):
-            await enrichment.publish([builders.track(message_id=f"m{sent}")], partition=sent % 4)
-            await graph.change(change(sent))
-            await rejections.publish(f"r{sent}")
-            sent += 1
-
-    async def are_loaded(client: Any) -> bool:
-        try:
-            events = await client.value("select count(*) from main.tracks")
-        except Fault:
-            return False
-        return bool(events == sent and await holds(client, (sent, 2 * sent, 2 * sent, sent)))
-
-    clients = [await ask(loader) for loader in loaders]
-    await publish(30)
-    await eventually(lambda: are_loaded(clients[0]), within=60)
-    await publish(10)
-    await rebuild(clients[1])
-    await publish(10)
-    loaders[0].kill()
-    await publish(10)
-    loaders[0].start()
-    await rebuilt(clients[1])
-    await eventually(lambda: are_loaded(clients[1]), within=90)
-    before = await side(clients[1])
-    assert before == await side(clients[1], "cdi_archive")
-    assert await clients[1].value("select count(distinct id) from main.tracks") == sent
-    assert await clients[1].value("select count(distinct rejection_id) from main.rejected_events") == sent
-    await rebuild(clients[1])
-    await rebuilt(clients[1], 2)
-    assert await side(clients[1]) == before
-    assert await are_loaded(clients[1])
 
 
 async def test_a_warehouse_that_is_younger_than_the_streams_gets_everything(

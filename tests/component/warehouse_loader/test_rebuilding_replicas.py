@@ -1,0 +1,118 @@
+"""Rebuilding where several loaders have one warehouse open, none of which has loaded everything itself."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cdi_kernel.faults import Fault
+from cdi_testing import builders, eventually
+from cdi_warehouse_loader.application.access import Access
+from cdi_warehouse_loader.application.connections import Connection, Connections
+from cdi_warehouse_loader.application.purposes import PurposeRules
+from cdi_warehouse_loader.application.rebuilding import Rebuilding
+from cdi_warehouse_loader.bootstrap import SystemClock
+from cdi_warehouse_loader.clients import NoPurposes
+from cdi_warehouse_loader.domain.load import DEFAULT_TARGET, Load, Position, StreamPartition
+from cdi_warehouse_loader.domain.rebuild import Part, rebuilds
+
+from . import engines
+from .engines import Place
+from .test_archive import rebuild, rebuilt
+from .test_rebuilding import Rejections, change, holds, rejections, side
+
+__all__ = ["rejections"]
+
+
+@pytest.fixture(params=["postgresql", "iceberg"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    """An engine that several processes may have open."""
+    needs = request.getfixturevalue
+    made = engines.iceberg(tmp_path) if request.param == "iceberg" else engines.postgresql(needs("postgres_server"), needs("database_url"))
+    yield made
+    made.close()
+
+
+class NothingWaits:
+    """``Pending`` of readers that have settled everything."""
+
+    async def messages(self, stream: str, reader: str) -> int:
+        return 0
+
+    async def is_past(self, where: StreamPartition, reader: str, sequence: int) -> bool:
+        return True
+
+
+async def test_a_loader_that_has_loaded_nothing_itself_finds_the_bounds(place: Place) -> None:
+    """It was opened before another one loaded, and believes that nothing has been."""
+    access = Access(place.open, lambda: None, (DEFAULT_TARGET,), archives=True)
+    await access.open()
+    other = place.open()
+    flow = {
+        StreamPartition("ENRICHED", 1): Position(50, 5),
+        StreamPartition("IDENTITY", 0): Position(7, 0),
+        StreamPartition("REJECTED", 0): Position(8, 0),
+    }
+    await asyncio.to_thread(other.load, Load("ENRICHED", 0, (), flow, {}))
+    assert not await access.write(lambda held: held.positions)
+    connection = Connection("shared", place.options.kind, "warehouse-loader", access)
+    rebuilding = Rebuilding(Connections([connection]), NothingWaits(), 2, SystemClock())
+    begun = await rebuilding.start(builders.WORKSPACE, "main", "")
+    assert (begun.bounds.get(1), begun.changes, begun.rejections) == (5, Part(0, 7), Part(0, 8))
+    running = asyncio.ensure_future(rebuilding.run(connection, PurposeRules(NoPurposes(), access)))
+    try:
+
+        async def over() -> bool:
+            return all(one.done for one in await access.write(lambda held: rebuilds(held.positions)))
+
+        await eventually(over)
+    finally:
+        running.cancel()
+        access.close()
+
+
+async def test_replicas_of_which_one_is_killed_rebuild_while_both_load(
+    place: Place, start_loader: Any, enrichment: Any, graph: Any, rejections: Rejections, ask: Any
+) -> None:
+    """Neither has loaded everything itself, so what each believes of positions is out of date."""
+    warehouses = json.dumps({"shared": place.options.url})
+    environment = {"CDI_DUCKDB_PATH": "", "CDI_WAREHOUSES": warehouses, "CDI_ARCHIVE": "shared", "CDI_PARTITIONS": "4"}
+    loaders = [start_loader(name, **environment) for name in ("first", "second")]
+    sent = 0
+
+    async def publish(messages: int) -> None:
+        nonlocal sent
+        for _ in range(messages):
+            await enrichment.publish([builders.track(message_id=f"m{sent}")], partition=sent % 4)
+            await graph.change(change(sent))
+            await rejections.publish(f"r{sent}")
+            sent += 1
+
+    async def are_loaded(client: Any) -> bool:
+        try:
+            events = await client.value("select count(*) from main.tracks")
+        except Fault:
+            return False
+        return bool(events == sent and await holds(client, (sent, 2 * sent, 2 * sent, sent)))
+
+    clients = [await ask(loader) for loader in loaders]
+    await publish(30)
+    await eventually(lambda: are_loaded(clients[0]), within=60)
+    await publish(10)
+    await rebuild(clients[1])
+    await publish(10)
+    loaders[0].kill()
+    await publish(10)
+    loaders[0].start()
+    await rebuilt(clients[1])
+    await eventually(lambda: are_loaded(clients[1]), within=90)
+    before = await side(clients[1])
+    assert before == await side(clients[1], "cdi_archive")
+    assert await clients[1].value("select count(distinct id) from main.tracks") == sent
+    assert await clients[1].value("select count(distinct rejection_id) from main.rejected_events") == sent
+    await rebuild(clients[1])
+    await rebuilt(clients[1], 2)
+    assert await side(clients[1]) == before
+    assert await are_loaded(clients[1])
