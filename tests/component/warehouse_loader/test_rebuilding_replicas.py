@@ -1,13 +1,15 @@
 """Rebuilding where several loaders have one warehouse open, none of which has loaded everything itself."""
 
 import asyncio
+import contextlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cdi_kernel.faults import Fault
+from cdi_kernel.faults import Fault, Unavailable
 from cdi_testing import builders, eventually
 from cdi_warehouse_loader.application.access import Access
 from cdi_warehouse_loader.application.connections import Connection, Connections
@@ -15,8 +17,10 @@ from cdi_warehouse_loader.application.purposes import PurposeRules
 from cdi_warehouse_loader.application.rebuilding import Rebuilding
 from cdi_warehouse_loader.bootstrap import SystemClock
 from cdi_warehouse_loader.clients import NoPurposes
+from cdi_warehouse_loader.domain.documents import Document
 from cdi_warehouse_loader.domain.load import DEFAULT_TARGET, Load, Position, StreamPartition
 from cdi_warehouse_loader.domain.rebuild import Part, rebuilds
+from cdi_warehouse_loader.ports import Warehouse
 
 from . import engines
 from .engines import Place
@@ -35,42 +39,92 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     made.close()
 
 
-class NothingWaits:
-    """``Pending`` of readers that have settled everything."""
+class Waiting:
+    """``Pending`` of readers that have settled everything, by what another loader does at that very moment."""
+
+    def __init__(self, other: Warehouse, flow: Mapping[StreamPartition, Position]) -> None:
+        self._load = Load("ENRICHED", 0, (), flow, {})
+        self._other = other
 
     async def messages(self, stream: str, reader: str) -> int:
         return 0
 
     async def is_past(self, where: StreamPartition, reader: str, sequence: int) -> bool:
+        with contextlib.suppress(Unavailable):  # it learns that positions are noted now; a reader tries again, too
+            await asyncio.to_thread(self._other.load, self._load)
+        await asyncio.to_thread(self._other.load, self._load)
         return True
+
+
+def flow(number: int) -> dict[StreamPartition, Position]:
+    return {
+        StreamPartition("ENRICHED", 1): Position(number * 10, number),
+        StreamPartition("IDENTITY", 0): Position(number + 1, 0),
+        StreamPartition("REJECTED", 0): Position(number + 2, 0),
+    }
+
+
+async def opened(place: Place, *, archives: bool = False) -> Access:
+    access = Access(place.open, lambda: None, (DEFAULT_TARGET,), archives=archives)
+    await access.open()
+    return access
 
 
 async def test_a_loader_that_has_loaded_nothing_itself_finds_the_bounds(place: Place) -> None:
     """It was opened before another one loaded, and believes that nothing has been."""
-    access = Access(place.open, lambda: None, (DEFAULT_TARGET,), archives=True)
-    await access.open()
-    other = place.open()
-    flow = {
-        StreamPartition("ENRICHED", 1): Position(50, 5),
-        StreamPartition("IDENTITY", 0): Position(7, 0),
-        StreamPartition("REJECTED", 0): Position(8, 0),
-    }
-    await asyncio.to_thread(other.load, Load("ENRICHED", 0, (), flow, {}))
+    access, other = await opened(place, archives=True), place.open()
+    await asyncio.to_thread(other.load, Load("ENRICHED", 0, (), flow(5), {}))
     assert not await access.write(lambda held: held.positions)
     connection = Connection("shared", place.options.kind, "warehouse-loader", access)
-    rebuilding = Rebuilding(Connections([connection]), NothingWaits(), 2, SystemClock())
+    rebuilding = Rebuilding(Connections([connection]), Waiting(other, {}), 2, SystemClock())
     begun = await rebuilding.start(builders.WORKSPACE, "main", "")
-    assert (begun.bounds.get(1), begun.changes, begun.rejections) == (5, Part(0, 7), Part(0, 8))
-    running = asyncio.ensure_future(rebuilding.run(connection, PurposeRules(NoPurposes(), access)))
+    assert (begun.bounds, begun.changes, begun.rejections) == ({1: 5}, Part(0, 6), Part(0, 7))
+    await done(rebuilding, connection)
+    access.close()
+
+
+async def done(rebuilding: Rebuilding, connection: Connection) -> None:
+    """Returns when the rebuilds of a connection are done."""
+
+    async def over() -> bool:
+        return all(one.done for one in await connection.access.write(lambda held: rebuilds(held.positions)))
+
+    running = asyncio.ensure_future(rebuilding.run(connection, PurposeRules(NoPurposes(), connection.access)))
     try:
-
-        async def over() -> bool:
-            return all(one.done for one in await access.write(lambda held: rebuilds(held.positions)))
-
         await eventually(over)
     finally:
         running.cancel()
-        access.close()
+
+
+async def test_an_archive_that_another_loader_fills_is_seen_to_be_far_enough(place: Place, tmp_path: Path) -> None:
+    main = engines.duckdb(tmp_path)
+    access, source, other = await opened(main), await opened(place, archives=True), place.open()
+    await access.write(lambda held: held.load(Load("ENRICHED", 0, (), flow(5), {})))
+    connections = [Connection("main", "duckdb", "main", access), Connection("shared", place.options.kind, "shared", source)]
+    rebuilding = Rebuilding(Connections(connections), Waiting(other, {}), 2, SystemClock())
+    await rebuilding.start(builders.WORKSPACE, "main", "")
+    with contextlib.suppress(Unavailable):
+        await asyncio.to_thread(other.load, Load("ENRICHED", 0, (), flow(5), {}))
+    await asyncio.to_thread(other.load, Load("ENRICHED", 0, (), flow(5), {}))
+    await done(rebuilding, connections[0])
+    for each in (source, access):
+        each.close()
+    main.close()
+
+
+async def test_what_another_loader_brings_while_a_rebuild_begins_is_within_its_bounds(place: Place, tmp_path: Path) -> None:
+    lake = engines.duckdb(tmp_path)
+    source, access, other = await opened(lake, archives=True), await opened(place), place.open()
+    await source.write(lambda held: held.load(Load("ENRICHED", 0, (), flow(9), {})))
+    connections = [Connection("lake", "duckdb", "lake", source), Connection("shared", place.options.kind, "shared", access)]
+    document = Document(builders.WORKSPACE, "late", (), "late", 1)
+    await access.write(lambda held: held.put_document(document))
+    await access.refresh_targets()
+    begun = await Rebuilding(Connections(connections), Waiting(other, flow(5)), 2, SystemClock()).start(builders.WORKSPACE, "late", "")
+    assert (begun.bounds, begun.changes, begun.rejections) == ({1: 5}, Part(0, 6), Part(0, 7))
+    for each in (source, access):
+        each.close()
+    lake.close()
 
 
 async def test_replicas_of_which_one_is_killed_rebuild_while_both_load(

@@ -67,8 +67,6 @@ async def oldest(access: Access, schema: str, table: str, column: str, workspace
 
 async def times(access: Access, schema: str, table: str, column: str, workspace_id: str) -> tuple[int, int]:
     """From when to when a workspace's rows are, microseconds since 1970; ``NEVER`` and 0 if there is none with a time."""
-    if table not in await tables_of(access, schema):
-        return NEVER, 0
     sql = f"select min({column}) as oldest, max({column}) as newest from {schema}.{table} where workspace_id = {literal(workspace_id)}"
     first, last = await _first_row(access, sql)
     return (NEVER, 0) if first is None else ((first - _EPOCH) // _MICROSECOND, (last - _EPOCH) // _MICROSECOND)

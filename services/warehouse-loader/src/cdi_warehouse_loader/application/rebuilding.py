@@ -76,8 +76,8 @@ class Rebuilding:
         if self._archive is None:
             raise FailedPrecondition(error_pb2.ERROR_REASON_NOT_FOUND, _NO_ARCHIVE, metadata={"resource": "archive"})
         connection, target = self._found(workspace_id, warehouse)
-        await _check_keeps(self._archive.access, connection.access, workspace_id, target.schema, table)
         quiet = await self._quiet(self._archive, connection)
+        await _check_keeps(self._archive.access, connection.access, workspace_id, target.schema, table)
         return await told(connection.access, partial(self._begin, workspace_id, target, table, quiet))
 
     async def run(self, connection: Connection, rules: PurposeRules) -> None:

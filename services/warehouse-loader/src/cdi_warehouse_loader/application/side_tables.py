@@ -20,7 +20,7 @@ from cdi_kernel.faults import Unavailable
 from cdi_kernel.topology import StreamName
 from cdi_warehouse_loader.application.access import Access
 from cdi_warehouse_loader.application.connections import Connection
-from cdi_warehouse_loader.application.questions import ask, instant, literal, oldest, times
+from cdi_warehouse_loader.application.questions import ask, instant, literal, oldest, tables_of, times
 from cdi_warehouse_loader.application.standing import believed, standing, told
 from cdi_warehouse_loader.application.windows import through_windows
 from cdi_warehouse_loader.domain import archive, naming
@@ -84,6 +84,8 @@ class SideTables:
         await through_windows(max(part.next, min(firsts)), end, _FIRST_CHANGES, fill)
 
     async def _fill_rejections(self, part: Part) -> None:
+        if naming.REJECTED_EVENTS not in await tables_of(self._source, archive.SCHEMA):
+            return
         first, last = await times(self._source, archive.SCHEMA, naming.REJECTED_EVENTS, "rejected_at", self._rebuild.workspace_id)
         before = self._rebuild.rejections_position(part.next)
 
