@@ -630,7 +630,7 @@ class RebuildWarehouseRequest(_message.Message):
     warehouse: _builtins.str
     """Name of the warehouse; empty for "main"."""
     table: _builtins.str
-    """The only table to rebuild; empty for all that events fill."""
+    """The only table to rebuild; empty for all."""
     def __init__(
         self,
         *,
@@ -688,13 +688,13 @@ class Rebuild(_message.Message):
     warehouse: _builtins.str
     """Name of the warehouse."""
     table: _builtins.str
-    """The only table; empty for all that events fill."""
+    """The only table; empty for all."""
     number: _builtins.int
     """Which rebuild of these it is, from 1."""
     done: _builtins.bool
     """It is over."""
     next_sequence: _builtins.int
-    """Sequence of the COLLECTED message whose events come next."""
+    """Sequence of the message whose rows come next: of COLLECTED; of IDENTITY or REJECTED where these alone fill the table."""
     last_sequence: _builtins.int
     """Sequence of the last one."""
     def __init__(

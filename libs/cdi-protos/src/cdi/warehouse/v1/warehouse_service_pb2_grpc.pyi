@@ -57,9 +57,9 @@ class WarehouseServiceStub:
     """How the tables of a warehouse came to be as they are. Errors: NOT_FOUND (no such warehouse)."""
     RebuildWarehouse: _grpc.UnaryUnaryMultiCallable[_warehouse_service_pb2.RebuildWarehouseRequest, _warehouse_service_pb2.RebuildWarehouseResponse]
     """Empties a warehouse, or one table of it, and fills it again from the archive while the flow goes on. Durable when it is answered; how far
-    it is, GetStatus tells. Errors: NOT_FOUND (no such warehouse), INVALID_ARGUMENT (events fill no such table), FAILED_PRECONDITION (there is
-    no archive, or it begins later than the tables; another workspace is loaded into the same tables; another rebuild of the connection is
-    under way).
+    it is, GetStatus tells. The table of rejected events is not emptied, but gets what it lacks. Errors: NOT_FOUND (no such warehouse),
+    INVALID_ARGUMENT (the archive fills no such table), FAILED_PRECONDITION (there is no archive, or it begins later than the tables; another
+    workspace is loaded into the same tables; another rebuild of the connection is under way).
     """
 
 @_typing.type_check_only
@@ -91,9 +91,9 @@ class WarehouseServiceAsyncStub(WarehouseServiceStub):
     """How the tables of a warehouse came to be as they are. Errors: NOT_FOUND (no such warehouse)."""
     RebuildWarehouse: _aio.UnaryUnaryMultiCallable[_warehouse_service_pb2.RebuildWarehouseRequest, _warehouse_service_pb2.RebuildWarehouseResponse]  # type: ignore[assignment]
     """Empties a warehouse, or one table of it, and fills it again from the archive while the flow goes on. Durable when it is answered; how far
-    it is, GetStatus tells. Errors: NOT_FOUND (no such warehouse), INVALID_ARGUMENT (events fill no such table), FAILED_PRECONDITION (there is
-    no archive, or it begins later than the tables; another workspace is loaded into the same tables; another rebuild of the connection is
-    under way).
+    it is, GetStatus tells. The table of rejected events is not emptied, but gets what it lacks. Errors: NOT_FOUND (no such warehouse),
+    INVALID_ARGUMENT (the archive fills no such table), FAILED_PRECONDITION (there is no archive, or it begins later than the tables; another
+    workspace is loaded into the same tables; another rebuild of the connection is under way).
     """
 
 class WarehouseServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -170,9 +170,9 @@ class WarehouseServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_warehouse_service_pb2.RebuildWarehouseResponse, _abc.Awaitable[_warehouse_service_pb2.RebuildWarehouseResponse]]:
         """Empties a warehouse, or one table of it, and fills it again from the archive while the flow goes on. Durable when it is answered; how far
-        it is, GetStatus tells. Errors: NOT_FOUND (no such warehouse), INVALID_ARGUMENT (events fill no such table), FAILED_PRECONDITION (there is
-        no archive, or it begins later than the tables; another workspace is loaded into the same tables; another rebuild of the connection is
-        under way).
+        it is, GetStatus tells. The table of rejected events is not emptied, but gets what it lacks. Errors: NOT_FOUND (no such warehouse),
+        INVALID_ARGUMENT (the archive fills no such table), FAILED_PRECONDITION (there is no archive, or it begins later than the tables; another
+        workspace is loaded into the same tables; another rebuild of the connection is under way).
         """
 
 def add_WarehouseServiceServicer_to_server(servicer: WarehouseServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
