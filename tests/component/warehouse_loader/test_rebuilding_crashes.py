@@ -131,7 +131,8 @@ def rebuilding(access: Access) -> Rebuilding:
 async def finished(access: Access) -> bool:
     """Runs the rebuild until it is done, or dies; whether it died."""
     held = Connection("main", "duckdb", "main", access)
-    running = asyncio.ensure_future(rebuilding(access).run(held, PurposeRules(NoPurposes(), access)))
+    rules, plans = PurposeRules(NoPurposes(), access), Plans(NoPlans(), access)
+    running = asyncio.ensure_future(rebuilding(access).run(held, rules, plans))
 
     async def over() -> bool:
         if running.done():

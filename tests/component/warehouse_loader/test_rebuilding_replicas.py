@@ -13,10 +13,11 @@ from cdi_kernel.faults import Fault, Unavailable
 from cdi_testing import builders, eventually
 from cdi_warehouse_loader.application.access import Access
 from cdi_warehouse_loader.application.connections import Connection, Connections
+from cdi_warehouse_loader.application.plans import Plans
 from cdi_warehouse_loader.application.purposes import PurposeRules
 from cdi_warehouse_loader.application.rebuilding import Rebuilding
 from cdi_warehouse_loader.bootstrap import SystemClock
-from cdi_warehouse_loader.clients import NoPurposes
+from cdi_warehouse_loader.clients import NoPlans, NoPurposes
 from cdi_warehouse_loader.domain.documents import Document
 from cdi_warehouse_loader.domain.load import DEFAULT_TARGET, Load, Position, StreamPartition
 from cdi_warehouse_loader.domain.rebuild import Part, rebuilds
@@ -40,9 +41,10 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
 
 
 class Waiting:
-    """``Pending`` of readers that have settled everything, by what another loader does at that very moment."""
+    """``Pending`` of readers that have settled everything or nothing, and what another loader does at that very moment."""
 
-    def __init__(self, other: Warehouse, flow: Mapping[StreamPartition, Position]) -> None:
+    def __init__(self, other: Warehouse, flow: Mapping[StreamPartition, Position], *, past: bool = True) -> None:
+        self._past = past
         self._load = Load("ENRICHED", 0, (), flow, {})
         self._other = other
 
@@ -53,7 +55,7 @@ class Waiting:
         with contextlib.suppress(Unavailable):  # it learns that positions are noted now; a reader tries again, too
             await asyncio.to_thread(self._other.load, self._load)
         await asyncio.to_thread(self._other.load, self._load)
-        return True
+        return self._past
 
 
 def flow(number: int) -> dict[StreamPartition, Position]:
@@ -89,7 +91,8 @@ async def done(rebuilding: Rebuilding, connection: Connection) -> None:
     async def over() -> bool:
         return all(one.done for one in await connection.access.write(lambda held: rebuilds(held.positions)))
 
-    running = asyncio.ensure_future(rebuilding.run(connection, PurposeRules(NoPurposes(), connection.access)))
+    rules, plans = PurposeRules(NoPurposes(), connection.access), Plans(NoPlans(), connection.access)
+    running = asyncio.ensure_future(rebuilding.run(connection, rules, plans))
     try:
         await eventually(over)
     finally:
@@ -120,6 +123,9 @@ async def test_what_another_loader_brings_while_a_rebuild_begins_is_within_its_b
     document = Document(builders.WORKSPACE, "late", (), "late", 1)
     await access.write(lambda held: held.put_document(document))
     await access.refresh_targets()
+    waiting = Rebuilding(Connections(connections), Waiting(other, {}, past=False), 2, SystemClock())
+    with pytest.raises(Unavailable):  # its reader has not brought anything yet
+        await waiting.start(builders.WORKSPACE, "late", "")
     begun = await Rebuilding(Connections(connections), Waiting(other, flow(5)), 2, SystemClock()).start(builders.WORKSPACE, "late", "")
     assert (begun.bounds, begun.changes, begun.rejections) == ({1: 5}, Part(0, 6), Part(0, 7))
     for each in (source, access):

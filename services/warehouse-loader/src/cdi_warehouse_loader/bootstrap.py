@@ -116,7 +116,7 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
             works = {
                 "loading": _load(settings, context, connection, loading, size, bus),
                 "rewriting": _rewrite(access, settings.rewrite_after_seconds),
-                "rebuilding": rebuilding.run(connection, rules),
+                "rebuilding": rebuilding.run(connection, rules, plans),
                 "documents": access.follow_documents(),
                 "purposes": rules.follow(),
                 "plans": plans.follow(),

@@ -17,6 +17,7 @@ from cdi_runtime.telemetry import logger
 from cdi_warehouse_loader.application.access import Access
 from cdi_warehouse_loader.application.connections import Connection, Connections
 from cdi_warehouse_loader.application.isolating import load_isolated
+from cdi_warehouse_loader.application.plans import Plans
 from cdi_warehouse_loader.application.purposes import PurposeRules
 from cdi_warehouse_loader.application.questions import ask, literal, oldest, span, tables_of
 from cdi_warehouse_loader.application.seen import Seen
@@ -71,7 +72,7 @@ class Rebuilding:
                 another rebuild of the connection is under way.
             InvalidArgument: the archive fills no such table.
             NotFound: there is no such warehouse.
-            Unavailable: the warehouse is down.
+            Unavailable: the warehouse is down, or has not begun to load.
         """
         if self._archive is None:
             raise FailedPrecondition(error_pb2.ERROR_REASON_NOT_FOUND, _NO_ARCHIVE, metadata={"resource": "archive"})
@@ -80,12 +81,13 @@ class Rebuilding:
         await _check_keeps(self._archive.access, connection.access, workspace_id, target.schema, table)
         return await told(connection.access, partial(self._begin, workspace_id, target, table, quiet))
 
-    async def run(self, connection: Connection, rules: PurposeRules) -> None:
+    async def run(self, connection: Connection, rules: PurposeRules, plans: Plans) -> None:
         """Does the rebuilds of a connection, and goes on with those that an earlier process began. Never returns.
 
         Args:
             connection: the connection.
             rules: what purposes say of it.
+            plans: what tracking plans say of its columns.
         """
         await connection.access.held()
         while True:
@@ -93,6 +95,7 @@ class Rebuilding:
                 for rebuild in await connection.access.write(lambda held: rebuilds(held.positions)):
                     if not rebuild.done:
                         await rules.meet([rebuild.workspace_id])
+                        await plans.meet([rebuild.workspace_id])
                         await self._rebuild(connection, rebuild)
             except Fault as fault:
                 _log.warning("rebuild.waits", connection=connection.name, reason=fault.reason_name)
@@ -110,13 +113,18 @@ class Rebuilding:
         """Where the archive stands in partitions from which the warehouse never had anything and gets nothing any more up to there.
 
         A warehouse that is younger than the newest message of a quiet partition would have no bound there.
+
+        Raises:
+            Unavailable: it is about to get something from a partition that it never had anything from, so it has no bound yet.
         """
         flowing = flows(self._partitions)
         there = await standing(source.access, flowing)
         here = await standing(connection.access, flowing)
-        unknown = [where for where in flowing if here[where] == START != there[where]]
-        past = [where for where in unknown if await self._pending.is_past(where, connection.reader, there[where].sequence)]
-        return {where: there[where] for where in past}
+        unknown = {where: there[where] for where in flowing if here[where] == START != there[where]}
+        for where, at in unknown.items():
+            if not await self._pending.is_past(where, connection.reader, at.sequence):
+                raise Unavailable("warehouse", "it has loaded nothing yet of a partition that the archive has; try again", retry_after=1.0)
+        return unknown
 
     def _begin(self, workspace_id: str, target: Target, table: str, quiet: Positions, held: Warehouse) -> Rebuild:
         held.ensure_tables(target.schema)

@@ -25,7 +25,7 @@ from cdi_warehouse_loader.application.standing import believed, standing, told
 from cdi_warehouse_loader.application.windows import through_windows
 from cdi_warehouse_loader.domain import archive, naming
 from cdi_warehouse_loader.domain.graph_rows import tables_for, without_withheld
-from cdi_warehouse_loader.domain.layout import GRAPH_SEQUENCE_FACTOR, GRAPH_TABLES, REJECTED_COLUMNS
+from cdi_warehouse_loader.domain.layout import GRAPH_SEQUENCE_FACTOR, GRAPH_TABLES, REJECTED_COLUMNS, Columns
 from cdi_warehouse_loader.domain.leaving_out import rows_without_erased
 from cdi_warehouse_loader.domain.load import START, Load, TableLoad, Target
 from cdi_warehouse_loader.domain.rebuild import REJECTIONS_FROM, Part, Positions, Rebuild
@@ -91,7 +91,7 @@ class SideTables:
 
         async def fill(start: int, following: int) -> int:
             nonlocal before
-            within = f"rejected_at >= {instant(start)} and rejected_at < {instant(following)}"
+            within = f"rejected_at >= {instant(start)} and rejected_at < {instant(min(following, last + 1))}"
             answer = await self._archived(naming.REJECTED_EVENTS, within if start else "rejected_at is null")
             if answer.num_rows:
                 await self._pass_archive()
@@ -118,27 +118,35 @@ class SideTables:
             await asyncio.sleep(_WAIT_SECONDS)
 
     def _load_changes(self, answers: Mapping[str, Any], before: Positions, after: Positions, held: Warehouse) -> None:
-        target = self._begin_turn(before, held)
-        found = {table: self._rows(table, GRAPH_TABLES[table], answers[table], held) for table in tables_for(target, answers)}
-        loads = [TableLoad(target.schema, table, without_withheld(table, rows, target.columns)) for table, rows in found.items()]
-        held.load(Load(StreamName.IDENTITY, 0, loads, after, {}))
+        loads = []
+        for target in self._begin_turn(before, held):
+            found = {table: self._rows(table, GRAPH_TABLES[table], answers[table], held) for table in tables_for(target, answers)}
+            loads += [TableLoad(target.schema, table, without_withheld(table, rows, target.columns)) for table, rows in found.items()]
+        held.load(Load(StreamName.IDENTITY, 0, [load for load in loads if load.rows.num_rows], after, {}))
 
     def _load_rejections(self, answer: Any, before: Positions, after: Positions, held: Warehouse) -> None:
-        target = self._begin_turn(before, held)
-        rows = self._rows(naming.REJECTED_EVENTS, REJECTED_COLUMNS, answer, held)
-        ids = rows.column("rejection_id").to_pylist()
-        stored = held.existing(target.schema, naming.REJECTED_EVENTS, "rejection_id", ids) if ids else set()
-        missing = rows.filter(pa.array([rejection_id not in stored for rejection_id in ids], pa.bool_()))
+        loads = []
+        for target in self._begin_turn(before, held):
+            rows = self._rows(naming.REJECTED_EVENTS, REJECTED_COLUMNS, answer, held)
+            ids = rows.column("rejection_id").to_pylist()
+            stored = held.existing(target.schema, naming.REJECTED_EVENTS, "rejection_id", ids) if ids else set()
+            missing = rows.filter(pa.array([rejection_id not in stored for rejection_id in ids], pa.bool_()))
+            loads.append(TableLoad(target.schema, naming.REJECTED_EVENTS, missing))
         # With where the stream stands, so that what another process has loaded since this one looked is found.
         positions = {**after, **believed(held, [REJECTIONS_FROM])}
-        held.load(Load(StreamName.REJECTED, 0, [TableLoad(target.schema, naming.REJECTED_EVENTS, missing)], positions, {}))
+        held.load(Load(StreamName.REJECTED, 0, [load for load in loads if load.rows.num_rows], positions, {}))
 
-    def _rows(self, table: str, columns: Any, answer: Any, held: Warehouse) -> Any:
+    def _rows(self, table: str, columns: Columns, answer: Any, held: Warehouse) -> Any:
         rows = archive.rows_of(columns, answer, self._clock.now_us())
         return rows_without_erased(table, rows, held.newest_erasure_us, held.tombstones)
 
-    def _begin_turn(self, before: Positions, held: Warehouse) -> Target:
+    def _begin_turn(self, before: Positions, held: Warehouse) -> list[Target]:
+        """The target of the rebuild; none if the workspace's documents no longer have it.
+
+        Raises:
+            Unavailable: the rebuild does not stand where this process left it.
+        """
         if any(held.positions.get(where, START) != at for where, at in before.items()):
             raise Unavailable("warehouse", "another process goes on with this rebuild")
         targets = self._access.targets.of(self._rebuild.workspace_id)
-        return next(target for target in targets if target.warehouse == self._rebuild.warehouse)
+        return [target for target in targets if target.warehouse == self._rebuild.warehouse]

@@ -139,10 +139,11 @@ class WarehouseServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RebuildWarehouse(self, request, context):
-        """Empties a warehouse, or one table of it, and fills it again from the archive while the flow goes on. Durable when it is answered; how far
-        it is, GetStatus tells. The table of rejected events is not emptied, but gets what it lacks. Errors: NOT_FOUND (no such warehouse),
-        INVALID_ARGUMENT (the archive fills no such table), FAILED_PRECONDITION (there is no archive, or it begins later than the tables; another
-        workspace is loaded into the same tables; another rebuild of the connection is under way).
+        """Empties a warehouse, or one table of it, and fills it again from the archive while the flow goes on. Durable when it is answered; how
+        far it is, GetStatus tells. The table of rejected events is not emptied, but gets what it lacks. Errors: NOT_FOUND (no such warehouse),
+        INVALID_ARGUMENT (the archive fills no such table), FAILED_PRECONDITION (there is no archive, or it begins later than the tables;
+        another workspace is loaded into the same tables; another rebuild of the connection is under way), UNAVAILABLE (the connection is down,
+        or has not begun to load).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

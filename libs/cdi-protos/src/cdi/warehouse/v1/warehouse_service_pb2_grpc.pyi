@@ -56,10 +56,11 @@ class WarehouseServiceStub:
     ListSchemaChanges: _grpc.UnaryUnaryMultiCallable[_warehouse_service_pb2.ListSchemaChangesRequest, _warehouse_service_pb2.ListSchemaChangesResponse]
     """How the tables of a warehouse came to be as they are. Errors: NOT_FOUND (no such warehouse)."""
     RebuildWarehouse: _grpc.UnaryUnaryMultiCallable[_warehouse_service_pb2.RebuildWarehouseRequest, _warehouse_service_pb2.RebuildWarehouseResponse]
-    """Empties a warehouse, or one table of it, and fills it again from the archive while the flow goes on. Durable when it is answered; how far
-    it is, GetStatus tells. The table of rejected events is not emptied, but gets what it lacks. Errors: NOT_FOUND (no such warehouse),
-    INVALID_ARGUMENT (the archive fills no such table), FAILED_PRECONDITION (there is no archive, or it begins later than the tables; another
-    workspace is loaded into the same tables; another rebuild of the connection is under way).
+    """Empties a warehouse, or one table of it, and fills it again from the archive while the flow goes on. Durable when it is answered; how
+    far it is, GetStatus tells. The table of rejected events is not emptied, but gets what it lacks. Errors: NOT_FOUND (no such warehouse),
+    INVALID_ARGUMENT (the archive fills no such table), FAILED_PRECONDITION (there is no archive, or it begins later than the tables;
+    another workspace is loaded into the same tables; another rebuild of the connection is under way), UNAVAILABLE (the connection is down,
+    or has not begun to load).
     """
 
 @_typing.type_check_only
@@ -90,10 +91,11 @@ class WarehouseServiceAsyncStub(WarehouseServiceStub):
     ListSchemaChanges: _aio.UnaryUnaryMultiCallable[_warehouse_service_pb2.ListSchemaChangesRequest, _warehouse_service_pb2.ListSchemaChangesResponse]  # type: ignore[assignment]
     """How the tables of a warehouse came to be as they are. Errors: NOT_FOUND (no such warehouse)."""
     RebuildWarehouse: _aio.UnaryUnaryMultiCallable[_warehouse_service_pb2.RebuildWarehouseRequest, _warehouse_service_pb2.RebuildWarehouseResponse]  # type: ignore[assignment]
-    """Empties a warehouse, or one table of it, and fills it again from the archive while the flow goes on. Durable when it is answered; how far
-    it is, GetStatus tells. The table of rejected events is not emptied, but gets what it lacks. Errors: NOT_FOUND (no such warehouse),
-    INVALID_ARGUMENT (the archive fills no such table), FAILED_PRECONDITION (there is no archive, or it begins later than the tables; another
-    workspace is loaded into the same tables; another rebuild of the connection is under way).
+    """Empties a warehouse, or one table of it, and fills it again from the archive while the flow goes on. Durable when it is answered; how
+    far it is, GetStatus tells. The table of rejected events is not emptied, but gets what it lacks. Errors: NOT_FOUND (no such warehouse),
+    INVALID_ARGUMENT (the archive fills no such table), FAILED_PRECONDITION (there is no archive, or it begins later than the tables;
+    another workspace is loaded into the same tables; another rebuild of the connection is under way), UNAVAILABLE (the connection is down,
+    or has not begun to load).
     """
 
 class WarehouseServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -169,10 +171,11 @@ class WarehouseServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _warehouse_service_pb2.RebuildWarehouseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_warehouse_service_pb2.RebuildWarehouseResponse, _abc.Awaitable[_warehouse_service_pb2.RebuildWarehouseResponse]]:
-        """Empties a warehouse, or one table of it, and fills it again from the archive while the flow goes on. Durable when it is answered; how far
-        it is, GetStatus tells. The table of rejected events is not emptied, but gets what it lacks. Errors: NOT_FOUND (no such warehouse),
-        INVALID_ARGUMENT (the archive fills no such table), FAILED_PRECONDITION (there is no archive, or it begins later than the tables; another
-        workspace is loaded into the same tables; another rebuild of the connection is under way).
+        """Empties a warehouse, or one table of it, and fills it again from the archive while the flow goes on. Durable when it is answered; how
+        far it is, GetStatus tells. The table of rejected events is not emptied, but gets what it lacks. Errors: NOT_FOUND (no such warehouse),
+        INVALID_ARGUMENT (the archive fills no such table), FAILED_PRECONDITION (there is no archive, or it begins later than the tables;
+        another workspace is loaded into the same tables; another rebuild of the connection is under way), UNAVAILABLE (the connection is down,
+        or has not begun to load).
         """
 
 def add_WarehouseServiceServicer_to_server(servicer: WarehouseServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
