@@ -201,6 +201,20 @@ async def test_what_the_archive_does_not_hold_is_not_thrown_away(start_loader: A
     assert await client.value("select count(*) from tracks") == 3
 
 
+async def test_an_event_that_breaks_the_load_stays_one_rejected_event(start_loader: Any, enrichment: Any, ask: Any, tmp_path: Path) -> None:
+    client = await ask(start_loader(**settings(tmp_path)))
+    broken = builders.track("Broken", message_id="bad")
+    broken.properties = b"[1, 2"
+    await enrichment.publish([builders.track(message_id="good"), broken])
+    await client.loaded(1)
+    before = await client.rows("select rejection_id, message_id, payload, rejected_at from rejected_events")
+    assert len(before) == 1
+    await rebuild(client)
+    await rebuilt(client)
+    assert await client.rows("select rejection_id, message_id, payload, rejected_at from rejected_events") == before
+    assert await client.rows("select id from tracks") == [["good"]]
+
+
 async def kept(client: Any, schema: str, expected: list[str]) -> bool:
     return await ids(client, "second", f"{schema}.tracks") == expected
 

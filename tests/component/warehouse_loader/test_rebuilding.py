@@ -295,17 +295,3 @@ async def test_rows_of_another_workspace_stay(start_loader: Any, graph: Any, rej
     await rebuild(client, table="rejected_events")
     await rebuilt(client)
     assert await holds(client, (2, 4, 4, 2))
-
-
-async def test_an_event_that_breaks_the_load_stays_one_rejected_event(start_loader: Any, enrichment: Any, ask: Any, tmp_path: Path) -> None:
-    client = await ask(start_loader(**settings(tmp_path)))
-    broken = builders.track("Broken", message_id="bad")
-    broken.properties = b"[1, 2"
-    await enrichment.publish([builders.track(message_id="good"), broken])
-    await client.loaded(1)
-    before = await rows(client, "rejected_events")
-    assert len(before) == 1
-    await rebuild(client)
-    await rebuilt(client)
-    assert await rows(client, "rejected_events") == before
-    assert await client.rows("select id from tracks") == [["good"]]
