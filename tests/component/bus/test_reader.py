@@ -114,6 +114,17 @@ async def test_a_message_lingers_once_and_not_again_after_a_long_batch(bus: Bus)
         assert reader.ready() is None
 
 
+async def test_a_partition_that_is_given_away_while_its_batch_lingers_is_the_next_ones(bus: Bus) -> None:
+    lingering, other = Recorder(), Recorder()
+    async with running(bus, lingering, spec(linger_seconds=60.0)) as reader:
+        for partition in range(PARTITIONS):
+            await publish(bus, 1, partition=partition)
+        await eventually(lambda: reader.owned == {0, 1})
+        async with running(bus, other):
+            await eventually(lambda: other.bodies, within=TAKEOVER_SECONDS)
+            assert lingering.bodies == []
+
+
 async def test_a_reader_that_can_fetch_no_more_does_not_linger(bus: Bus) -> None:
     recorder = Recorder()
     async with running(bus, recorder, spec(linger_seconds=60.0, max_events=100_000)):
