@@ -59,9 +59,21 @@ class Stand:
         self.calls = IdentityCalls(service.grpc)
         self.url = url
         self.peak_rss_bytes = 0
+        self._service = service
         self._postgres = postgres
         self._database = url.rpartition("/")[2]
         self._parts = {"service": service.pid, "postgres": postgres.process.pid, "nats": nats.process.pid}
+
+    async def close(self) -> None:
+        """Ends the connection."""
+        await self.calls.close()
+
+    async def forget(self) -> None:
+        """Starts the service anew, so that it remembers nobody."""
+        await self.calls.close()
+        self._service.restart()
+        self._parts["service"] = self._service.pid
+        self.calls = IdentityCalls(self._service.grpc)
 
     async def resolve(self, requests: Iterable[bytes]) -> Measured:
         """Sends requests as fast as they are answered."""
@@ -115,7 +127,7 @@ async def stand(directory: Path, database: str, shared_buffers: str) -> AsyncIte
         service.migrate()
         stack.enter_context(service)
         running = Stand(service, postgres, url, nats)
-        stack.push_async_callback(running.calls.close)
+        stack.push_async_callback(running.close)
         yield running
 
 

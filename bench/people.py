@@ -98,6 +98,13 @@ def known_people(people: int, batches: int, batch: int, seed: int, *, identify: 
     return [request(event(index * batch + position) for position in range(batch)) for index in range(batches)]
 
 
+def strangers(people: int, count: int, batch: int, seed: int) -> list[bytes]:
+    """Requests about ``count`` of the first ``people``, about each of them once."""
+    chosen = random.Random(seed).sample(range(people), count)
+    events = [later_event(person, f"once-{seed}-{person}", 1, identify=False) for person in chosen]
+    return [request(events[begin : begin + batch]) for begin in range(0, count, batch)]
+
+
 def questions(people: int, count: int, seed: int) -> list[tuple[bytes, Identifier]]:
     """Requests for single profiles, drawn evenly, by any of the person's identifiers; each with that identifier."""
     chance = random.Random(seed)
