@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -36,6 +36,15 @@ def settings(tmp_path: Path) -> dict[str, str]:
 async def rebuild(client: Any, warehouse: str = "main", table: str = "") -> pb.Rebuild:
     request = pb.RebuildWarehouseRequest(workspace_id=WORKSPACE, warehouse=warehouse, table=table)
     return (await rpc.call(client.stub.RebuildWarehouse, request, timeout=20.0)).rebuild
+
+
+async def killed_again_and_again(loader: Any, publish: Callable[[int], Awaitable[None]]) -> None:
+    """Kills a loader six times while messages come; each one lives for a moment in which it gets somewhere."""
+    for _ in range(6):
+        await publish(10)
+        loader.kill()
+        loader.start()
+        await asyncio.sleep(0.3)
 
 
 async def rebuilt(client: Any, rebuilds: int = 1) -> None:
@@ -112,11 +121,7 @@ async def test_events_that_arrive_meanwhile_come_once_over_kill_9(start_loader: 
     await publish(200)
     await client.loaded(sent)
     await rebuild(client)
-    for _ in range(6):
-        await publish(10)
-        loader.kill()
-        loader.start()
-        await asyncio.sleep(0.3)
+    await killed_again_and_again(loader, publish)
     client = await ask(loader)
     await rebuilt(client)
     await client.loaded(sent)

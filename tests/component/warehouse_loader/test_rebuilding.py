@@ -1,6 +1,5 @@
 """Rebuilding what events do not fill, the identity graph and rejected events: rows as before, new documents, what arrives meanwhile."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
@@ -21,7 +20,7 @@ from cdi_testing import builders, eventually
 from tests.component.privacy_side import Consents, PrivacySide, order, privacy_side, tell
 
 from .conftest import graph_changed
-from .test_archive import rebuild, rebuilt, second_url, settings
+from .test_archive import killed_again_and_again, rebuild, rebuilt, second_url, settings
 from .test_connections import SERVICE, apply_once_up, second, streamed
 
 __all__ = ["second_url"]
@@ -216,11 +215,7 @@ async def test_what_arrives_meanwhile_is_there_once_over_kill_9(
     await publish(150)
     await eventually(lambda: holds(client, (sent, 2 * sent, 2 * sent, sent)))
     await rebuild(client)
-    for _ in range(6):
-        await publish(10)
-        loader.kill()
-        loader.start()
-        await asyncio.sleep(0.3)
+    await killed_again_and_again(loader, publish)
     client = await ask(loader)
     await rebuilt(client)
     await eventually(lambda: holds(client, (sent, 2 * sent, 2 * sent, sent)))

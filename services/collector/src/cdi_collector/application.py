@@ -108,6 +108,7 @@ class Collector:
         """
         received_us = time.time_ns() // 1_000
         handling = source.protection.ip_handling
+        # What is taken as its client serialized it is of a source that keeps addresses: its door sees to that.
         if handling != "keep" and not isinstance(submission.items, EncodedEvents):
             for item in submission.items:
                 if isinstance(item, ClientEvent):
