@@ -43,8 +43,11 @@ FAST_EVENTS: Final = 150_000
 FRESH_EVENTS_PER_SECOND: Final = 5_000
 FRESH_SECONDS: Final = 20
 BLOCK_EVENTS: Final = 250_000
-WIDE_EVENTS: Final = 60_000
-WIDE_SETTINGS: Final = {"CDI_DUCKDB_MEMORY_LIMIT": "256MB"}
+WIDE_EVENTS: Final = 200_000
+WIDE_SETTINGS: Final = {
+    "CDI_DUCKDB_MEMORY_LIMIT": "256MB",
+    "GLIBC_TUNABLES": "glibc.malloc.tcache_count=200:glibc.malloc.tcache_max=2048",
+}
 PEER_EVENTS: Final = 50_000
 ROWS_PER_EVENT: Final = 2
 PEER: Final = Path("build/bench/dlt")

@@ -134,7 +134,7 @@ async def test_what_waits_is_loaded_in_larger_parts_when_loads_touch_many_tables
     await client.loaded(200)
     assert await client.rows("select count(*), count(distinct id) from tracks") == [[200, 200]]
     sizes = [events for (events,) in await client.rows("select events from _cdi.loads where tables > 0 order by started_at")]
-    assert (sizes[0], max(sizes)) == (10, 50)
+    assert (sizes[0], max(sizes)) == (10, 100)
 
 
 async def test_one_message_that_touches_more_tables_than_memory_has_room_for_is_loaded_in_parts(

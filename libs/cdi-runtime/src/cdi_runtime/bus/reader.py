@@ -39,7 +39,7 @@ _BYTES_PER_EVENT: Final = 1024
 """Room for one event when messages are fetched ahead: a partition's share of the next batch, as large as web events are."""
 
 _MIN_FETCH_BYTES: Final = 512 * 1024  # the largest message of the topology
-_MAX_FETCH_BYTES: Final = 1024 * 1024
+_MAX_FETCH_BYTES: Final = 2 * 1024 * 1024
 _REJECTION_WINDOW: Final = 1_000
 _METRICS_SECONDS: Final = 5.0
 _log = logger(__name__)

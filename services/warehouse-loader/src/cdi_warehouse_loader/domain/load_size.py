@@ -14,7 +14,7 @@ EVENTS_PER_TABLE: Final = 80
 LOADS_UNTIL_LARGER: Final = 100
 """Loads after one that was too large until one twice as large is tried: doing one again in halves costs less than small ones for ever."""
 
-GROWTH: Final = 5
+GROWTH: Final = 10
 """A load holds at most so many times what is usual, the measure of the loader's memory."""
 
 

@@ -1,4 +1,4 @@
-"""The DuckDB file written anew, so that nothing is left in it of what was deleted.
+"""The DuckDB file: how a new one is made, and how it is written anew, so that nothing is left in it of what was deleted.
 
 DuckDB marks deleted rows; their values stay in the row groups, in freed blocks and in statistics. Only a copy is without them.
 """
@@ -9,11 +9,23 @@ import contextlib
 import os
 import shutil
 from pathlib import Path
+from typing import Final
 
 import duckdb
 
 from cdi_kernel.faults import Unavailable
 from cdi_warehouse_loader.warehouses.base import Options
+
+_BLOCK_SIZE: Final = 65_536
+"""Of a new file, bytes. The log is folded in by whole blocks, of which every table has some: a quarter of DuckDB's default makes that twice
+as fast with hundreds of tables, and the file a quarter as large."""
+
+
+def connected(options: Options) -> duckdb.DuckDBPyConnection:
+    """A DuckDB that has no file yet."""
+    return duckdb.connect(
+        ":memory:", config={"threads": options.threads, "memory_limit": options.memory_limit, "default_block_size": _BLOCK_SIZE}
+    )
 
 
 def rewrite(options: Options) -> None:
@@ -26,7 +38,7 @@ def rewrite(options: Options) -> None:
         Unavailable: another process has taken the file, or the disk is full; nothing was changed.
     """
     draft, spilled = options.path.with_name(options.path.name + ".new"), options.path.with_name(options.path.name + ".tmp")
-    connection = duckdb.connect(":memory:", config={"threads": options.threads, "memory_limit": options.memory_limit})
+    connection = connected(options)
     try:
         connection.execute("set preserve_insertion_order = false")
         connection.execute(f"set temp_directory = '{_text(spilled)}'")

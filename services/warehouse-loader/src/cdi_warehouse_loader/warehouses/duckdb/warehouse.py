@@ -27,18 +27,16 @@ from cdi_warehouse_loader.ports import LoadEntry, Question, Rows, SchemaChange
 from cdi_warehouse_loader.warehouses.base import Options
 from cdi_warehouse_loader.warehouses.changes import changed, changes_of
 from cdi_warehouse_loader.warehouses.duckdb import clean_rooms, consenting, erasure, identity, sql, state
+from cdi_warehouse_loader.warehouses.duckdb.feeding import Feeds
+from cdi_warehouse_loader.warehouses.duckdb.file import connected
 from cdi_warehouse_loader.warehouses.duckdb.query import run_query, stream_query
+from cdi_warehouse_loader.warehouses.duckdb.room import Room
 
 DEPENDENCY: Final = "warehouse"
-_BATCH: Final = "cdi_batch"
 _PASSING: Final = (duckdb.IOException, duckdb.TransactionException)
 _FOLD_EVERY: Final = 500
 """Loads between two foldings of progress and outcomes."""
 
-_TABLE_BYTES: Final = 480_000
-"""Of DuckDB's memory for each table with rows that are not in the file yet: some 300 KB that they take, and what folding them in needs."""
-
-_FEWEST_TABLES: Final = 40
 _FATAL: Final = (duckdb.FatalException, duckdb.InternalException)
 
 
@@ -49,7 +47,7 @@ def open_warehouse(options: Options) -> DuckDbWarehouse:
         Unavailable: another process holds it, or it cannot be read.
     """
     options.path.parent.mkdir(parents=True, exist_ok=True)
-    root = duckdb.connect(":memory:", config={"threads": options.threads, "memory_limit": options.memory_limit})
+    root = connected(options)
     try:
         path = str(options.path).replace("'", "''")
         root.execute(f"attach '{path}' as warehouse")
@@ -80,11 +78,11 @@ class DuckDbWarehouse:
         self.positions: Mapping[StreamPartition, Position] = {}
         self.newest_erasure_us = 0
         self._ready: set[str] = set()
-        self._in_memory: set[tuple[str, str]] = set()
-        self._most_tables = max(_FEWEST_TABLES, options.memory_bytes // _TABLE_BYTES)
+        self._room = Room(options.memory_bytes)
         self._unfolded = _FOLD_EVERY
         self._root = root
         self._loading, self._querying, self._consenting = root.cursor(), root.cursor(), root.cursor()
+        self._feeds = Feeds(self._loading)
         for connection in (self._loading, self._querying):
             connection.execute("use warehouse")
         self.clean_rooms = clean_rooms.DuckDbCleanRooms(self._loading, self._querying, self._translated)
@@ -116,6 +114,7 @@ class DuckDbWarehouse:
                     tables = state.catalog(self._loading).get(schema, {})
                 self._run(sql.starting_tables(schema, tables))
                 self._run(identity.views(schema))
+            self._feeds.tables_changed()
             self._read_state()
         self._ready.add(schema)
 
@@ -123,28 +122,27 @@ class DuckDbWarehouse:
         """See ``ports.Warehouse``."""
         started = time.perf_counter()
         done: list[TableLoad] = []
+        if self._room.is_short():
+            self._fold_in()  # once more: it fails while something else writes
         with self._translated():
             try:
                 with self._transaction(keep=keep):
                     if self._unfolded >= _FOLD_EVERY:
                         self._fold()
                     self._run(sql.empty(schema, table) for schema, table in load.clears)
-                    touched = set(self._in_memory)
+                    self._room.begin()
                     for table in load.tables:
                         self._load_table(table)
                         done.append(table.done())
-                        touched.add((table.schema, table.table))
-                        self._check_room(touched)
                     self._write_progress(load, done, started)
             except duckdb.Error:
                 with contextlib.suppress(duckdb.Error):
                     self._read_state()
                 raise
-            finally:
-                with contextlib.suppress(duckdb.Error):
-                    self._loading.unregister(_BATCH)
         if keep:
-            self._free_memory((table.schema, table.table) for table in done)
+            self._room.commit()
+            if self._room.is_short():
+                self._fold_in()
             self._unfolded = 1 if self._unfolded >= _FOLD_EVERY else self._unfolded + 1
             self.positions = {**self.positions, **load.positions}
             self.catalog = changed(self.catalog, done)
@@ -235,25 +233,11 @@ class DuckDbWarehouse:
         for connection in (self._consenting, self._querying, self._loading, self._root):
             connection.close()
 
-    def _free_memory(self, loaded: Iterable[tuple[str, str]]) -> None:
-        """Folds the write-ahead log in once so many tables have rows in memory that the next load might find no room.
-
-        Every table with rows that are not in the file yet holds some hundred KiB, however few its rows are.
-        """
-        self._in_memory.update(loaded)
-        if len(self._in_memory) >= self._most_tables * 3 // 4:
-            self._fold_in()
-
-    def _check_room(self, touched: set[tuple[str, str]]) -> None:
-        """Ends a load before it takes the memory that folding in needs, without which nothing would be freed any more."""
-        if len(touched) > self._most_tables:
-            raise OutOfMemory(DEPENDENCY, "the load touches more tables than DuckDB has memory for (CDI_DUCKDB_MEMORY_LIMIT)")
-
     def _fold_in(self) -> None:
         """From whichever thread has no memory; a load that is under way keeps it from happening, and is not touched."""
         with contextlib.suppress(duckdb.Error), self._root.cursor() as connection:
             connection.execute("checkpoint warehouse")
-            self._in_memory = set()
+            self._room.folded_in()
 
     def _asked(self, question: Question) -> tuple[duckdb.DuckDBPyConnection, Iterable[str]]:
         """The connection that answers a question, and what it has to do before."""
@@ -271,14 +255,13 @@ class DuckDbWarehouse:
                 self._loading.execute(sql.add_column(load.schema, load.table, column, kind))
         for column in load.widened:
             self._loading.execute(sql.widen_column(load.schema, load.table, column))
+        if known is None or load.added or load.widened:
+            self._feeds.tables_changed()
         if load.rows is None or not load.rows.num_rows:
             return
-        self._loading.register(_BATCH, load.rows)  # takes the name over from the table before
-        if load.merge_keys:
-            statement = sql.merge(load.schema, load.table, _BATCH, load.merge_keys, load.rows.schema.names)
-        else:
-            statement = sql.append(load.schema, load.table, _BATCH)
-        self._loading.execute(statement)
+        if not self._room.takes((load.schema, load.table)):
+            raise OutOfMemory(DEPENDENCY, "the load touches more tables than DuckDB has memory for (CDI_DUCKDB_MEMORY_LIMIT)")
+        self._feeds.load(load)
 
     def _write_progress(self, load: Load, done: Sequence[TableLoad], started: float) -> None:
         self._append_progress(load.positions, load.counts)
@@ -313,9 +296,11 @@ class DuckDbWarehouse:
         except BaseException:
             with contextlib.suppress(duckdb.Error):  # a failed commit has rolled back already
                 self._loading.execute("rollback")
+            self._feeds.forget()
             raise
         if not keep:
             self._loading.execute("rollback")
+            self._feeds.forget()
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
