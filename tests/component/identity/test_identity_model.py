@@ -88,7 +88,7 @@ async def test_concurrent_events_merges_and_splits_are_those_of_their_order(
     clock = iter(range(1_800_000_000_000_000, 1_900_000_000_000_000))
     clients = []
     for number in range(8):
-        store = PostgresGraph(databases[number % 2])
+        store = PostgresGraph(databases[number % 2], readers[number % 2])
         profiles = Profiles(PostgresProfiles(readers[number % 2]), NoWarehouse(), lambda: next(clock))
         identities = Logged(store, RuleBook(), lambda: next(clock), lambda: None)
         operations = LoggedOperations(store, profiles, lambda: next(clock), lambda: None)

@@ -13,7 +13,7 @@ from cdi_identity.ruling import RuleBook
 from cdi_identity.store.erasing import PostgresPersons
 from cdi_identity.store.graph import PostgresGraph, indexed_only
 from cdi_identity.store.lookups import MAX_MERGES
-from cdi_runtime.store import Database
+from cdi_runtime.store import Database, Readers
 from cdi_testing.builders import WORKSPACE
 from cdi_testing.plugin import MigratedDatabases
 
@@ -47,9 +47,9 @@ async def test_what_another_replica_merges_and_splits_is_answered_at_once(
 async def test_what_is_known_needs_no_identifier_of_the_table(migrated_database: MigratedDatabases) -> None:
     """And very many merges at once, and an erasure, end what is remembered."""
     url = migrated_database("identity")
-    async with Database.connect(url) as database:
+    async with Database.connect(url) as database, Readers(database, 1) as readers:
         indexed_only(database)
-        store = PostgresGraph(database)
+        store = PostgresGraph(database, readers)
         identities, other = (Identities(store, RuleBook(), lambda: 1, lambda: None) for _ in range(2))
 
         async def whose(asked: Identities) -> str:

@@ -209,7 +209,8 @@ def _owned(events: Mapping[int, tuple[Identifier, ...]], owners: Mapping[Identif
     """The events whose identifiers all belong to one profile, with that profile: they change nothing."""
     owned = []
     for index, identifiers in events.items():
-        found = set(map(owners.get, identifiers))
-        if len(found) == 1 and (owner := found.pop()) is not None:
+        found = list(map(owners.get, identifiers))
+        owner = found[0]
+        if owner is not None and found.count(owner) == len(found):
             owned.append((index, owner))
     return owned

@@ -23,7 +23,7 @@ from cdi_identity.store.literals import array, documents
 from cdi_identity.store.locking import hold
 from cdi_identity.store.lookups import look_up
 from cdi_identity.store.rules import read_rules
-from cdi_runtime.store import Database, raw
+from cdi_runtime.store import Database, Readers, raw
 
 
 def indexed_only(database: Database) -> None:
@@ -41,14 +41,13 @@ def indexed_only(database: Database) -> None:
 class PostgresGraph:
     """The ``GraphStore`` on one service's database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, readers: Readers) -> None:
         self._database = database
+        self._fetch = readers.fetch
 
     async def look_up(self, identifiers: Sequence[Identifier], workspace_ids: Sequence[str], since: Mapping[str, int]) -> Lookup:
         """See ``GraphStore``."""
-        # One statement is one snapshot by itself: BEGIN and COMMIT would be two more round trips.
-        async with self._database.session() as connection:
-            return await look_up(connection, identifiers, workspace_ids, since)
+        return await look_up(self._fetch, identifiers, workspace_ids, since)
 
     @asynccontextmanager
     async def changing(self, workspace_ids: Iterable[str]) -> AsyncIterator[GraphWriter]:
