@@ -241,7 +241,7 @@ async def measure(profiles: int, rounds: int, count: int, shared_buffers: str) -
         growth = Growth(running, rounds)
         await growth.run(profiles)
         figures = growth.figures() | await get_profiles(running, growth.people, rounds)
-        figures |= {"postgres_shared_buffers": shared_buffers}
+        figures |= {"postgres_shared_buffers": shared_buffers, "postgres_huge_pages": running.huge_pages()}
         figures["service_rss_mb"] = round(running.peak_rss_bytes / 1e6, 1)
     # Gigabytes that the second part does not need.
     shutil.rmtree(STATE / "growth", ignore_errors=True)
@@ -254,13 +254,14 @@ async def measure(profiles: int, rounds: int, count: int, shared_buffers: str) -
 def show(figures: Mapping[str, Any]) -> None:
     """The tables."""
     columns = ["profiles", "events/s", "lowest - highest", "service µs", "Postgres µs", "client µs", "batch p99 ms", "other cores"]
+    huge_pages = f"huge pages {figures['postgres_huge_pages']}"
     for phase, title in TITLES.items():
-        report.show(title, columns, [_size_row(phase, size) for size in figures["sizes"]])
+        report.show(f"{title}; {huge_pages}", columns, [_size_row(phase, size) for size in figures["sizes"]])
     tables = figures["postgres_tables_mb_per_million_profiles"]
     rows = [[f"Postgres: {name}", f"{used:,.1f} MB"] for name, used in tables.items() if used >= 0.5]
     rows.append(["Postgres: the whole database", f"{figures['postgres_mb_per_million_profiles']:,.1f} MB"])
     rows.append(["service, highest resident memory of the run", f"{figures['service_rss_mb']:,.1f} MB"])
-    report.show("Room for a million profiles", ["what", "size"], rows)
+    report.show(f"Room for a million profiles; shared buffers {figures['postgres_shared_buffers']}, {huge_pages}", ["what", "size"], rows)
     cost = figures["get_profile_us_per_request"]
     spread = f"{min(figures['get_profile_p99_rounds_ms'])} - {max(figures['get_profile_p99_rounds_ms'])}"
     row = [f"{figures['get_profile_p50_ms']}", f"{figures['get_profile_p99_ms']}", spread, *(f"{cost[part]:,.0f}" for part in PARTS)]

@@ -108,6 +108,10 @@ class Stand:
         whole = int(self._sql(f"SELECT pg_database_size('{self._database}')"))
         return {"all": whole, **dict(sorted(sizes.items(), key=lambda entry: -entry[1]))}
 
+    def huge_pages(self) -> str:
+        """Whether Postgres has its shared buffers in huge pages: ``on`` or ``off``; ``unknown`` before Postgres 17."""
+        return self._sql("SELECT coalesce(current_setting('huge_pages_status', true), 'unknown')")
+
     def _tables(self) -> list[str]:
         return self._sql("SELECT relname FROM pg_stat_user_tables ORDER BY relname").split()
 

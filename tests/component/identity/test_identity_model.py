@@ -10,14 +10,18 @@ import pytest
 from cdi.identity.v1.identity_service_pb2 import IdentityInput
 from cdi_identity import convert
 from cdi_identity.application import Answers, Identities
+from cdi_identity.clients.warehouse import NoWarehouse
 from cdi_identity.domain.changes import Changes
+from cdi_identity.domain.history import PROFILE_ID
 from cdi_identity.domain.identifiers import Identifier
 from cdi_identity.domain.resolution import Observation
 from cdi_identity.domain.rules import Rules
 from cdi_identity.operating import Operations, Request
 from cdi_identity.ports import GraphWriter, Lookup
+from cdi_identity.reading import Profiles
 from cdi_identity.ruling import RuleBook
 from cdi_identity.store.graph import PostgresGraph, indexed_only
+from cdi_identity.store.profiles import PostgresProfiles
 from cdi_kernel.faults import FailedPrecondition
 from cdi_runtime.store import Database, Readers
 from cdi_testing.builders import WORKSPACE
@@ -85,10 +89,11 @@ async def test_concurrent_events_merges_and_splits_are_those_of_their_order(
     clients = []
     for number in range(8):
         store = PostgresGraph(databases[number % 2], readers[number % 2])
+        profiles = Profiles(PostgresProfiles(readers[number % 2]), NoWarehouse(), lambda: next(clock))
         identities = Logged(store, RuleBook(), lambda: next(clock), lambda: None)
-        operations = LoggedOperations(store, lambda: next(clock), lambda: None)
+        operations = LoggedOperations(store, profiles, lambda: next(clock), lambda: None)
         identities.journal = operations.journal = journal
-        clients.append(work(identities, operations, number))
+        clients.append(work(identities, operations, profiles, number))
     await asyncio.gather(*clients)
 
     connection = await asyncpg.connect(url)
@@ -110,7 +115,7 @@ async def test_concurrent_events_merges_and_splits_are_those_of_their_order(
     }
 
 
-async def work(identities: Identities, operations: Operations, client: int) -> None:
+async def work(identities: Identities, operations: Operations, profiles: Profiles, client: int) -> None:
     """What one client does: batches of events of people whom others know too, and now and then a merge or a split."""
     chance = random.Random(SEED + client)
     known: list[str] = []
@@ -121,7 +126,7 @@ async def work(identities: Identities, operations: Operations, client: int) -> N
         if step % 4 == 0:
             await operations.merge(request, chance.choice(known), chance.choice(known))
         elif step % 2:
-            profile = await identities.profile_by_id(WORKSPACE, chance.choice(known))
+            profile = await profiles.one(WORKSPACE, (PROFILE_ID, chance.choice(known)))
             part: str | list[Identifier] = list(chance.sample(profile.identifiers, min(2, len(profile.identifiers))))
             if profile.merged_profile_ids and chance.random() < 0.6:
                 part = chance.choice(profile.merged_profile_ids)

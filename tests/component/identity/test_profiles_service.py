@@ -1,5 +1,6 @@
 """Reading profiles of a real identity process: batches, lists, links."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 
@@ -12,7 +13,7 @@ from cdi.identity.v1.profiles_service_pb2_grpc import ProfilesServiceStub
 from cdi_cli.embedded import ServiceProcess
 from cdi_testing.builders import EVENT_TIME, WORKSPACE
 
-from .identity_calls import names, resolve, seen
+from .identity_calls import names, profile_of, resolve, seen
 from .profile_calls import batch, code_of, key, listed
 
 Stubs = tuple[IdentityServiceStub, ProfilesServiceStub]
@@ -79,6 +80,31 @@ async def test_what_is_too_large_for_one_answer_is_asked_for_in_parts(stubs: Stu
     assert [len(page) for page in await listed(profiles, WORKSPACE, 100)] == [1, 1, 1]
     await resolve(identity, *(seen("anonymous_id:z", f"custom{number}:{'y' * 490}") for number in range(900)))
     assert await code_of(batch(profiles, *["anonymous_id:z"] * 20)) == "OUT_OF_RANGE"
+
+
+async def test_many_who_ask_at_once_all_get_their_own_answer(stubs: Stubs) -> None:
+    """Also those who ask with what is too large for one answer of many, and those who leave."""
+    identity, _ = stubs
+    people = await resolve(identity, *(seen(f"user_id:u{number}", f"email:{number}@x.y") for number in range(40)))
+    [elsewhere] = await resolve(identity, seen("user_id:u0", workspace="other"))
+    traits = json.dumps({f"t{number}": "x" * 8_000 for number in range(480)}).encode()
+    large = [(await resolve(identity, seen(f"user_id:large{number}", traits=traits)))[0] for number in range(3)]
+    expected = {f"user_id:u{number}": person.profile_id for number, person in enumerate(people)}
+    expected |= {f"email:{number}@x.y": person.profile_id for number, person in enumerate(people)}
+    expected |= {person.profile_id: person.profile_id for person in people}
+    expected |= {f"user_id:large{number}": person.profile_id for number, person in enumerate(large)}
+    nobody = ["user_id:nobody", "not-a-uuid", "user_id:null", "018f0000-0000-7000-8000-000000000000", "email:u0"]
+    for _ in range(3):
+        leaving = [asyncio.ensure_future(profile_of(identity, name)) for name in ("user_id:u1", "user_id:large0", "user_id:nobody") * 5]
+        asked = [*expected, *nobody]
+        answers = asyncio.gather(*(profile_of(identity, name) for name in asked), profile_of(identity, "user_id:u0", "other"))
+        await asyncio.sleep(0.001)
+        for one in leaving:
+            one.cancel()
+        found = await answers
+        ids = [profile and profile.profile_id for profile in found]
+        assert ids == [*expected.values(), *[None] * len(nobody), elsewhere.profile_id]
+        assert all(len(profile.traits) > 3_500_000 for profile in found[len(expected) - 3 : len(expected)])
 
 
 async def test_pages_are_stable_while_profiles_come_and_merge(stubs: Stubs) -> None:

@@ -26,10 +26,8 @@ async def test_a_lost_connection_is_retryable_and_replaced(database: Database) -
         [[kept]] = await readers.fetch(PID)
         async with Readers(database, 1) as other:
             await other.fetch("SELECT pg_terminate_backend($1)", kept)
-        idle = readers._idle[0]
-        connection = idle.sync_connection
-        assert connection is not None
-        await eventually(lambda: connection.connection.driver_connection.is_closed())  # type: ignore[union-attr]  # it is open
+        [(_, driver)] = readers._idle
+        await eventually(driver.is_closed)
         [[fresh]] = await readers.fetch(PID)
         assert fresh != kept
 

@@ -14,6 +14,7 @@ from cdi_identity.domain.traits import (
     combined,
     from_document,
     learn,
+    shown,
     to_document,
     to_object,
 )
@@ -95,6 +96,14 @@ def test_order_does_not_matter_when_times_differ(pairs: list[tuple[str, int]]) -
     for item in reversed(news):
         learn(other, item)
     assert values(one) == values(other)
+
+
+@given(st.lists(st.sampled_from([b"", b'{"plan":[9,"pro"]}', b'={"age":[5,3]}', "own", "later"]), min_size=1, max_size=3, unique=True))
+def test_what_is_shown_are_the_combined_traits(kinds: list[bytes | str]) -> None:
+    own = to_document(observed(b'{"plan":{"name":"max"},"city":"K\xc3\xb6ln","a\\u0000":1e999}', 10, "m1"))
+    later = to_document(observed(b'{"city":null,"age":7}', 20, "m2") | observed(b'{"z":[1, 2]}', 5, "m3"))
+    documents = [kind if isinstance(kind, bytes) else {"own": own, "later": later}[kind] for kind in kinds]
+    assert shown(documents) == to_object(combined(documents))
 
 
 def test_a_computed_trait_stands_before_others_wherever_its_document_is() -> None:

@@ -1,4 +1,4 @@
-"""The use cases of the data path: resolve a batch, read a profile.
+"""The use case of the data path: resolve a batch.
 
 Why resolving is right with any number of replicas (docs/adr/0005-identity-concurrency.md):
 
@@ -17,17 +17,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Protocol
 
-from cdi.error.v1 import error_pb2
 from cdi_identity.domain import traits
 from cdi_identity.domain.changes import Changes
 from cdi_identity.domain.graph import Graph
-from cdi_identity.domain.identifiers import Identifier, Named, usable
+from cdi_identity.domain.identifiers import Identifier
 from cdi_identity.domain.resolution import Observation, Resolution, resolve
 from cdi_identity.domain.rules import Rules
-from cdi_identity.ports import GraphStore, GraphWriter, Lookup, StoredProfile
+from cdi_identity.ports import GraphStore, GraphWriter, Lookup
 from cdi_identity.remembering import KnownPeople
 from cdi_identity.ruling import RuleBook
-from cdi_kernel.faults import NotFound, Unavailable
+from cdi_kernel.faults import Unavailable
 from cdi_kernel.ids import fallback_profile_id, uuid7_texts
 
 Answers = dict[int, Resolution]
@@ -53,7 +52,7 @@ class Batch(Protocol):
 
 
 class Identities:
-    """The use cases of the identity graph.
+    """The use case.
 
     Args:
         store: the graph.
@@ -85,23 +84,6 @@ class Identities:
         if any(rules[workspace_id].event_traits for workspace_id in batch.workspace_ids):
             await self._choose_traits(observations, resolutions, rules)
         return resolutions
-
-    async def profile_by_id(self, workspace_id: str, profile_id: str) -> StoredProfile:
-        """The profile of an id, also of a merged one.
-
-        Raises:
-            NotFound: there is none.
-        """
-        return found(await self._store.profile_by_id(workspace_id, profile_id), "profile_id")
-
-    async def profile_by_identifier(self, workspace_id: str, identifier: Named) -> StoredProfile:
-        """The profile that has an identifier.
-
-        Raises:
-            NotFound: nobody has it, or it is one that never links by the default rules.
-        """
-        identifiers = usable(workspace_id, [identifier])
-        return found(await self._store.profile_by_identifier(identifiers[0]) if identifiers else None, "identifier")
 
     async def _look(self, batch: Batch) -> tuple[Mapping[str, Rules], list[Observation], Lookup, Answers]:
         """The events by the newest rules, a snapshot, and the answers to those that change nothing as of it."""
@@ -193,17 +175,6 @@ async def loaded(writer: GraphWriter, lookup: Lookup, rules: Mapping[str, Rules]
     return Graph({identifier: profiles[owner] for identifier, owner in lookup.owners.items()}, uuid7_texts())
 
 
-def found(profile: StoredProfile | None, name: str) -> StoredProfile:
-    """The profile.
-
-    Raises:
-        NotFound: there is none; ``name`` is what was asked by.
-    """
-    if profile is None:
-        raise NotFound(error_pb2.ERROR_REASON_NOT_FOUND, "no such profile", metadata={"resource": "profile", "name": name})
-    return profile
-
-
 def _distinct(brought: Iterable[tuple[Identifier, ...]]) -> list[Identifier]:
     """The identifiers of events, each once."""
     return list(dict.fromkeys(chain.from_iterable(brought)))
@@ -238,7 +209,8 @@ def _owned(events: Mapping[int, tuple[Identifier, ...]], owners: Mapping[Identif
     """The events whose identifiers all belong to one profile, with that profile: they change nothing."""
     owned = []
     for index, identifiers in events.items():
-        found = set(map(owners.get, identifiers))
-        if len(found) == 1 and (owner := found.pop()) is not None:
+        found = list(map(owners.get, identifiers))
+        owner = found[0]
+        if owner is not None and found.count(owner) == len(found):
             owned.append((index, owner))
     return owned

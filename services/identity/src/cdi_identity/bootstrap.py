@@ -59,13 +59,13 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
             forgetting = retain(PostgresRetention(database), settings.demotion_days, now_us)
             await stack.enter_async_context(context.background(forgetting, "retention"))
         readers = await stack.enter_async_context(Readers(database, READERS))
-        graph = PostgresGraph(database, readers)
-        identities = Identities(graph, RuleBook(), now_us, relay.wake)
-        served = registration(identities, Ruling(graph, now_us), Operations(graph, now_us, relay.wake))
-        watchers = Watchers()
-        await stack.enter_async_context(hearing_changes(connection, watchers))
         history, archive = await _warehouse(settings, stack)
         profiles = Profiles(PostgresProfiles(readers), history, now_us)
+        graph = PostgresGraph(database, readers)
+        identities = Identities(graph, RuleBook(), now_us, relay.wake)
+        served = registration(identities, profiles, Ruling(graph, now_us), Operations(graph, profiles, now_us, relay.wake))
+        watchers = Watchers()
+        await stack.enter_async_context(hearing_changes(connection, watchers))
         reading = profiles_servicer.registration(profiles, WatchedProfiles(profiles, watchers))
         exporting = audiences_servicer.registration(Audiences(PostgresPeople(database), await _consent(settings, stack)))
         await _obey(settings, context, connection, Privacy(PostgresPersons(database), now_us, relay.wake), stack)
@@ -113,11 +113,11 @@ async def _consent(settings: Settings, stack: AsyncExitStack) -> ConsentClient |
     return ConsentClient(await stack.enter_async_context(rpc.channel(settings.consent_target)))
 
 
-READERS = 4
-"""Connections for reading profiles; a statement takes a fraction of a millisecond."""
+READERS = 6
+"""Connections for looking up batches and reading profiles: as many statements at once as keep a few cores of Postgres busy."""
 
-POOL_SIZE = 8 + READERS
-"""Connections: one for the relay, one for the batch whose turn it is, the rest for reading."""
+POOL_SIZE = 6 + READERS
+"""Connections: one for the relay, one for the batch whose turn it is, the rest for operators, exports and computed traits."""
 
 
 def now_us() -> int:

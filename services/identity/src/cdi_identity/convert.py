@@ -111,11 +111,14 @@ def profile(stored: StoredProfile) -> profile_pb2.Profile:
     result = profile_pb2.Profile(
         profile_id=stored.profile_id,
         workspace_id=stored.workspace_id,
-        identifiers=[_identifier(identifier) for identifier in stored.identifiers],
-        traits=traits.to_object(traits.combined(stored.documents)),
+        traits=traits.shown(stored.documents),
         merged_profile_ids=stored.merged_profile_ids,
     )
-    result.create_time.FromMicroseconds(stored.create_us)
+    # Field by field: half the time of messages that are made first and copied in, and of the timestamp's own arithmetic.
+    for _, kind, value in stored.identifiers:
+        result.identifiers.add(type=kind, value=value)
+    seconds, rest_us = divmod(stored.create_us, 1_000_000)
+    result.create_time.seconds, result.create_time.nanos = seconds, rest_us * 1_000
     return result
 
 

@@ -7,6 +7,7 @@ import binascii
 from collections.abc import Collection, Sequence
 from typing import Final
 
+from cdi.identity.v1 import identity_service_pb2
 from cdi.identity.v1 import profiles_service_pb2 as pb
 from cdi_identity import convert
 from cdi_identity.domain import traits
@@ -28,7 +29,7 @@ MAX_PAGE: Final = 1_000
 _MAX_ORDINAL: Final = (1 << 63) - 1
 
 
-def key(given: pb.ProfileKey, workspace_id: str, field: str = "key") -> Key | None:
+def key(given: pb.ProfileKey | identity_service_pb2.GetProfileRequest, workspace_id: str, field: str = "key") -> Key | None:
     """A key; ``None`` for one that nobody can have: an id that is no UUID, an identifier that never links.
 
     Raises:

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from cdi.error.v1 import error_pb2
-from cdi_identity.application import found, loaded
+from cdi_identity.application import loaded
 from cdi_identity.domain.decisions import MERGE_REQUEST, SPLIT_REQUEST, Cause, Decision, Kind
 from cdi_identity.domain.graph import Graph
+from cdi_identity.domain.history import PROFILE_ID
 from cdi_identity.domain.identifiers import Identifier, Named, usable
 from cdi_identity.domain.resolution import Observation, resolve
 from cdi_identity.domain.separation import NotPossible, take, undo
 from cdi_identity.ports import GraphStore, GraphWriter, StoredProfile
+from cdi_identity.reading import Profiles
 from cdi_kernel.faults import FailedPrecondition, NotFound
 from cdi_kernel.ids import uuid7, uuid7_texts
 
@@ -45,12 +47,14 @@ class Operations:
 
     Args:
         store: the graph.
+        profiles: what is answered.
         now_us: the clock, microseconds since 1970.
         changed: called after a commit that put something into the outbox.
     """
 
-    def __init__(self, store: GraphStore, now_us: Callable[[], int], changed: Callable[[], None]) -> None:
+    def __init__(self, store: GraphStore, profiles: Profiles, now_us: Callable[[], int], changed: Callable[[], None]) -> None:
         self._store = store
+        self._profiles = profiles
         self._now_us = now_us
         self._changed = changed
 
@@ -68,7 +72,7 @@ class Operations:
             else:
                 result = done.profile_id
         self._changed()
-        return found(await self._store.profile_by_id(workspace_id, result), "profile_id")
+        return await self._profiles.one(workspace_id, (PROFILE_ID, result))
 
     async def split(self, request: Request, profile_id: str, part: str | Sequence[Identifier]) -> tuple[StoredProfile, StoredProfile]:
         """Separates a profile: undoes the merge of a profile id, or takes identifiers out. Returns what is left, and what left it.
@@ -85,10 +89,8 @@ class Operations:
             else:
                 remaining, separated = done.profile_id, done.other_profile_ids[0]
         self._changed()
-        return (
-            found(await self._store.profile_by_id(workspace_id, remaining), "profile_id"),
-            found(await self._store.profile_by_id(workspace_id, separated), "profile_id"),
-        )
+        left = await self._profiles.one(workspace_id, (PROFILE_ID, remaining))
+        return left, await self._profiles.one(workspace_id, (PROFILE_ID, separated))
 
     async def explain_profile(
         self, workspace_id: str, profile_id: str, before_id: int | None, limit: int
@@ -98,7 +100,7 @@ class Operations:
         Raises:
             NotFound: there is none.
         """
-        profile = found(await self._store.profile_by_id(workspace_id, profile_id), "profile_id")
+        profile = await self._profiles.one(workspace_id, (PROFILE_ID, profile_id))
         return profile, await self._store.decisions(profile, before_id, limit)
 
     async def explain_event(self, workspace_id: str, message_id: str) -> Decision:

@@ -158,14 +158,6 @@ class GraphStore(Protocol):
         """The traits of canonical profiles as stored (``StoredProfile.documents``); what is not there is left out."""
         ...
 
-    async def profile_by_id(self, workspace_id: str, profile_id: str) -> StoredProfile | None:
-        """The canonical profile of an id, which may be that of a merged profile. ``profile_id`` is a UUID."""
-        ...
-
-    async def profile_by_identifier(self, identifier: Identifier) -> StoredProfile | None:
-        """The canonical profile that has a (usable) identifier."""
-        ...
-
     async def decisions(self, profile: StoredProfile, before_id: int | None, limit: int) -> Sequence[tuple[int, Decision]]:
         """Decisions about a profile and its parts, with their numbers, newest first, those below ``before_id``."""
         ...
@@ -216,6 +208,10 @@ class StoredLink:
 
 class ProfileStore(Protocol):
     """Profiles for reading. Every method is one statement, and raises a ``Transient`` fault when the store does not answer."""
+
+    async def one(self, workspace_id: str, key: Key) -> StoredProfile | None:
+        """The profile of a key as of one moment after the call, ``None`` if nobody has it. Calls at the same time share statements."""
+        ...
 
     async def find(self, workspace_id: str, keys: Sequence[Key]) -> Sequence[StoredProfile | None]:
         """The profile of each key as of one moment, ``None`` if nobody has it.

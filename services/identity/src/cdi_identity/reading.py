@@ -62,12 +62,12 @@ class Profiles:
         return [None if key is None else next(found) for key in keys]
 
     async def one(self, workspace_id: str, key: Key | None) -> StoredProfile:
-        """The profile of a key.
+        """The profile of a key, however large it is.
 
         Raises:
             NotFound: nobody has it.
         """
-        [profile] = await self.find(workspace_id, [key])
+        profile = None if key is None else await self._store.one(workspace_id, key)
         if profile is None:
             raise _nobody()
         return profile

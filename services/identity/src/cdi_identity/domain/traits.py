@@ -15,7 +15,7 @@ change. They stand before every trait that events brought.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
@@ -72,6 +72,7 @@ COMPUTED: Final = b"="
 _OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _FIRST_FORM: Final = msgspec.json.Decoder(dict[str, tuple[int, msgspec.Raw]])
 _DOCUMENT: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(tuple[list[Source], dict[str, tuple[int, msgspec.Raw]]])
+_VALUES: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(tuple[msgspec.Raw, dict[str, tuple[int, msgspec.Raw]]])
 _ENCODER: Final = msgspec.json.Encoder()
 
 
@@ -151,6 +152,15 @@ def to_object(traits: Traits, names: Iterable[str] | None = None) -> bytes:
         return _ENCODER.encode({key: traits[key].value for key in sorted(traits)})
     chosen = {key: traits[key].value for key in names if key in traits}
     return _ENCODER.encode(chosen) if chosen else b""
+
+
+def shown(documents: Sequence[bytes]) -> bytes:
+    """The traits of a person (``combined``) as a JSON object, by name."""
+    if len(documents) == 1 and documents[0].startswith(b"["):
+        # The usual person is one profile: nothing is compared, so nobody has to know what brought a value.
+        _, values = _VALUES.decode(documents[0])
+        return _ENCODER.encode({key: values[key][1] for key in sorted(values)})
+    return to_object(combined(documents))
 
 
 def taken(traits: Traits, fingerprints: frozenset[int]) -> tuple[Traits, Traits]:

@@ -9,10 +9,11 @@ from typing import Any
 from cdi.error.v1 import error_pb2
 from cdi.identity.v1 import identity_service_pb2 as pb
 from cdi.identity.v1 import identity_service_pb2_grpc as pb_grpc
-from cdi_identity import convert, rule_documents
+from cdi_identity import convert, convert_profiles, rule_documents
 from cdi_identity.application import Identities
 from cdi_identity.domain.identifiers import Identifier
 from cdi_identity.operating import Operations
+from cdi_identity.reading import Profiles
 from cdi_identity.ruling import Ruling
 from cdi_kernel.faults import InvalidArgument, NotFound
 from cdi_runtime.rpc import Registration
@@ -24,8 +25,9 @@ FULL_NAME = pb.DESCRIPTOR.services_by_name["IdentityService"].full_name
 class IdentityServicer(pb_grpc.IdentityServiceServicer):
     """The methods; faults are rendered by the interceptor."""
 
-    def __init__(self, identities: Identities, ruling: Ruling, operations: Operations) -> None:
+    def __init__(self, identities: Identities, profiles: Profiles, ruling: Ruling, operations: Operations) -> None:
         self._identities = identities
+        self._profiles = profiles
         self._ruling = ruling
         self._operations = operations
 
@@ -41,11 +43,8 @@ class IdentityServicer(pb_grpc.IdentityServiceServicer):
     async def GetProfile(self, request: pb.GetProfileRequest, context: Any) -> pb.GetProfileResponse:
         """One profile."""
         workspace_id = convert.workspace(request.workspace_id)
-        if request.WhichOneof("key") == "identifier":
-            found = await self._identities.profile_by_identifier(workspace_id, request.identifier)
-        else:
-            found = await self._identities.profile_by_id(workspace_id, _profile_id(request.profile_id))
-        return pb.GetProfileResponse(profile=convert.profile(found))
+        key = convert_profiles.key(request, workspace_id) if request.WhichOneof("key") else None
+        return pb.GetProfileResponse(profile=convert.profile(await self._profiles.one(workspace_id, key)))
 
     async def ApplyIdentityRules(self, request: pb.ApplyIdentityRulesRequest, context: Any) -> pb.ApplyIdentityRulesResponse:
         """Makes the rules be as given."""
@@ -96,9 +95,10 @@ class IdentityServicer(pb_grpc.IdentityServiceServicer):
         return pb.ExplainResolutionResponse(decision=convert.decision(decided))
 
 
-def registration(identities: Identities, ruling: Ruling, operations: Operations) -> Registration:
+def registration(identities: Identities, profiles: Profiles, ruling: Ruling, operations: Operations) -> Registration:
     """The service, ready to be served."""
-    return Registration(pb_grpc.add_IdentityServiceServicer_to_server, IdentityServicer(identities, ruling, operations), FULL_NAME)
+    servicer = IdentityServicer(identities, profiles, ruling, operations)
+    return Registration(pb_grpc.add_IdentityServiceServicer_to_server, servicer, FULL_NAME)
 
 
 def _profile_id(text: str) -> str:

@@ -104,7 +104,7 @@ class PostgresGraphWriter:
 
     async def look_up(self, identifiers: Sequence[Identifier], workspace_ids: Sequence[str]) -> Lookup:
         """See ``GraphWriter``."""
-        return await lookups.look_up(self._connection, identifiers, workspace_ids, {})
+        return await lookups.look_up(raw(self._connection).fetch, identifiers, workspace_ids, {})
 
     async def rules(self, workspace_id: str) -> Rules:
         """See ``GraphWriter``."""

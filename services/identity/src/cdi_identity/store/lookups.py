@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Final
-
-from sqlalchemy.ext.asyncio import AsyncConnection
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 from cdi_identity.domain.identifiers import Identifier
 from cdi_identity.ports import Lookup, Merges, Standing
 from cdi_identity.store.literals import array, columns
-from cdi_runtime.store import raw
 
 # Many strings travel as one text each way (``literals.array``, string_agg). An identifier is found as an array: that is the key of its
 # hash index.
@@ -19,7 +16,7 @@ SELECT (
     SELECT string_agg(coalesce(
         (
             SELECT i.profile_id::text FROM identifiers i
-            WHERE ARRAY[i.workspace_id, i.type, i.value] = ARRAY[k.workspace_id, k.type, k.value] LIMIT 1
+            WHERE ARRAY[i.workspace_id, i.type, i.value] = ARRAY[k.workspace_id, k.type, k.value]
         ), ''
     ), ',' ORDER BY k.position)
     FROM unnest($1::text::text[], $2::text::text[], $3::text::text[]) WITH ORDINALITY AS k (workspace_id, type, value, position)
@@ -46,14 +43,14 @@ SELECT (
 MAX_MERGES: Final = 1_000
 """Merges that are read of a workspace."""
 
+Fetch: TypeAlias = Callable[..., Awaitable[Sequence[Any]]]
+"""Returns the rows of a statement with its arguments."""
 
-async def look_up(
-    connection: AsyncConnection, identifiers: Sequence[Identifier], workspace_ids: Sequence[str], since: Mapping[str, int]
-) -> Lookup:
+
+async def look_up(fetch: Fetch, identifiers: Sequence[Identifier], workspace_ids: Sequence[str], since: Mapping[str, int]) -> Lookup:
     """See ``GraphStore``."""
     asked = [since.get(workspace_id) for workspace_id in workspace_ids]
-    row = await raw(connection).fetchrow(_LOOK_UP, *columns(identifiers), array(workspace_ids), asked, MAX_MERGES + 1)
-    assert row is not None, "a SELECT without FROM has one row"
+    [row] = await fetch(_LOOK_UP, *columns(identifiers), array(workspace_ids), asked, MAX_MERGES + 1)
     owners = row[0].split(",") if identifiers else []
     found = [text.split(":") for text in row[1].split(",")] if workspace_ids else []
     return Lookup(

@@ -6,14 +6,15 @@ once per connection.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from cdi.error.v1 import error_pb2
 from cdi_identity.domain.history import Key
 from cdi_identity.ports import Page, StoredLink, StoredProfile
 from cdi_identity.store.computed_values import DOCUMENT
-from cdi_identity.store.literals import documents, microseconds
+from cdi_identity.store.gathering import Asked, Gathering
+from cdi_identity.store.literals import columns, documents, microseconds
 from cdi_kernel.faults import TooLarge
 from cdi_runtime.store import Readers
 
@@ -21,17 +22,20 @@ MAX_ANSWER_BYTES: Final = 6 * 1024 * 1024
 """Stored traits and identifiers of all profiles of one answer, at most. With their provenance traits are in an answer twice, and a gRPC
 message holds 16 MiB."""
 
-# $1 is the workspace; $2 and $3 are types and values of keys; the empty type is that of a profile id (``domain.history``).
+# $1, $2 and $3 are workspaces, types and values of keys; the empty type is that of a profile id (``domain.history``).
 _KEYS: Final = """
 WITH keys AS MATERIALIZED (SELECT k.position, CASE WHEN k.type = ''
-    THEN (SELECT coalesce(p.canonical_profile_id, p.profile_id) FROM profiles p WHERE p.profile_id = k.value::uuid AND p.workspace_id = $1)
-    ELSE (SELECT i.profile_id FROM identifiers i WHERE ARRAY[i.workspace_id, i.type, i.value] = ARRAY[$1, k.type, k.value])
+    THEN (
+        SELECT coalesce(p.canonical_profile_id, p.profile_id)
+        FROM profiles p WHERE p.profile_id = k.value::uuid AND p.workspace_id = k.workspace_id
+    )
+    ELSE (SELECT i.profile_id FROM identifiers i WHERE ARRAY[i.workspace_id, i.type, i.value] = ARRAY[k.workspace_id, k.type, k.value])
     END AS profile_id
-FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS k (type, value, position))
+FROM unnest($1::text::text[], $2::text::text[], $3::text::text[]) WITH ORDINALITY AS k (workspace_id, type, value, position))
 """
 
 _COLUMNS: Final = f"""
-p.profile_id::text, p.workspace_id, p.create_time,
+p.profile_id::text, p.workspace_id, (extract(epoch FROM p.create_time) * 1000000)::bigint AS create_us,
 (SELECT array_agg(ARRAY[i.type, i.value] ORDER BY i.type, i.value) FROM identifiers i WHERE i.profile_id = p.profile_id) AS identifiers,
 m.merged, m.documents, {DOCUMENT} AS computed
 """
@@ -50,14 +54,18 @@ octet_length(p.traits)
 + (SELECT coalesce(sum(octet_length(i.type) + octet_length(i.value) + 16), 0) FROM identifiers i WHERE i.profile_id = p.profile_id)
 """
 
+# In the order of the keys as many profiles as fit, and the first one in any case; of the others only their positions.
 _FIND: Final = f"""
 {_KEYS}
-SELECT {_COLUMNS}, p.traits, f.positions, f.size
+SELECT {_COLUMNS}, p.traits, f.positions, f.size <= $4 AS fits
 FROM (
-    SELECT p.profile_id, k.positions, sum(cardinality(k.positions) * ({_SIZE})) OVER () AS size
-    FROM (SELECT profile_id, array_agg(position) AS positions FROM keys WHERE profile_id IS NOT NULL GROUP BY profile_id) k
-    JOIN profiles p ON p.profile_id = k.profile_id
-) f LEFT JOIN (profiles p CROSS JOIN {_MERGED}) ON f.size <= $4 AND p.profile_id = f.profile_id
+    SELECT p.profile_id, k.positions, row_number() OVER (ORDER BY k.first) AS number,
+        sum(cardinality(k.positions) * ({_SIZE})) OVER (ORDER BY k.first) AS size
+    FROM (
+        SELECT profile_id, array_agg(position) AS positions, min(position) AS first
+        FROM keys WHERE profile_id IS NOT NULL GROUP BY profile_id
+    ) k JOIN profiles p ON p.profile_id = k.profile_id
+) f LEFT JOIN (profiles p CROSS JOIN {_MERGED}) ON (f.size <= $4 OR f.number = 1) AND p.profile_id = f.profile_id
 """
 
 # One more than asked for tells whether there are more. The first is always taken, so that a page of large profiles goes on.
@@ -89,12 +97,17 @@ class PostgresProfiles:
 
     def __init__(self, readers: Readers) -> None:
         self._fetch = readers.fetch
+        self._gathering = Gathering(self._fitting)
+
+    async def one(self, workspace_id: str, key: Key) -> StoredProfile | None:
+        """See ``ProfileStore``."""
+        return await self._gathering.one((workspace_id, *key))
 
     async def find(self, workspace_id: str, keys: Sequence[Key]) -> Sequence[StoredProfile | None]:
         """See ``ProfileStore``."""
         found: list[StoredProfile | None] = [None] * len(keys)
-        rows = await self._fetch(_FIND, workspace_id, *_columns(keys), MAX_ANSWER_BYTES)
-        if rows and rows[0]["size"] > MAX_ANSWER_BYTES:
+        rows = await self._fetch(_FIND, *_columns(workspace_id, keys), MAX_ANSWER_BYTES)
+        if not all(row["fits"] for row in rows):
             raise TooLarge(
                 error_pb2.ERROR_REASON_TOO_LARGE,
                 f"these profiles are over {MAX_ANSWER_BYTES} bytes; ask for fewer at once",
@@ -106,6 +119,17 @@ class PostgresProfiles:
                 found[position - 1] = profile
         return found
 
+    async def _fitting(self, keys: Sequence[Asked]) -> Mapping[int, StoredProfile | None]:
+        """See ``gathering.Read``."""
+        found: dict[int, StoredProfile | None] = dict.fromkeys(range(len(keys)))
+        for row in await self._fetch(_FIND, *columns(keys), MAX_ANSWER_BYTES):
+            if row["profile_id"] is None:
+                for position in row["positions"]:
+                    del found[position - 1]
+            else:
+                found.update(dict.fromkeys((position - 1 for position in row["positions"]), _profile(row)))
+        return found
+
     async def page(self, workspace_id: str, after: int, limit: int) -> Page[StoredProfile]:
         """See ``ProfileStore``."""
         rows = await self._fetch(_PAGE, workspace_id, after, limit, MAX_ANSWER_BYTES)
@@ -114,19 +138,19 @@ class PostgresProfiles:
 
     async def links(self, workspace_id: str, key: Key) -> Sequence[StoredLink] | None:
         """See ``ProfileStore``."""
-        rows = await self._fetch(_LINKS, workspace_id, *_columns([key]))
+        rows = await self._fetch(_LINKS, *_columns(workspace_id, [key]))
         if not rows:
             return None
         return [_link(workspace_id, row) for row in rows if row["type"] is not None]
 
     async def owners(self, workspace_id: str, keys: Sequence[Key]) -> Sequence[str | None]:
         """See ``ProfileStore``."""
-        [[owners]] = await self._fetch(_OWNERS, workspace_id, *_columns(keys))
+        [[owners]] = await self._fetch(_OWNERS, *_columns(workspace_id, keys))
         return owners or []
 
 
-def _columns(keys: Sequence[Key]) -> tuple[list[str], list[str]]:
-    return [kind for kind, _ in keys], [value for _, value in keys]
+def _columns(workspace_id: str, keys: Sequence[Key]) -> tuple[str, str, str]:
+    return columns([(workspace_id, kind, value) for kind, value in keys])
 
 
 def _profile(row: Any) -> StoredProfile:
@@ -136,7 +160,7 @@ def _profile(row: Any) -> StoredProfile:
         identifiers=[(row["workspace_id"], kind, value) for kind, value in row["identifiers"] or ()],
         documents=documents(row),
         merged_profile_ids=row["merged"] or [],
-        create_us=microseconds(row["create_time"]),
+        create_us=row["create_us"],
     )
 
 
