@@ -20,8 +20,8 @@ from typing import Final
 from cdi_identity.domain.identifiers import Identifier
 from cdi_identity.ports import Lookup
 
-CAPACITY: Final = 80_000
-"""Sets of identifiers that are remembered: at most; at least half as many of the last ones. About 30 MB."""
+CAPACITY: Final = 200_000
+"""Sets of identifiers that are remembered: at most; at least half as many of the last ones. About 75 MB."""
 
 MAX_WORKSPACES: Final = 1_000
 """Workspaces that something is remembered of."""
