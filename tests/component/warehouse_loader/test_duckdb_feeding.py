@@ -44,6 +44,15 @@ def test_columns_that_come_and_go_keep_their_values_apart(warehouse: DuckDbWareh
     assert found == [["m1", 1, "x", None], ["m2", None, "y", None], ["m3", 3, None, True], ["m4", None, None, None], ["m5", 5, None, None]]
 
 
+def test_contexts_that_come_and_go_keep_their_values_apart(warehouse: DuckDbWarehouse) -> None:
+    for number, context in enumerate((b'{"locale":"de"}', b"{}", b'{"timezone":"UTC"}', b'{"locale":"fr","timezone":"UTC"}')):
+        event = seen(number)
+        event.context = context
+        load(warehouse, event)
+    found = rows(warehouse, "select id, context_locale, context_timezone from main.seen order by id")
+    assert found == [["m0", "de", None], ["m1", None, None], ["m2", None, "UTC"], ["m3", "fr", "UTC"]]
+
+
 def test_a_column_that_was_widened_or_a_table_that_came_between_is_no_stale_plan(warehouse: DuckDbWarehouse) -> None:
     load(warehouse, seen(1, a=1))
     load(warehouse, seen(2, a=2.5))
