@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cdi_warehouse_loader.domain.columns import ColumnType, fit
@@ -188,6 +188,7 @@ def test_numbers_widen_to_the_same_type_in_whatever_order_and_loads_they_come(nu
     assert sorted(values) == sorted(float(one) if kind is ColumnType.DOUBLE else one for one in numbers)
 
 
+@example(one=[2**53 + 1], other=[0.0], known=ColumnType.BIGINT)
 @given(st.lists(SCALARS, max_size=6), st.lists(SCALARS, max_size=6), st.sampled_from([kind for kind in ColumnType if kind != "INTEGER"]))
 def test_a_column_that_stands_takes_values_in_whatever_loads_they_come(one: list[Any], other: list[Any], known: ColumnType) -> None:
     """Apart from widening, what becomes of a value depends on the column and on nothing that came with it."""
@@ -195,5 +196,7 @@ def test_a_column_that_stands_takes_values_in_whatever_loads_they_come(one: list
     assert together is not None
     assert all(part is not None for part in apart)
     kept = [value for part in apart if part is not None for value in part.array.to_pylist()]
+    if together.type is ColumnType.DOUBLE:  # as the warehouse has it that widens a column: integers above 2^53 are rounded
+        kept = [None if value is None else float(value) for value in kept]
     assert together.array.to_pylist() == kept
     assert len(together.misfits) == sum(len(part.misfits) for part in apart if part is not None)
