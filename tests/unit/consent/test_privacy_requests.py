@@ -1,6 +1,7 @@
 """The state machine of a privacy request: whatever comes in whatever order, it ends once, and in the same way."""
 
 from collections.abc import Sequence
+from itertools import permutations
 
 import pytest
 from hypothesis import given
@@ -67,6 +68,13 @@ def test_the_order_of_reports_and_their_repetition_change_nothing(found: list[Re
     steps = steps_of(parts_of(found), one.values())
     assert steps == steps_of(parts_of(again), reversed(list(other.values())))
     assert outcome(steps) == outcome(reversed(steps))
+
+
+def test_three_reports_of_one_store_are_the_same_in_whatever_order() -> None:
+    done = Report("consent", "a", 2, Status.FINISHED, 0, "", 1)
+    running = [done._replace(status=Status.RUNNING, report_us=2), done._replace(status=Status.RUNNING, counted=1)]
+    found = [merged(order) for order in permutations([done, *running])]
+    assert all(one == {("consent", "a", 2): done._replace(counted=1)} for one in found)
 
 
 @given(st.lists(reports, max_size=12), st.integers(0, 1), st.integers(0, 10**9))

@@ -155,13 +155,15 @@ class Step(NamedTuple):
 def better(one: Report, other: Report) -> Report:
     """Two reports of the same store and attempt as one; which comes first does not matter.
 
-    When a store was done is told by the first report that says so; how far one is that runs, by the newest.
+    When a store was done is told by the first report that says so; when it was seen running, by the newest. The highest count stays: a
+    report that comes late counted less.
     """
     best = max(one, other, key=_rank)
+    counted = max(one.counted, other.counted)
     if best.status is Status.RUNNING:
-        return best
+        return best._replace(counted=counted)
     times = [report.report_us for report in (one, other) if report.status is best.status]
-    return best._replace(counted=max(one.counted, other.counted), report_us=min(times))
+    return best._replace(counted=counted, report_us=min(times))
 
 
 def _rank(report: Report) -> tuple[int, int, str, int]:
