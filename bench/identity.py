@@ -1,11 +1,12 @@
 """The identity service and its Postgres on this machine, with a light client beside them.
 
 The graph grows from 10 thousand to 2 million profiles: the first ones through the service, most others as the rows that it would write
-(``bench.identity_filling``). At every size, in turns: known people, at first by a service that remembers nobody, and new people, through
-the service, in batches of 500. A second service, whose graph stays at 10 thousand, is asked for known people just before it each time: else
-a machine that changes its speed while the graph grows would look like a graph that is not flat. Then single profiles at 1,000 a second, the
-service alone on one core, and a million pairs of identifiers through the service beside the batch jobs that find the same clusters. Rates
-are medians of the rounds. The room is what Postgres takes at one million.
+(``bench.identity_filling``). At every size, in batches of 500: known people, asked from a service that remembers nobody; then everybody
+comes once, and from then on, in turns, known people, who are remembered as far as the service's memory goes, and new people. A second
+service, whose graph stays at 10 thousand, is asked for known people just before it each time: else a machine that changes its speed while
+the graph grows would look like a graph that is not flat. Then single profiles at 1,000 a second, the service alone on one core, and a
+million pairs of identifiers through the service beside the batch jobs that find the same clusters. Rates are medians of the rounds. The
+room is what Postgres takes at one million.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ WARMING: Final = 5
 COMPARED: Final = ("looked_up", "known", "visits")
 TITLES: Final[Mapping[str, str]] = {
     "looked_up": "Known people whom a fresh service looks up, each event of another one",
-    "known": "Known people, each event of another one",
+    "known": "Known people who all came before, each event of another one",
     "visits": "Known people, ten events a visit, 5,000 visits at a time",
     "identify": "Known people, each event of another one, a tenth bring newer traits",
     "new_people": "New people: 2.5 identifiers and three traits each",
@@ -161,13 +162,21 @@ class Growth:
 
     async def _measure(self, size: int) -> Size:
         found = Size(size)
-        for number in range(len(self.sizes) * self._rounds, (len(self.sizes) + 1) * self._rounds):
-            for phase in ("looked_up", "known", "visits", "identify"):
-                if phase in COMPARED:
-                    found.small[phase].append(await self._resolve_known(self._small, phase, SIZES[0], number))
-                found.rounds[phase].append(await self._resolve_known(self._running, phase, size, number))
+        numbers = range(len(self.sizes) * self._rounds, (len(self.sizes) + 1) * self._rounds)
+        for number in numbers:
+            await self._measure_known(found, "looked_up", number)
+        await self._small.resolve(people.everybody(SIZES[0], BATCH))
+        await self._running.resolve(people.everybody(size, BATCH))
+        for number in numbers:
+            for phase in ("known", "visits", "identify"):
+                await self._measure_known(found, phase, number)
             found.rounds["new_people"].append(await self._arrive(NEW_BATCHES * BATCH, BATCH, prepared=True))
         return found
+
+    async def _measure_known(self, found: Size, phase: str, number: int) -> None:
+        if phase in COMPARED:
+            found.small[phase].append(await self._resolve_known(self._small, phase, SIZES[0], number))
+        found.rounds[phase].append(await self._resolve_known(self._running, phase, found.profiles, number))
 
     async def _resolve_known(self, asked: Stand, phase: str, size: int, number: int) -> Measured:
         if phase == "looked_up":

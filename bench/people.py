@@ -105,6 +105,12 @@ def strangers(people: int, count: int, batch: int, seed: int) -> list[bytes]:
     return [request(events[begin : begin + batch]) for begin in range(0, count, batch)]
 
 
+def everybody(people: int, batch: int) -> Iterator[bytes]:
+    """Requests about each of the first ``people`` once, made as they are needed."""
+    for begin in range(0, people, batch):
+        yield request(later_event(person, f"met-{person}", 1, identify=False) for person in range(begin, min(begin + batch, people)))
+
+
 def questions(people: int, count: int, seed: int) -> list[tuple[bytes, Identifier]]:
     """Requests for single profiles, drawn evenly, by any of the person's identifiers; each with that identifier."""
     chance = random.Random(seed)

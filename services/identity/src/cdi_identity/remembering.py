@@ -6,34 +6,32 @@ what is remembered; a separation (a split, an erasure) ends all that is remember
 an answer is as of the snapshot of that statement, like one that was read. The numbers of a workspace's merges rise in the order of its
 commits: its lock is held then.
 
-What is remembered are texts only. A tuple for every identifier would be looked at by the garbage collection again and again while new ones
-come: a tenth of the service's CPU.
+What is remembered is a digest of the identifiers, not these themselves: two million of them fit into 86 MB (``owner_cache``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from itertools import chain, count
 from typing import Final
 
 from cdi_identity.domain.identifiers import Identifier
+from cdi_identity.owner_cache import DIGEST_BYTES, OwnerCache
 from cdi_identity.ports import Lookup
 
-CAPACITY: Final = 200_000
-"""Sets of identifiers that are remembered: at most; at least half as many of the last ones. About 75 MB."""
+CAPACITY: Final = 2_400_000
+"""Sets of identifiers that are remembered, at most: 36 bytes each."""
 
 MAX_WORKSPACES: Final = 1_000
 """Workspaces that something is remembered of."""
 
-MAX_RENAMED: Final = 10_000
-"""Merged profiles of one workspace whose successors are remembered; after that it is begun anew."""
-
-_MAX_KEY_LENGTH: Final = 400
-"""Characters of a set of identifiers; longer ones are not remembered."""
+MAX_RENAMED: Final = 50_000
+"""Merged profiles whose successors are remembered, of all workspaces: about 15 MB. After that the workspace with most is begun anew."""
 
 _NUMBERS: Final = count()
-_NOBODY: Final = (None, "")
+_NOBODY: Final = (None, b"")
 
 
 @dataclass(slots=True, eq=False)
@@ -54,9 +52,12 @@ class _Workspace:
     successors: dict[str, str] = field(default_factory=dict)
     number: str = field(default_factory=lambda: f"{next(_NUMBERS)}\0")
 
-    def key(self, identifiers: Iterable[Identifier]) -> str:
-        """A text that stands for identifiers; none of their parts has a NUL character."""
-        return self.number + "\0".join(chain.from_iterable(identifiers))
+    def key(self, identifiers: Iterable[Identifier]) -> bytes:
+        """A digest that stands for identifiers, of which no part has a NUL character.
+
+        Nobody can make a second set with the same digest: that keeps one person's events from another's profile.
+        """
+        return blake2b((self.number + "\0".join(chain.from_iterable(identifiers))).encode(), digest_size=DIGEST_BYTES).digest()
 
     def canonical(self, profile_id: str) -> str:
         """The profile that stands for it now."""
@@ -81,7 +82,7 @@ class Recalled:
     since: Mapping[str, int]
     splits: Mapping[str, int]
     server: str
-    strangers: Mapping[int, tuple[_Workspace, str]] = field(default_factory=dict)
+    strangers: Mapping[int, tuple[_Workspace, bytes]] = field(default_factory=dict)
 
     def confirmed(self, lookup: Lookup) -> dict[int, str] | None:
         """The answers as of a later snapshot; ``None`` if they hold no more."""
@@ -101,32 +102,32 @@ class Recalled:
 
 
 class KnownPeople:
-    """Profiles by the identifiers of an event. Two generations: what is asked for goes on into the younger one."""
+    """Profiles by the identifiers of an event.
 
-    def __init__(self) -> None:
+    Args:
+        capacity: sets of identifiers that are remembered.
+    """
+
+    def __init__(self, capacity: int = CAPACITY) -> None:
         # Another server, or the same one after a crash, may lack the commits that came last, or be put back to an earlier state.
         self._server = ""
         self._workspaces: dict[str, _Workspace] = {}
-        self._young: dict[str, str] = {}
-        self._old: dict[str, str] = {}
+        self._owners = OwnerCache(capacity)
 
     def recall(self, workspace_ids: Iterable[str], events: Mapping[int, tuple[Identifier, ...]]) -> Recalled:
         """What is remembered of events, by their places."""
         known = {workspace_id: self._workspaces[workspace_id] for workspace_id in workspace_ids if workspace_id in self._workspaces}
+        asked = [
+            (index, workspace, workspace.key(identifiers))
+            for index, identifiers in events.items()
+            if (workspace := known.get(identifiers[0][0])) is not None
+        ]
         owners, strangers = {}, {}
-        for index, identifiers in events.items():
-            workspace = known.get(identifiers[0][0])
-            if workspace is None:
-                continue
-            key = workspace.key(identifiers)
-            owner = self._young.get(key)
+        for (index, workspace, key), owner in zip(asked, self._owners.find([key for _, _, key in asked]), strict=True):
             if owner is None:
-                owner = self._old.get(key)
-                if owner is None:
-                    strangers[index] = workspace, key
-                    continue
-                self._keep(key, owner)
-            owners[index] = workspace.canonical(owner) if workspace.successors else owner
+                strangers[index] = workspace, key
+            else:
+                owners[index] = workspace.canonical(owner) if workspace.successors else owner
         return Recalled(
             owners,
             {workspace_id: workspace.last for workspace_id, workspace in known.items()},
@@ -147,11 +148,12 @@ class KnownPeople:
                 self._begin(workspace_id, standing.splits, merges.last)
             elif standing.splits < known.splits or merges.last <= known.last:
                 continue
-            elif merges.successors is None or len(known.successors) >= MAX_RENAMED:
+            elif merges.successors is None:
                 self._begin(workspace_id, standing.splits, merges.last)
             elif since is not None and since <= known.last:
                 known.successors.update(merges.successors)
                 known.last = merges.last
+                self._forget_renamed()
 
     def learn(self, recalled: Recalled, owned: Iterable[tuple[int, str]], lookup: Lookup) -> None:
         """Remembers to whom the identifiers of an event, by its place, all belonged in a snapshot that was heard of."""
@@ -162,19 +164,22 @@ class KnownPeople:
             and known.splits == standing.splits
             and known.first <= lookup.merges[workspace_id].last
         }
+        keys, owners = [], []
         for index, owner in owned:
             workspace, key = recalled.strangers.get(index, _NOBODY)
             # Another one if all of it was forgotten since.
-            if workspace in current and len(key) <= _MAX_KEY_LENGTH:
-                self._keep(key, owner)
+            if workspace in current:
+                keys.append(key)
+                owners.append(owner)
+        self._owners.keep(keys, owners)
+
+    def _forget_renamed(self) -> None:
+        if sum(len(workspace.successors) for workspace in self._workspaces.values()) > MAX_RENAMED:
+            name, workspace = max(self._workspaces.items(), key=lambda entry: len(entry[1].successors))
+            self._begin(name, workspace.splits, workspace.last)
 
     def _begin(self, workspace_id: str, splits: int, last: int) -> None:
         self._workspaces.pop(workspace_id, None)
         if len(self._workspaces) >= MAX_WORKSPACES:
             del self._workspaces[next(iter(self._workspaces))]
         self._workspaces[workspace_id] = _Workspace(splits, last, last)
-
-    def _keep(self, key: str, owner: str) -> None:
-        if len(self._young) >= CAPACITY // 2:
-            self._old, self._young = self._young, {}
-        self._young[key] = owner
