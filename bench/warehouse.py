@@ -43,7 +43,7 @@ FAST_EVENTS: Final = 150_000
 FRESH_EVENTS_PER_SECOND: Final = 5_000
 FRESH_SECONDS: Final = 20
 BLOCK_EVENTS: Final = 250_000
-WIDE_EVENTS: Final = 200_000
+WIDE_EVENTS: Final = 480_000
 WIDE_SETTINGS: Final = {
     "CDI_DUCKDB_MEMORY_LIMIT": "256MB",
     "GLIBC_TUNABLES": "glibc.malloc.tcache_count=200:glibc.malloc.tcache_max=2048",

@@ -132,6 +132,16 @@ async def test_a_reader_that_can_fetch_no_more_does_not_linger(bus: Bus) -> None
         await eventually(lambda: len(recorder.bodies) >= 50)
 
 
+async def test_what_is_fetched_ahead_follows_what_a_batch_may_hold_now(bus: Bus) -> None:
+    most, recorder = 100_000, Recorder()
+    async with running(bus, recorder, spec(linger_seconds=60.0, most_now=lambda: most)) as reader:
+        await publish(bus, 60, payload="x" * 10_000)
+        await eventually(lambda: sum(feed.available for feed in reader._feeds) == 60)
+        assert recorder.bodies == [], "there is room for more, so it lingers"
+        most = 100  # room for half a MiB, which is taken
+        await eventually(lambda: len(recorder.bodies) == 60)
+
+
 async def settled(bus: Bus) -> bool:
     return await bus.lag(StreamName.COLLECTED, "test", 0) == 0
 

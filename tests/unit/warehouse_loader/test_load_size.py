@@ -37,10 +37,10 @@ def test_it_is_tried_again_in_steps_after_many_loads() -> None:
     size = LoadSize(USUAL)
     size.was_too_large(6_000)
     found = []
-    for _ in range(5 * LOADS_UNTIL_LARGER):
+    for _ in range(6 * LOADS_UNTIL_LARGER):
         size.loaded(5_000)
         found.append(size.now())
-    steps = [USUAL * factor for factor in (1, 2, 4, 8, GROWTH)]
+    steps = [USUAL * factor for factor in (1, 2, 4, 8, 16, GROWTH)]
     assert sorted(set(found)) == steps
     assert found.index(2 * USUAL) == LOADS_UNTIL_LARGER - 1
     size.was_too_large(USUAL * GROWTH)

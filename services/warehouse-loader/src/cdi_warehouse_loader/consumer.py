@@ -46,7 +46,9 @@ class Consumer:
 
 def events_spec(service: str, reader: str, partitions: int, size: LoadSize, linger_seconds: float) -> ReaderSpec[BatchView]:
     """All owned partitions in one lane: one commit holds all that has arrived."""
-    return ReaderSpec(service, reader, StreamName.ENRICHED, read_batch, partitions, 1, size.limit, linger_seconds, most_now=size.now)
+    return ReaderSpec(
+        service, reader, StreamName.ENRICHED, read_batch, partitions, lanes=1, linger_seconds=linger_seconds, most_now=size.now
+    )
 
 
 def rejected_spec(service: str, reader: str, linger_seconds: float) -> ReaderSpec[rejected_event_pb2.RejectedBatch]:

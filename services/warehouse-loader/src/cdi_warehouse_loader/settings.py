@@ -36,7 +36,7 @@ class Settings(ServiceSettings):
         checkpoint_threshold: size of DuckDB's write-ahead log at which it is folded into the file. Larger: fewer and longer stalls.
         archive: the connection that keeps everything that was accepted, besides what it is loaded with; empty: none does.
         load_linger_seconds: how long an event may wait for more to share its load; the first part of the freshness.
-        load_max_events: events in one load, the measure of the loader's memory; one that touches hundreds of tables may hold five times
+        load_max_events: events in one load, the measure of the loader's memory; one that touches hundreds of tables may hold twenty times
             as many.
         query_seconds: time that one query may take.
         partner_address: where only clean rooms are served, ``host:port``; announced as ``partners``. Empty: they are at the gRPC address

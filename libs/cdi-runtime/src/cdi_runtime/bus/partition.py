@@ -75,14 +75,15 @@ class FeedSpec:
         reader: durable base name.
         partition: of the topology.
         filter_subject: the partition's subject.
-        max_bytes: fetched and not taken; a larger message comes alone, and an overlapping pull request may bring as many again.
+        max_bytes: says how many may be fetched and not taken; a larger message comes alone, and an overlapping pull request may bring as
+            many again.
     """
 
     stream: StreamName
     reader: str
     partition: int
     filter_subject: str
-    max_bytes: int
+    max_bytes: Callable[[], int]
 
 
 class PartitionFeed:
@@ -145,7 +146,7 @@ class PartitionFeed:
     @property
     def full(self) -> bool:
         """Little or nothing more comes before something is taken: ``_pull`` asks again when half of the room is free."""
-        return len(self._fetched) + self._in_hand >= MAX_FETCHED_MESSAGES or self._fetched_bytes > self._max_bytes // 2
+        return len(self._fetched) + self._in_hand >= MAX_FETCHED_MESSAGES or self._fetched_bytes > self._max_bytes() // 2
 
     @property
     def in_hand(self) -> int:
@@ -261,8 +262,9 @@ class PartitionFeed:
         """Asks for what there is room for; also when there is none, in time to keep the pin."""
         now = asyncio.get_running_loop().time()
         room = MAX_FETCHED_MESSAGES - len(self._fetched) - self._in_hand
-        space = self._max_bytes - self._fetched_bytes
-        if now - self._pulled_at < PULL_SECONDS / 2 and (self._asked * 2 >= room or space < self._max_bytes // 2):
+        most = self._max_bytes()
+        space = most - self._fetched_bytes
+        if now - self._pulled_at < PULL_SECONDS / 2 and (self._asked * 2 >= room or space < most // 2):
             return
         request: dict[str, Any] = {"batch": max(room, 1), "expires": int(PULL_SECONDS * _NANOSECONDS), "group": _GROUP, "max_bytes": space}
         if room <= 0 or space <= 0:

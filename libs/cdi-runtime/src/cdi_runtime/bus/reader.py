@@ -39,7 +39,7 @@ _BYTES_PER_EVENT: Final = 1024
 """Room for one event when messages are fetched ahead: a partition's share of the next batch, as large as web events are."""
 
 _MIN_FETCH_BYTES: Final = 512 * 1024  # the largest message of the topology
-_MAX_FETCH_BYTES: Final = 2 * 1024 * 1024
+_MAX_FETCH_BYTES: Final = 4 * 1024 * 1024
 _REJECTION_WINDOW: Final = 1_000
 _METRICS_SECONDS: Final = 5.0
 _log = logger(__name__)
@@ -69,12 +69,11 @@ class ReaderSpec(Generic[T]):
         decode: payload → body; a ``DecodeError`` or ``ValueError`` makes the message a dead letter.
         partitions: of the installation; ``None`` for a stream without partitions, which has one consumer over all its subjects.
         lanes: partition ``p`` is handled in lane ``p % lanes``. A lane handles one batch at a time; lanes run concurrently.
-        max_events: events in one batch, unless a single message holds more.
+        max_events: events in one batch, unless a single message holds more. What is fetched ahead follows it.
         linger_seconds: how long a message may wait for a fuller batch.
         start: where a consumer that does not exist yet begins.
         stop_rule: when rejected messages stop the reader.
-        most_now: says what counts in place of ``max_events`` for the next batch, where that changes; what is fetched ahead follows
-            ``max_events``.
+        most_now: says what counts in place of ``max_events`` for the next batch, where that changes.
     """
 
     service: str
@@ -146,8 +145,11 @@ class Reader(Generic[T]):
     def _feed(self, partition: int, lanes: int) -> PartitionFeed:
         subjects = stream(self.spec.stream).subjects
         subject = subjects if self.spec.partitions is None else subjects.replace("*", str(partition))
-        share = self.spec.max_events // -(-(self.spec.partitions or 1) // lanes)
-        fetch_bytes = min(max(share * _BYTES_PER_EVENT, _MIN_FETCH_BYTES), _MAX_FETCH_BYTES)
+        of_lane = -(-(self.spec.partitions or 1) // lanes)
+
+        def fetch_bytes() -> int:
+            return min(max(self._most_events() // of_lane * _BYTES_PER_EVENT, _MIN_FETCH_BYTES), _MAX_FETCH_BYTES)
+
         spec = FeedSpec(self.spec.stream, self.spec.reader, partition, subject, fetch_bytes)
         return PartitionFeed(self._bus, spec, self._arrivals[partition % lanes].set)
 

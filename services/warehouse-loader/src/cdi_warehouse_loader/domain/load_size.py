@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import Final
 
-EVENTS_PER_TABLE: Final = 80
+EVENTS_PER_TABLE: Final = 160
 """Events that a load may hold for each table that the one before has touched."""
 
 LOADS_UNTIL_LARGER: Final = 100
 """Loads after one that was too large until one twice as large is tried: doing one again in halves costs less than small ones for ever."""
 
-GROWTH: Final = 10
+GROWTH: Final = 20
 """A load holds at most so many times what is usual, the measure of the loader's memory."""
 
 
@@ -23,15 +23,12 @@ class LoadSize:
 
     Args:
         usual: events of a load that touches few tables.
-
-    Attributes:
-        limit: events that no load exceeds.
     """
 
     def __init__(self, usual: int) -> None:
-        self.limit = usual * GROWTH
+        self._limit = usual * GROWTH
         self._usual = usual
-        self._most = self.limit
+        self._most = self._limit
         self._now = usual
         self._loads = 0
 
@@ -43,7 +40,7 @@ class LoadSize:
         """A load is done that touched so many tables."""
         self._loads += 1
         if self._loads == LOADS_UNTIL_LARGER:
-            self._most, self._loads = min(self._most * 2, self.limit), 0
+            self._most, self._loads = min(self._most * 2, self._limit), 0
         self._now = min(max(self._usual, tables * EVENTS_PER_TABLE), self._most)
 
     def was_too_large(self, events: int) -> None:
