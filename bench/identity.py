@@ -4,9 +4,9 @@ The graph grows from 10 thousand to 2 million profiles: the first ones through t
 (``bench.identity_filling``). At every size, in batches of 500: known people, asked from a service that remembers nobody; then everybody
 comes once, and from then on, in turns, known people, who are remembered as far as the service's memory goes, and new people. A second
 service, whose graph stays at 10 thousand, is asked for known people just before it each time: else a machine that changes its speed while
-the graph grows would look like a graph that is not flat. Then single profiles at 1,000 a second, the service alone on one core, and a
-million pairs of identifiers through the service beside the batch jobs that find the same clusters. Rates are medians of the rounds. The
-room is what Postgres takes at one million.
+the graph grows would look like a graph that is not flat. Then single profiles at 1,000 a second, the service alone on one core, in turns
+with an empty gRPC service, and a million pairs of identifiers through the service beside the batch jobs that find the same clusters.
+Rates are medians of the rounds. The room is what Postgres takes at one million.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 import uvloop
 
 from bench import garbage, identity_filling, pairs, people, report, stitching
-from bench.identity_stand import PARTS, Measured, Stand, stand
+from bench.identity_stand import PARTS, Empty, Measured, Stand, empty, stand
 from bench.traffic import percentile
 
 BATCH: Final = 500
@@ -220,18 +220,26 @@ class Growth:
         return figures | {"postgres_mb_per_million_profiles": megabytes.pop("all"), "postgres_tables_mb_per_million_profiles": megabytes}
 
 
-async def get_profiles(running: Stand, known: int, rounds: int) -> dict[str, Any]:
-    """Single profiles by any identifier."""
+async def get_profiles(running: Stand, nothing: Empty, known: int, rounds: int) -> dict[str, Any]:
+    """Single profiles by any identifier, in turns from the service and from the empty one."""
     count = PROFILES_PER_SECOND * PROFILE_SECONDS
     # Not counted: the statements are prepared on every connection.
-    await running.profiles(people.questions(known, count // 3, rounds), PROFILES_PER_SECOND)
-    done = []
+    for asked in (running, nothing):
+        await asked.profiles(people.questions(known, count // 3, rounds), PROFILES_PER_SECOND)
+    done, floor = [], []
     for number in range(rounds):
         questions = people.questions(known, count, number)
         garbage.calm()
         done.append(await running.profiles(questions, PROFILES_PER_SECOND))
+        floor.append(await nothing.profiles(questions, PROFILES_PER_SECOND))
     p99 = [round(one.p99_ms(), 1) for one in done]
     return {
+        "empty_grpc_p50_ms": round(statistics.median(percentile(one.answered.latencies, 0.5) * 1000 for one in floor), 2),
+        "empty_grpc_p99_ms": round(statistics.median(one.p99_ms() for one in floor), 1),
+        "empty_grpc_p99_rounds_ms": [round(one.p99_ms(), 1) for one in floor],
+        "empty_grpc_us_per_request": {
+            part: statistics.median(one.us_per_event[part] for one in floor) for part in ("service", "generator")
+        },
         "get_profile_p50_ms": round(statistics.median(percentile(one.answered.latencies, 0.5) * 1000 for one in done), 2),
         "get_profile_p99_ms": statistics.median(p99),
         "get_profile_p99_rounds_ms": p99,
@@ -280,7 +288,8 @@ async def measure(profiles: int, rounds: int, count: int, shared_buffers: str) -
     ):
         growth = Growth(running, small, rounds)
         await growth.run(profiles)
-        figures = growth.figures() | await get_profiles(running, growth.people, rounds)
+        async with empty(STATE) as nothing:
+            figures = growth.figures() | await get_profiles(running, nothing, growth.people, rounds)
         figures |= {"postgres_shared_buffers": shared_buffers, "postgres_huge_pages": running.huge_pages()}
         figures["service_rss_mb"] = round(running.peak_rss_bytes / 1e6, 1)
     # Gigabytes that the second part does not need.
@@ -302,15 +311,18 @@ def show(figures: Mapping[str, Any]) -> None:
     rows.append(["Postgres: the whole database", f"{figures['postgres_mb_per_million_profiles']:,.1f} MB"])
     rows.append(["service, highest resident memory of the run", f"{figures['service_rss_mb']:,.1f} MB"])
     report.show(f"Room for a million profiles; shared buffers {figures['postgres_shared_buffers']}, {huge_pages}", ["what", "size"], rows)
-    cost = figures["get_profile_us_per_request"]
-    spread = f"{min(figures['get_profile_p99_rounds_ms'])} - {max(figures['get_profile_p99_rounds_ms'])}"
-    row = [f"{figures['get_profile_p50_ms']}", f"{figures['get_profile_p99_ms']}", spread, *(f"{cost[part]:,.0f}" for part in PARTS)]
     columns = ["", "p50 ms", "p99 ms", "lowest - highest", "service µs", "Postgres µs", "client µs", "refused"]
-    report.show(
-        "GetProfile, 1,000 a second on one core, from when it was due", columns, [["", *row, f"{figures['get_profile_refused']:,}"]]
-    )
+    rows = [_get_row(figures, "get_profile"), _get_row(figures, "empty_grpc")]
+    report.show("GetProfile, 1,000 a second on one core, from when it was due", columns, rows)
     if "stitch_pairs" in figures:
         _show_stitching(figures)
+
+
+def _get_row(figures: Mapping[str, Any], asked: str) -> list[str]:
+    rounds, cost = figures[f"{asked}_p99_rounds_ms"], figures[f"{asked}_us_per_request"]
+    costs = [f"{cost[part]:,.0f}" if part in cost else "" for part in PARTS]
+    latencies = [f"{figures[f'{asked}_p50_ms']}", f"{figures[f'{asked}_p99_ms']}", f"{min(rounds)} - {max(rounds)}"]
+    return [asked, *latencies, *costs, f"{figures.get(f'{asked}_refused', '')}"]
 
 
 def _size_row(phase: str, size: Mapping[str, Any]) -> list[str]:

@@ -1,9 +1,10 @@
-"""One identity service with its own Postgres and a broker, and what it uses while it is asked for something."""
+"""One identity service with its own Postgres and a broker, and an empty one, and what they use while they are asked for something."""
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from bench.identity_calls import Answered, IdentityCalls
 from bench.meter import Meter
 from bench.traffic import percentile
 from cdi.identity.v1.profile_pb2 import Identifier
-from cdi_cli.embedded import NatsServer, PostgresServer, ServiceProcess
+from cdi_cli.embedded import ChildProcess, NatsServer, PostgresServer, ServiceProcess
 
 PARTS: Final = ("service", "postgres", "generator")
 
@@ -43,6 +44,25 @@ class Measured:
     def p99_ms(self) -> float:
         """Of the calls."""
         return percentile(self.answered.latencies, 0.99) * 1000
+
+
+class Empty:
+    """A gRPC service that does nothing.
+
+    Args:
+        pid: of its process.
+        address: ``host:port``.
+    """
+
+    def __init__(self, pid: int, address: str) -> None:
+        self.calls = IdentityCalls(address)
+        self._pid = pid
+
+    async def profiles(self, questions: list[tuple[bytes, Identifier]], per_second: float) -> Measured:
+        """As ``Stand.profiles``."""
+        with alone(self._pid, []):
+            found, _ = await _measured({"service": self._pid}, self.calls.profiles(questions, per_second))
+        return found
 
 
 class Stand:
@@ -85,16 +105,9 @@ class Stand:
             return await self._measured(self.calls.profiles(questions, per_second))
 
     async def _measured(self, run: Coroutine[Any, Any, Answered]) -> Measured:
-        meter = Meter(self._parts)
-        meter.start()
-        busy, started = _busy_seconds(), time.perf_counter()
-        answered = await run
-        busy, seconds = _busy_seconds() - busy, time.perf_counter() - started
-        meter.stop()
-        self.peak_rss_bytes = max(self.peak_rss_bytes, meter.peak_bytes["service"])
-        other = max(busy - sum(meter.cpu_seconds.values()), 0) / seconds
-        per_event = {part: round(used / max(answered.events, 1) * 1e6, 1) for part, used in meter.cpu_seconds.items()}
-        return Measured(answered, per_event, round(other, 2))
+        found, peak_bytes = await _measured(self._parts, run)
+        self.peak_rss_bytes = max(self.peak_rss_bytes, peak_bytes)
+        return found
 
     def settle(self) -> None:
         """Postgres as it is in a quiet hour: vacuumed, with statistics, nothing left to write."""
@@ -133,6 +146,34 @@ async def stand(directory: Path, database: str, shared_buffers: str) -> AsyncIte
         running = Stand(service, postgres, url, nats)
         stack.push_async_callback(running.close)
         yield running
+
+
+@asynccontextmanager
+async def empty(directory: Path) -> AsyncIterator[Empty]:
+    """The empty service, running."""
+    output = directory / "empty.out"
+    process = ChildProcess("empty", [sys.executable, "-m", "bench.empty_identity"], directory / "empty.log", output_file=output)
+    process.start()
+    try:
+        process.await_ready(lambda: output.read_text().endswith("\n"), 10)
+        running = Empty(process.pid, output.read_text().strip())
+        yield running
+        await running.calls.close()
+    finally:
+        process.kill()
+
+
+async def _measured(parts: Mapping[str, int], run: Coroutine[Any, Any, Answered]) -> tuple[Measured, int]:
+    """What a run used, and the highest resident memory of the service, bytes."""
+    meter = Meter(parts)
+    meter.start()
+    busy, started = _busy_seconds(), time.perf_counter()
+    answered = await run
+    busy, seconds = _busy_seconds() - busy, time.perf_counter() - started
+    meter.stop()
+    other = max(busy - sum(meter.cpu_seconds.values()), 0) / seconds
+    per_event = {part: round(used / max(answered.events, 1) * 1e6, 1) for part, used in meter.cpu_seconds.items()}
+    return Measured(answered, per_event, round(other, 2)), meter.peak_bytes["service"]
 
 
 def _busy_seconds() -> float:
