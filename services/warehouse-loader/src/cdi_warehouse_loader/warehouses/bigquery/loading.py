@@ -113,7 +113,8 @@ def _stands_at(wanted: Mapping[StreamPartition, Position], believed: Mapping[Str
     ]
     progress = f"FROM `{OWN}`.`progress` WHERE"
     found = f"(SELECT COUNT(*) {progress} {' OR '.join(exact)}) = {len(exact)} AND " if exact else ""
-    return f"{found}(SELECT COUNT(*) {progress} {places}) = {len(exact)}"
+    # A partition that nothing has been loaded of may have a row, too: who looks where the streams stand notes that.
+    return f"{found}(SELECT COUNT(*) {progress} ({places}) AND (`sequence` <> 0 OR `source_sequence` <> 0)) = {len(exact)}"
 
 
 def _move(positions: Mapping[StreamPartition, Position]) -> str:

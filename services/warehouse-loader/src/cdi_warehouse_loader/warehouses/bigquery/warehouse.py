@@ -197,6 +197,14 @@ class BigQueryWarehouse:
         """See ``ports.Warehouse``."""
         return stream_query(self._asking, question, take)
 
+    def place(self, schema: str, table: str) -> str:
+        """See ``ports.Warehouse``."""
+        return sql.place(schema, table)
+
+    def literal(self, text: str) -> str:
+        """See ``ports.Warehouse``."""
+        return sql.text(text)
+
     def loads(self, limit: int) -> Sequence[LoadEntry]:
         """See ``ports.Warehouse``."""
         with passing():
