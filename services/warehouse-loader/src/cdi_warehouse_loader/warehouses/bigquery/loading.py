@@ -22,6 +22,7 @@ from cdi_warehouse_loader.warehouses.bigquery.staging import Staged
 
 _TURNS: Final = 8
 _WAIT_SECONDS: Final = 0.5
+_TOO_MANY: Final = "the load touches more tables than a transaction of BigQuery may"
 
 
 class Overtaken(Unavailable):
@@ -65,6 +66,16 @@ def announcement(version: int, changes: Sequence[tuple[str, str, str, str, str]]
     )
 
 
+def check_tables(tables: Sequence[TableLoad]) -> None:
+    """Whether one transaction can change these tables; asked before their rows are brought to BigQuery.
+
+    Raises:
+        OutOfMemory: it cannot; a smaller load may fit.
+    """
+    if sum(1 for table in tables if table.row_count) > sql.MOST_TABLES:
+        raise OutOfMemory(DEPENDENCY, _TOO_MANY)
+
+
 def commit(
     load: Load,
     tables: Sequence[tuple[TableLoad, Staged | None]],
@@ -98,7 +109,7 @@ def commit(
     )
     script = sql.transaction(statements)
     if len(written) > sql.MOST_TABLES or len(script) > sql.MOST_TEXT:
-        raise OutOfMemory(DEPENDENCY, "the load touches more tables than a transaction of BigQuery may")
+        raise OutOfMemory(DEPENDENCY, _TOO_MANY)
     return script
 
 

@@ -119,6 +119,7 @@ class BigQueryWarehouse:
             self._look_at_tables()
         tables = [staging.checked(table, self._columns(table)) for table in load.tables]
         done = [table.done() for table in tables]
+        loading.check_tables(done)
         self._is_stale = keep
         with self._seen_again_if_it_fails(), staging.staged(self._loading, [table.rows for table in tables]) as rows:
             if not keep:
