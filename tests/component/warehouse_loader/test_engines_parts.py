@@ -61,7 +61,7 @@ async def brought(access: Access, batch: Batch[Any]) -> None:
 
 async def cramped(place: Place, *, loads: int) -> Access:
     """A process that has room for three events at a time."""
-    access = Access(lambda: Cramped(place.open(), 3, loads), lambda: None, (DEFAULT_TARGET,))  # type: ignore[arg-type,return-value]  # delegates
+    access = Access(lambda: Cramped(place.open(), 3, loads), lambda: None, (DEFAULT_TARGET,))
     await access.open()
     return access
 

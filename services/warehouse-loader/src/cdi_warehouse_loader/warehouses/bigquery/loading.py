@@ -66,14 +66,23 @@ def announcement(version: int, changes: Sequence[tuple[str, str, str, str, str]]
     )
 
 
-def check_tables(tables: Sequence[TableLoad]) -> None:
-    """Whether one transaction can change these tables; asked before their rows are brought to BigQuery.
+def check_tables(tables: Sequence[TableLoad], clears: Sequence[tuple[str, str]]) -> None:
+    """Whether one transaction can change these tables; asked before their rows are brought to BigQuery. Without rows it need not empty all.
 
     Raises:
         OutOfMemory: it cannot; a smaller load may fit.
     """
-    if sum(1 for table in tables if table.row_count) > sql.MOST_TABLES:
+    written = {(table.schema, table.table) for table in tables if table.row_count}
+    if written and len(written.union(clears)) > sql.MOST_TABLES:
         raise OutOfMemory(DEPENDENCY, _TOO_MANY)
+
+
+def clear(cleared: Sequence[tuple[str, str]]) -> str:
+    """Empties tables that ``clears`` has, unless another process was there, which may have loaded since."""
+    places = ", ".join(text(".".join(place)) for place in cleared)
+    among = f"FROM `{OWN}`.`clears` WHERE CONCAT(`schema_name`, '.', `table_name`) IN ({places})"
+    check = sql.check(f"(SELECT COUNT(*) {among}) = {len(cleared)}")
+    return sql.transaction([sql.take_turn(), check, *map(sql.clear, cleared), f"DELETE {among}"])
 
 
 def commit(
@@ -83,7 +92,7 @@ def commit(
     positions: Mapping[StreamPartition, Position],
     milliseconds: Callable[[], float],
 ) -> str:
-    """The script that does a load.
+    """The script that does a load. Of the tables that it empties, those that are too many are left to ``clear``.
 
     Args:
         load: the load.
@@ -95,11 +104,17 @@ def commit(
     Raises:
         OutOfMemory: a transaction cannot do so much; a smaller load may fit.
     """
-    written = {(table.schema, table.table) for table, rows in tables if rows} | set(load.clears)
-    statements = [sql.take_turn(), sql.check(sql.version_is(version))]
+    clears, later = load.clears[: sql.MOST_TABLES], load.clears[sql.MOST_TABLES :]
+    written = {(table.schema, table.table) for table, rows in tables if rows} | set(clears)
+    statements = [sql.take_turn(alters=bool(later)), sql.check(sql.version_is(version + bool(later)))]
     if load.positions:
         statements += [sql.check(_stands_at(load.positions, positions)), _move(load.positions)]
-    statements += [sql.clear(cleared) for cleared in load.clears]
+    statements += [sql.clear(cleared) for cleared in clears]
+    if later:
+        statements.append(
+            f"INSERT INTO `{OWN}`.`clears` (`schema_name`, `table_name`) "
+            + sql.values({"schema_name": "STRING", "table_name": "STRING"}, later)
+        )
     statements += [_merge(table, rows) if table.merge_keys else _append(table, rows) for table, rows in tables if rows]
     statements += _count(load.counts)
     rows, size = sum(table.row_count for table, _ in tables), sum(table.size for table, _ in tables)
