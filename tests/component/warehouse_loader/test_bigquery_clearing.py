@@ -12,13 +12,10 @@ from cdi_warehouse_loader.warehouses.bigquery import sql
 
 from .bigquery_emulator import BigQueryEmulator
 from .engines import Place, bigquery, load, planned, rows
+from .rebuilds import Died
 
 AT = StreamPartition("REBUILD", 0)
 KINDS = 95
-
-
-class Died(BaseException):
-    """Stands for kill -9."""
 
 
 @pytest.fixture
