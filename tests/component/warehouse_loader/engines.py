@@ -37,6 +37,7 @@ class Place:
         shared: several processes may have it open at once.
         asking: sees to it that questions with purposes are answered, and says how to open it for that; ``None``: it answers none.
         endless: why a question that takes too long cannot be ended here; empty: it can.
+        plain: tables can have names of a to z only here.
     """
 
     options: Options
@@ -44,6 +45,7 @@ class Place:
     shared: bool
     asking: Callable[[], Options] | None
     endless: str = ""
+    plain: bool = False
     opened: list[Warehouse] = field(default_factory=list)
 
     def open(self, options: Options | None = None) -> Warehouse:
@@ -138,7 +140,7 @@ def bigquery(url: str) -> Place:
         return b"".join(kept)
 
     endless = "the emulator runs a question to its end before it answers, and nothing can end it"
-    return Place(Options(url), stored, shared=True, asking=None, endless=endless)
+    return Place(Options(url), stored, shared=True, asking=None, endless=endless, plain=True)
 
 
 def planned_items(*events: Event, partition: int = 0, sequence: int = 1) -> list[Item]:

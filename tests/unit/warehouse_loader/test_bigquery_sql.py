@@ -88,10 +88,11 @@ def test_a_load_is_one_transaction_that_looks_before_it_writes() -> None:
     assert "`sequence` = 4 AND `source_sequence` = 4" in script
 
 
-def test_a_partition_that_was_never_loaded_has_no_row() -> None:
+def test_a_partition_that_was_never_loaded_has_no_row_that_says_so() -> None:
     script = commit_of(Load("ENRICHED", 0, (), {OTHER: Position(1, 1)}, {}), [], {AT: Position(4, 4)})
     (check,) = [line for line in script.split(";\n") if "progress" in line and line.startswith("SELECT")]
-    assert check.endswith("(`stream` = 'ENRICHED' AND `partition` = 4)) = 0, 'as planned', ERROR('cdi: another process was there'))")
+    place = "(`stream` = 'ENRICHED' AND `partition` = 4)) AND (`sequence` <> 0 OR `source_sequence` <> 0)"
+    assert check.endswith(f"{place}) = 0, 'as planned', ERROR('cdi: another process was there'))")
 
 
 def test_tables_are_cleared_inside_of_the_transaction() -> None:
@@ -103,6 +104,15 @@ def test_tables_are_cleared_inside_of_the_transaction() -> None:
         "Insert",
         "Commit",
     ]
+
+
+def test_tables_that_are_too_many_for_one_transaction_are_noted_in_it_and_cleared_after() -> None:
+    many = [("main", f"event_{number}") for number in range(sql.MOST_TABLES + 2)]
+    script = commit_of(Load("ENRICHED", 0, (), {AT: Position(1, 1)}, {}, clears=many), [])
+    assert kinds(script).count("Delete") == sql.MOST_TABLES
+    assert all(f"'{table}'" in script for _, table in many[sql.MOST_TABLES :])
+    assert "'event_0'" not in script
+    assert kinds(loading.clear(many[-2:])) == ["Transaction", "Update", "Select", "Delete", "Delete", "Delete", "Commit"]
 
 
 def test_a_load_of_more_tables_than_a_transaction_may_change_is_too_large() -> None:

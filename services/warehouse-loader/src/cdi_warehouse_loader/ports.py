@@ -353,6 +353,14 @@ class Warehouse(Protocol):
         """
         ...
 
+    def place(self, schema: str, table: str) -> str:
+        """A table or view as it stands in a statement, whatever its name. Asks nobody."""
+        ...
+
+    def literal(self, text: str) -> str:
+        """A text as it stands in a statement: what a quote or a backslash says there is an engine's own. Asks nobody."""
+        ...
+
     def loads(self, limit: int) -> Sequence[LoadEntry]:
         """The newest entries of the log of loads, newest first; it goes back two weeks."""
         ...

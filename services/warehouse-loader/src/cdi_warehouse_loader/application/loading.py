@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from operator import attrgetter
 
 from opentelemetry.trace import SpanKind
 
@@ -26,6 +25,7 @@ from cdi_warehouse_loader.application.isolating import load_isolated
 from cdi_warehouse_loader.application.plans import Plans
 from cdi_warehouse_loader.application.purposes import PurposeRules
 from cdi_warehouse_loader.application.seen import Seen
+from cdi_warehouse_loader.application.standing import believed
 from cdi_warehouse_loader.domain import archive, naming
 from cdi_warehouse_loader.domain.batches import Batch, fresh
 from cdi_warehouse_loader.domain.event_load import Poisoned, plan_events, schemas_of
@@ -33,7 +33,7 @@ from cdi_warehouse_loader.domain.event_view import EventView
 from cdi_warehouse_loader.domain.graph_rows import Numbered, graph_loads
 from cdi_warehouse_loader.domain.layout import SEQUENCE_FACTOR
 from cdi_warehouse_loader.domain.leaving_out import SUPPRESSED, split_events, split_rejected, without_erased
-from cdi_warehouse_loader.domain.load import ColumnNeeds, CountKey, Load, Position, StreamPartition, TableLoad, Targets
+from cdi_warehouse_loader.domain.load import START, ColumnNeeds, CountKey, Load, Position, StreamPartition, TableLoad, Targets
 from cdi_warehouse_loader.domain.load_size import LoadSize
 from cdi_warehouse_loader.domain.parts import part_of, without_parts
 from cdi_warehouse_loader.domain.rows import Item
@@ -44,12 +44,22 @@ from cdi_warehouse_loader.ports import Warehouse
 
 @dataclass(frozen=True, slots=True)
 class _Arrived:
-    """The events that are new, those of them that are of erased people, where the partitions stand with them, and what showed that."""
+    """What is new of some messages.
+
+    Attributes:
+        items: the events.
+        suppressed: those of erased people.
+        positions: where the partitions stand with them. Where other processes load, too, the positions of parts are among them, as they
+            are: who has brought a part of a message has not moved its partition on, but this.
+        seen: what showed that.
+        watched: the partitions that this speaks of.
+    """
 
     items: Sequence[Item]
     suppressed: Sequence[Item]
     positions: Mapping[StreamPartition, Position]
     seen: Seen
+    watched: Sequence[StreamPartition]
 
 
 class Loading:
@@ -98,21 +108,23 @@ class Loading:
         """Loads as many of the first events of a message as the warehouse has memory for, and notes how far that was.
 
         Raises:
-            OutOfMemory: it has not enough for one event, or other processes have the warehouse, too, and might bring what is noted.
+            OutOfMemory: it has not enough for one event.
         """
         new = await self._access.write(partial(_arrived, [batch]))
         size = len(new.items)
-        while size > 1 and await self._access.write(attrgetter("exclusive")):
+        while size > 1:
             size //= 2
             try:
-                return await self._load_first(new.items[:size], part_of(batch.partition))
+                return await self._load_first(new, size, part_of(batch.partition))
             except OutOfMemory:
                 continue
         raise OutOfMemory("warehouse", "the warehouse has not enough memory for a single event")
 
-    async def _load_first(self, items: Sequence[Item], where: StreamPartition) -> None:
-        seen = await self._access.write(lambda held: Seen.of(held, [where]))
-        part = _Arrived(items, (), {where: Position(items[-1][2], 0)}, seen)
+    async def _load_first(self, new: _Arrived, size: int, where: StreamPartition) -> None:
+        items = new.items[:size]
+        # With where the partition stands, so that another process that has brought all of the message is found.
+        positions = {at: new.seen.positions.get(at, START) for at in new.watched} | {where: Position(items[-1][2], 0)}
+        part = replace(new, items=items, suppressed=(), positions=positions)
         await load_isolated(items, lambda *tried: self._access.write(partial(self._attempt, part, *tried)))
 
     async def _events(self, batches: Sequence[Batch[EventView]]) -> None:
@@ -156,7 +168,7 @@ class Loading:
         if self._access.archives and items:
             held.ensure_tables(archive.SCHEMA)
             load = replace(load, tables=chain([archive.archive_load(items, held.catalog[archive.SCHEMA])], load.tables))
-        new.seen.check(held, new.positions)
+        new.seen.check(held, new.watched)
         return replace(load, tables=held.load(load, keep=keep))
 
     def _load_rejected(self, batches: Sequence[Batch[rejected_event_pb2.RejectedEvent]], held: Warehouse) -> None:
@@ -217,9 +229,12 @@ class Loading:
 
 def _arrived(batches: Sequence[Batch[EventView]], held: Warehouse) -> _Arrived:
     new = fresh(StreamName.ENRICHED, batches, held.positions)
-    seen = Seen.of(held, new.positions)
+    parts = [part_of(where.partition) for where in new.positions]
+    watched = [*new.positions, *parts]
+    positions = new.positions if held.exclusive else {**new.positions, **believed(held, parts)}
     items = without_parts(_items(new.batches), held.positions)
-    return _Arrived(*split_events(items, held.newest_erasure_us, held.tombstones), new.positions, seen)
+    split = split_events(items, held.newest_erasure_us, held.tombstones)
+    return _Arrived(*split, positions, Seen.of(held, watched), watched)
 
 
 def _suppressed(items: Sequence[Item], targets: Targets) -> Mapping[CountKey, int]:

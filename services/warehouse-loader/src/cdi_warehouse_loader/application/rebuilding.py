@@ -19,7 +19,7 @@ from cdi_warehouse_loader.application.connections import Connection, Connections
 from cdi_warehouse_loader.application.isolating import load_isolated
 from cdi_warehouse_loader.application.plans import Plans
 from cdi_warehouse_loader.application.purposes import PurposeRules
-from cdi_warehouse_loader.application.questions import ask, literal, oldest, span, tables_of
+from cdi_warehouse_loader.application.questions import oldest, rows_of, span, tables_of
 from cdi_warehouse_loader.application.seen import Seen
 from cdi_warehouse_loader.application.side_tables import SideTables
 from cdi_warehouse_loader.application.standing import believed, standing, told
@@ -35,7 +35,6 @@ from cdi_warehouse_loader.ports import Pending, Warehouse
 
 _LOOK_SECONDS: Final = 1.0
 _FIRST_WINDOW: Final = 64 * SEQUENCE_FACTOR
-_ARCHIVE: Final = f"{archive.SCHEMA}.{archive.TABLE}"
 _NO_ARCHIVE: Final = "the loader keeps no archive (CDI_ARCHIVE)"
 _TOO_YOUNG: Final = "the archive begins later than these tables: what is older would be lost"
 _SHARED: Final = "another workspace is loaded into the same tables, which would be emptied"
@@ -212,10 +211,8 @@ async def _check_keeps(source: Access, access: Access, workspace_id: str, schema
     """
     tables = await tables_of(access, schema)
     rebuilt = [name for name in tables if table in ("", name)]
-    events = {
-        name: await span(access, f"{schema}.{name}", "event_seq", workspace_id) for name in rebuilt if is_event_table(name, tables[name])
-    }
-    graph = {name: await span(access, f"{schema}.{name}", "seq", workspace_id) for name in rebuilt if name in GRAPH_TABLES}
+    events = {name: await span(access, schema, name, "event_seq", workspace_id) for name in rebuilt if is_event_table(name, tables[name])}
+    graph = {name: await span(access, schema, name, "seq", workspace_id) for name in rebuilt if name in GRAPH_TABLES}
     if any(held.strangers for held in chain(events.values(), graph.values())):
         raise FailedPrecondition(error_pb2.ERROR_REASON_ALREADY_EXISTS, _SHARED, metadata={"resource": "schema", "name": schema})
     first = await oldest(source, archive.SCHEMA, archive.TABLE, "event_seq", workspace_id)
@@ -230,5 +227,5 @@ async def _check_keeps(source: Access, access: Access, workspace_id: str, schema
 async def _read(source: Access, rebuild: Rebuild, start: int, end: int) -> list[Item]:
     """The events from ``start`` to before ``end``, by ``event_seq``, that the stream does not bring."""
     within = f"event_seq >= {start} and event_seq < {end}"
-    rows = await ask(source, f"select * from {_ARCHIVE} where workspace_id = {literal(rebuild.workspace_id)} and {within}")
+    rows = await rows_of(source, archive.SCHEMA, archive.TABLE, rebuild.workspace_id, within)
     return list(filter(rebuild.covers, archive.items_of(rows.to_pylist())))

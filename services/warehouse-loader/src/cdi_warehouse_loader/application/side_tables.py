@@ -20,7 +20,7 @@ from cdi_kernel.faults import Unavailable
 from cdi_kernel.topology import StreamName
 from cdi_warehouse_loader.application.access import Access
 from cdi_warehouse_loader.application.connections import Connection
-from cdi_warehouse_loader.application.questions import ask, instant, literal, oldest, tables_of, times
+from cdi_warehouse_loader.application.questions import instant, oldest, rows_of, tables_of, times
 from cdi_warehouse_loader.application.standing import believed, standing, told
 from cdi_warehouse_loader.application.windows import through_windows
 from cdi_warehouse_loader.domain import archive, naming
@@ -106,8 +106,7 @@ class SideTables:
 
     async def _archived(self, table: str, within: str) -> Any:
         """Rows of the archive, as an Arrow table."""
-        of_workspace = f"workspace_id = {literal(self._rebuild.workspace_id)}"
-        return await ask(self._source, f"select * from {archive.SCHEMA}.{table} where {of_workspace} and {within}")
+        return await rows_of(self._source, archive.SCHEMA, table, self._rebuild.workspace_id, within)
 
     async def _pass_archive(self) -> None:
         """Returns when no rejected event that the archive has by now comes from the stream any more."""

@@ -84,9 +84,14 @@ def archive_load(items: Sequence[Item], tables: Mapping[str, Columns]) -> TableL
 
 
 def items_of(rows: Sequence[Mapping[str, Any]]) -> list[Item]:
-    """The events of rows of the archive, in their order within each partition."""
-    ordered = sorted(rows, key=lambda row: (row["partition"], row["event_seq"]))
-    return [(_read_event(b64decode(row["event"])), row["partition"], row["event_seq"]) for row in ordered]
+    """The events of rows of the archive, in their order within each partition.
+
+    Args:
+        rows: columns by name; engines differ in the case of names.
+    """
+    found = [{name.lower(): value for name, value in row.items()} for row in rows]
+    found.sort(key=lambda row: (row["partition"], row["event_seq"]))
+    return [(_read_event(b64decode(row["event"])), row["partition"], row["event_seq"]) for row in found]
 
 
 def rows_of(columns: Columns, answer: Any, now_us: int) -> Any:

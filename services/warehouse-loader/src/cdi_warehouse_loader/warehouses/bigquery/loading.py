@@ -22,6 +22,7 @@ from cdi_warehouse_loader.warehouses.bigquery.staging import Staged
 
 _TURNS: Final = 8
 _WAIT_SECONDS: Final = 0.5
+_TOO_MANY: Final = "the load touches more tables than a transaction of BigQuery may"
 
 
 class Overtaken(Unavailable):
@@ -65,6 +66,25 @@ def announcement(version: int, changes: Sequence[tuple[str, str, str, str, str]]
     )
 
 
+def check_tables(tables: Sequence[TableLoad], clears: Sequence[tuple[str, str]]) -> None:
+    """Whether one transaction can change these tables; asked before their rows are brought to BigQuery. Without rows it need not empty all.
+
+    Raises:
+        OutOfMemory: it cannot; a smaller load may fit.
+    """
+    written = {(table.schema, table.table) for table in tables if table.row_count}
+    if written and len(written.union(clears)) > sql.MOST_TABLES:
+        raise OutOfMemory(DEPENDENCY, _TOO_MANY)
+
+
+def clear(cleared: Sequence[tuple[str, str]]) -> str:
+    """Empties tables that ``clears`` has, unless another process was there, which may have loaded since."""
+    places = ", ".join(text(".".join(place)) for place in cleared)
+    among = f"FROM `{OWN}`.`clears` WHERE CONCAT(`schema_name`, '.', `table_name`) IN ({places})"
+    check = sql.check(f"(SELECT COUNT(*) {among}) = {len(cleared)}")
+    return sql.transaction([sql.take_turn(), check, *map(sql.clear, cleared), f"DELETE {among}"])
+
+
 def commit(
     load: Load,
     tables: Sequence[tuple[TableLoad, Staged | None]],
@@ -72,7 +92,7 @@ def commit(
     positions: Mapping[StreamPartition, Position],
     milliseconds: Callable[[], float],
 ) -> str:
-    """The script that does a load.
+    """The script that does a load. Of the tables that it empties, those that are too many are left to ``clear``.
 
     Args:
         load: the load.
@@ -84,11 +104,17 @@ def commit(
     Raises:
         OutOfMemory: a transaction cannot do so much; a smaller load may fit.
     """
-    written = {(table.schema, table.table) for table, rows in tables if rows} | set(load.clears)
-    statements = [sql.take_turn(), sql.check(sql.version_is(version))]
+    clears, later = load.clears[: sql.MOST_TABLES], load.clears[sql.MOST_TABLES :]
+    written = {(table.schema, table.table) for table, rows in tables if rows} | set(clears)
+    statements = [sql.take_turn(alters=bool(later)), sql.check(sql.version_is(version + bool(later)))]
     if load.positions:
         statements += [sql.check(_stands_at(load.positions, positions)), _move(load.positions)]
-    statements += [sql.clear(cleared) for cleared in load.clears]
+    statements += [sql.clear(cleared) for cleared in clears]
+    if later:
+        statements.append(
+            f"INSERT INTO `{OWN}`.`clears` (`schema_name`, `table_name`) "
+            + sql.values({"schema_name": "STRING", "table_name": "STRING"}, later)
+        )
     statements += [_merge(table, rows) if table.merge_keys else _append(table, rows) for table, rows in tables if rows]
     statements += _count(load.counts)
     rows, size = sum(table.row_count for table, _ in tables), sum(table.size for table, _ in tables)
@@ -98,7 +124,7 @@ def commit(
     )
     script = sql.transaction(statements)
     if len(written) > sql.MOST_TABLES or len(script) > sql.MOST_TEXT:
-        raise OutOfMemory(DEPENDENCY, "the load touches more tables than a transaction of BigQuery may")
+        raise OutOfMemory(DEPENDENCY, _TOO_MANY)
     return script
 
 
@@ -113,7 +139,8 @@ def _stands_at(wanted: Mapping[StreamPartition, Position], believed: Mapping[Str
     ]
     progress = f"FROM `{OWN}`.`progress` WHERE"
     found = f"(SELECT COUNT(*) {progress} {' OR '.join(exact)}) = {len(exact)} AND " if exact else ""
-    return f"{found}(SELECT COUNT(*) {progress} {places}) = {len(exact)}"
+    # A partition that nothing has been loaded of may have a row, too: who looks where the streams stand notes that.
+    return f"{found}(SELECT COUNT(*) {progress} ({places}) AND (`sequence` <> 0 OR `source_sequence` <> 0)) = {len(exact)}"
 
 
 def _move(positions: Mapping[StreamPartition, Position]) -> str:

@@ -65,11 +65,13 @@ OWN_TABLES: Final = (
     f"""CREATE TABLE IF NOT EXISTS `{OWN}`.`schema_changes` (
         `changed_at` TIMESTAMP, `number` INT64, `schema_name` STRING, `table_name` STRING, `column_name` STRING, `change` STRING,
         `type` STRING)""",
+    f"CREATE TABLE IF NOT EXISTS `{OWN}`.`clears` (`schema_name` STRING, `table_name` STRING)",
     f"CREATE TABLE IF NOT EXISTS `{OWN}`.`tombstones` (`digest` STRING, `erased_before` TIMESTAMP, `erased_at` TIMESTAMP)",
     f"CREATE TABLE IF NOT EXISTS `{OWN}`.`unrewritten` (`erased_at` TIMESTAMP, `noted_at` TIMESTAMP)",
 )
 """The loader's own tables. ``state`` has one row, which every load and every erasure updates: of two transactions that do so at once
-BigQuery takes one back. Its version rises with every change of any table and every erasure."""
+BigQuery takes one back. Its version rises with every change of any table and every erasure. ``clears`` has the tables that a rebuild has
+still to empty, of which a transaction takes only so many."""
 
 FORGET_LOG: Final = f"DELETE FROM `{OWN}`.`loads` WHERE `started_at` < TIMESTAMP_SUB(CURRENT_TIMESTAMP(), INTERVAL 14 DAY)"
 """Loads are remembered for two weeks."""

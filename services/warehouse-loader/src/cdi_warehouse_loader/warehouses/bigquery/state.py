@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +21,7 @@ _NEWEST: Final = f"""SELECT (SELECT MAX(`version`) FROM `{OWN}`.`state`) AS vers
 _SCHEMAS: Final = f"""SELECT `schema_name`, `views` FROM `{OWN}`.`schemas`
     WHERE TRUE QUALIFY ROW_NUMBER() OVER (PARTITION BY `schema_name` ORDER BY `noted_at` DESC) = 1"""
 _PROGRESS: Final = f"SELECT `stream`, `partition`, `sequence`, `source_sequence` FROM `{OWN}`.`progress`"
+_CLEARS: Final = f"SELECT `schema_name`, `table_name` FROM `{OWN}`.`clears` ORDER BY `schema_name`, `table_name`"
 _COUNTS: Final = f"SELECT `sink`, `outcome`, `reason`, SUM(`events`) AS events FROM `{OWN}`.`outcomes` GROUP BY `sink`, `outcome`, `reason`"
 _LOADS: Final = f"""SELECT `stream`, UNIX_MICROS(`started_at`) AS started, `milliseconds`, `events`, `row_count`, `byte_count`, `tables`
     FROM `{OWN}`.`loads` ORDER BY `started_at` DESC LIMIT {{limit}}"""
@@ -40,6 +41,7 @@ class State:
         schemas: the loader's datasets, with a digest of their views. Others of the project are none of its business.
         catalog: their tables.
         positions: see ``ports.Warehouse``.
+        clears: tables that are to be emptied before anything is loaded.
     """
 
     version: int
@@ -47,6 +49,7 @@ class State:
     schemas: Mapping[str, str]
     catalog: Catalog
     positions: Mapping[StreamPartition, Position]
+    clears: Sequence[tuple[str, str]] = ()
 
 
 def read(connection: Connection) -> State:
@@ -54,7 +57,8 @@ def read(connection: Connection) -> State:
     ((version, newest_us),) = connection.rows(_NEWEST)
     schemas = read_schemas(connection)
     positions = {StreamPartition(stream, partition): Position(*at) for stream, partition, *at in connection.rows(_PROGRESS)}
-    return State(version, newest_us, schemas, read_catalog(connection, schemas), positions)
+    clears = [(schema, table) for schema, table in connection.rows(_CLEARS)]
+    return State(version, newest_us, schemas, read_catalog(connection, schemas), positions, clears)
 
 
 def read_schemas(connection: Connection) -> Mapping[str, str]:

@@ -119,23 +119,26 @@ class BigQueryWarehouse:
             self._look_at_tables()
         tables = [staging.checked(table, self._columns(table)) for table in load.tables]
         done = [table.done() for table in tables]
+        loading.check_tables(done, load.clears)
         self._is_stale = keep
         with self._seen_again_if_it_fails(), staging.staged(self._loading, [table.rows for table in tables]) as rows:
             if not keep:
                 return done
+            self._clear()
             self._alter(tables)
-            *before, last = list(sql.chunks(load.clears)) or [()]
-            for cleared in before:  # of a rebuild, which comes again until the last ones are cleared
-                loading.in_turn(self._loading, sql.transaction([sql.take_turn(), *map(sql.clear, cleared)]))
             script = loading.commit(
-                replace(load, clears=last),
+                load,
                 list(zip(done, rows, strict=True)),
                 self._state.version,
                 self._state.positions,
                 lambda: (time.perf_counter() - started) * 1_000,
             )
             loading.in_turn(self._loading, script)
-        self._state = replace(self._state, positions={**self._state.positions, **load.positions})
+            self._state = replace(self._state, positions={**self._state.positions, **load.positions})
+            if later := load.clears[sql.MOST_TABLES :]:
+                self._state = replace(self._state, version=self._state.version + 1, clears=later)
+                with contextlib.suppress(Refused, Unavailable):  # the load is done; the next one begins with these
+                    self._clear()
         self._is_stale = False
         self._forget()
         return done
@@ -197,6 +200,14 @@ class BigQueryWarehouse:
         """See ``ports.Warehouse``."""
         return stream_query(self._asking, question, take)
 
+    def place(self, schema: str, table: str) -> str:
+        """See ``ports.Warehouse``."""
+        return sql.place(schema, table)
+
+    def literal(self, text: str) -> str:
+        """See ``ports.Warehouse``."""
+        return sql.text(text)
+
     def loads(self, limit: int) -> Sequence[LoadEntry]:
         """See ``ports.Warehouse``."""
         with passing():
@@ -227,6 +238,17 @@ class BigQueryWarehouse:
             schemas = state.read_schemas(self._loading)
             self._state = replace(self._state, schemas=schemas, catalog=state.read_catalog(self._loading, schemas))
         self._is_stale = False
+
+    def _clear(self) -> None:
+        """Empties what a rebuild has left to be emptied; who was overtaken sees it after.
+
+        Raises:
+            Overtaken: another process has emptied it.
+            Unavailable: BigQuery cannot now.
+        """
+        for cleared in list(sql.chunks(self._state.clears)):
+            loading.in_turn(self._loading, loading.clear(cleared))
+            self._state = replace(self._state, clears=[place for place in self._state.clears if place not in set(cleared)])
 
     def _alter(self, tables: Sequence[TableLoad]) -> None:
         """Makes what the loads need, once that is in the history; who was overtaken sees it after.

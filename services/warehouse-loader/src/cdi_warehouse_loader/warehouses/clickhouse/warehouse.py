@@ -213,6 +213,14 @@ class ClickHouseWarehouse:
         """See ``ports.Warehouse``."""
         return stream_query(self._options, question, self.catalog, take)
 
+    def place(self, schema: str, table: str) -> str:
+        """See ``ports.Warehouse``."""
+        return sql.place(schema, table)
+
+    def literal(self, text: str) -> str:
+        """See ``ports.Warehouse``."""
+        return sql.text(text)
+
     def loads(self, limit: int) -> Sequence[LoadEntry]:
         """See ``ports.Warehouse``."""
         return chain.loads(self._loading, limit)

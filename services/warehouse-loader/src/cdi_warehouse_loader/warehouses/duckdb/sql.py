@@ -67,6 +67,11 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def literal(text: str) -> str:
+    """A text."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 def place(schema: str, table: str) -> str:
     """A table."""
     return f"{quoted(schema)}.{quoted(table)}"

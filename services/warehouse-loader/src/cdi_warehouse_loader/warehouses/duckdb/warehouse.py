@@ -218,6 +218,14 @@ class DuckDbWarehouse:
             connection, before = self._asked(question)
             return stream_query(connection, question.sql, question.limits, take, before)
 
+    def place(self, schema: str, table: str) -> str:
+        """See ``ports.Warehouse``."""
+        return sql.place(schema, table)
+
+    def literal(self, text: str) -> str:
+        """See ``ports.Warehouse``."""
+        return sql.literal(text)
+
     def loads(self, limit: int) -> Sequence[LoadEntry]:
         """See ``ports.Warehouse``."""
         with self._translated():

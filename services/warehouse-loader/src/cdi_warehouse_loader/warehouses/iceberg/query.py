@@ -121,7 +121,7 @@ def _view(storage: Storage, schema: str, name: str, table: LakeTable) -> str:
     """A table as its files have it, by the numbers of the columns; columns that a file lacks are NULL in its rows."""
     numbers: Mapping[str, int] = {field.name: field.field_id for field in table.metadata.schema().fields}
     columns = ", ".join(
-        f"{numbers[column]}: {{name: {_text(column)}, type: '{kind}', default_value: NULL}}" for column, kind in table.columns.items()
+        f"{numbers[column]}: {{name: {sql.literal(column)}, type: '{kind}', default_value: NULL}}" for column, kind in table.columns.items()
     )
     files = _list(storage.readable(file) for file in table.files)
     return f"create view {sql.place(schema, name)} as from read_parquet({files}, schema = map {{{columns}}})"
@@ -137,8 +137,4 @@ def _reach(connection: duckdb.DuckDBPyConnection, storage: Storage) -> None:
 
 
 def _list(texts: Iterable[str]) -> str:
-    return "[" + ", ".join(map(_text, texts)) + "]"
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
+    return "[" + ", ".join(map(sql.literal, texts)) + "]"

@@ -26,6 +26,7 @@ from cdi_warehouse_loader.domain.load import Catalog, CountKey, Load, Position, 
 from cdi_warehouse_loader.ports import LoadEntry, Question, Rows, SchemaChange
 from cdi_warehouse_loader.warehouses.base import Options
 from cdi_warehouse_loader.warehouses.changes import changes_of
+from cdi_warehouse_loader.warehouses.duckdb.sql import literal, place
 from cdi_warehouse_loader.warehouses.iceberg import compaction, erasure, query
 from cdi_warehouse_loader.warehouses.iceberg.catalog import CatalogDatabase
 from cdi_warehouse_loader.warehouses.iceberg.drafts import Draft, Name
@@ -173,6 +174,14 @@ class IcebergWarehouse:
         """See ``ports.Warehouse``."""
         with translated():
             return query.stream(self._storage, self._lake.committed(), question, self._options, take)
+
+    def place(self, schema: str, table: str) -> str:
+        """See ``ports.Warehouse``."""
+        return place(schema, table)
+
+    def literal(self, text: str) -> str:
+        """See ``ports.Warehouse``."""
+        return literal(text)
 
     def loads(self, limit: int) -> Sequence[LoadEntry]:
         """See ``ports.Warehouse``."""

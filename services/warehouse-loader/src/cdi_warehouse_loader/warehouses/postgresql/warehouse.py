@@ -189,6 +189,14 @@ class PostgresWarehouse:
         """See ``ports.Warehouse``."""
         return stream_query(self._asking, question, self._state.schemas, take)
 
+    def place(self, schema: str, table: str) -> str:
+        """See ``ports.Warehouse``."""
+        return sql.place(schema, table)
+
+    def literal(self, text: str) -> str:
+        """See ``ports.Warehouse``."""
+        return sql.literal(text)
+
     def loads(self, limit: int) -> Sequence[LoadEntry]:
         """See ``ports.Warehouse``."""
         with _translated():

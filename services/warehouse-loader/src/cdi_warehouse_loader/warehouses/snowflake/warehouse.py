@@ -212,6 +212,14 @@ class SnowflakeWarehouse:
         """See ``ports.Warehouse``."""
         return self._asking.stream(question, take)
 
+    def place(self, schema: str, table: str) -> str:
+        """See ``ports.Warehouse``."""
+        return sql.place(schema, table)
+
+    def literal(self, text: str) -> str:
+        """See ``ports.Warehouse``."""
+        return sql.literal(text)
+
     def loads(self, limit: int) -> Sequence[LoadEntry]:
         """See ``ports.Warehouse``."""
         with _translated():
