@@ -309,7 +309,7 @@ async def test_a_service_that_does_not_answer_is_told_again(stand: Stand) -> Non
 
 @contextmanager
 def impatient(consent: ServiceProcess) -> Iterator[None]:
-    """Tells again after two seconds. Otherwise it waits as long as it does by itself: on a busy machine more would be told than a test says."""
+    """Tells again after two seconds, where the others wait as long as consent does by itself: busy services would be told too often."""
     consent.environment["CDI_PRIVACY_RETELL_SECONDS"] = "2"
     consent.restart()
     try:
