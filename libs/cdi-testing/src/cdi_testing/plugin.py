@@ -101,7 +101,7 @@ class StartService:
 
 
 def pytest_configure() -> None:
-    """Lets tests write into memory where there is enough: a third of their time they would wait for a disk to flush.
+    """Lets tests write into memory where there is enough of it: those that load or spool wait for a disk longer than they work.
 
     It proves as much: the kernel keeps what a killed process has written, and no test cuts the power.
     """
