@@ -223,7 +223,7 @@ async def test_posthog_sends_its_queue_when_the_page_goes(shop: Shop) -> None:
     assert {event.type for event in await shop.stored(2)} == {event_pb2.EVENT_TYPE_PAGE, event_pb2.EVENT_TYPE_IDENTIFY}
     events, asked = await shop.left(8)
     check_posthog(shop.said(events), events)
-    assert asked == [("GET", "/array/test-key/config.js", 200), ("POST", "/e/", 200), ("POST", "/e/", 200)]
+    assert sorted(asked) == [("GET", "/array/test-key/config.js", 200), ("POST", "/e/", 200), ("POST", "/e/", 200)]
 
 
 def check_posthog(said: list[dict[str, Any]], events: list[Event]) -> None:

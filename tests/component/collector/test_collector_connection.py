@@ -148,10 +148,19 @@ async def test_the_connection_ends_after(talk: Talk, bytes_: bytes, statuses: li
     assert heard == statuses
 
 
-async def test_a_client_that_has_said_all_is_still_answered(talk: Talk) -> None:
-    await talk.say(tracked("m1") + tracked("m2"))
-    talk.socket.shutdown(socket.SHUT_WR)
-    assert [(await talk.hear())[0] for _ in range(3)] == [200, 200, 0]
+async def test_clients_that_have_said_all_are_still_answered_and_then_let_go(collector: ServiceProcess) -> None:
+    talks = [Talk(collector) for _ in range(20)]
+    for talk in talks:
+        await talk.say(tracked("m1") + tracked("m2"))
+        assert (await talk.hear())[0] == 200
+    held = psutil.Process(collector.pid).num_fds()
+    for talk in talks:
+        await talk.say(tracked("m3"))
+        talk.socket.shutdown(socket.SHUT_WR)
+        assert [(await talk.hear())[0] for _ in range(3)] == [200, 200, 0]
+    await eventually(lambda: psutil.Process(collector.pid).num_fds() < held - len(talks) // 2)
+    for talk in talks:
+        talk.socket.close()
 
 
 async def test_a_client_that_goes_away_takes_nothing_with_it(collector: ServiceProcess, stored: Stored) -> None:

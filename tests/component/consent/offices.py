@@ -27,7 +27,6 @@ TOKEN = "officer-token"
 SETTINGS = {
     "CDI_PRIVACY_TOKEN_HASHES": sha256(TOKEN.encode()).hexdigest(),
     "CDI_PRIVACY_SECOND_LOOK_SECONDS": "0.2",
-    "CDI_PRIVACY_RETELL_SECONDS": "5",
     "CDI_TRACE_SAMPLE_RATIO": "0",
 }
 OTHERS = ("collector", "enrichment", "identity", "router", "warehouse-loader")

@@ -165,7 +165,7 @@ async def test_the_ledger_holds_and_says_where_it_does_not(desk: Desk, consent: 
     assert len((await desk.verify("ada")).breaks) == 2
 
 
-async def test_lines_from_before_the_chain_are_chained(start_service: StartService, database_url: str, client: Client) -> None:
+async def test_lines_from_before_the_chain_are_chained(database_url: str, start_service: StartService, client: Client) -> None:
     connection = await asyncpg.connect(database_url)
     try:
         await _first_schema(connection)

@@ -169,12 +169,14 @@ async def connect_router(hook: Hook) -> AsyncIterator[Connect]:
 
 @pytest.fixture
 async def start_router(
-    start_service: StartService, fresh_nats: NatsServer, connect_router: Connect, module_consent: ServiceProcess
+    request: pytest.FixtureRequest, start_service: StartService, fresh_nats: NatsServer, connect_router: Connect
 ) -> StartRouter:
     """Starts a router of the test's own, with the module's consent service unless the test names another."""
 
     async def start(environment: Mapping[str, str] | None = None, *, name: str | None = None) -> Router:
-        settings = {"CDI_PARTITIONS": str(PARTITIONS), "CDI_CONSENT_TARGET": module_consent.grpc} | dict(environment or {})
+        settings = {"CDI_PARTITIONS": str(PARTITIONS), **(environment or {})}
+        if "CDI_CONSENT_TARGET" not in settings:
+            settings["CDI_CONSENT_TARGET"] = request.getfixturevalue("module_consent").grpc
         process = await asyncio.to_thread(start_service, "router", settings, name=name)
         return await connect_router(process, fresh_nats.url)
 

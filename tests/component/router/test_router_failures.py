@@ -58,7 +58,15 @@ class ConsentDesk:
 
 
 @pytest.fixture
-async def consent(start_service: StartService) -> Any:
+async def consent(module_consent: ServiceProcess) -> Any:
+    """The module's, which the test leaves running."""
+    async with grpc.aio.insecure_channel(module_consent.grpc) as channel:
+        yield ConsentDesk(module_consent, ConsentServiceStub(channel))
+
+
+@pytest.fixture
+async def own_consent(start_service: StartService) -> Any:
+    """The test's own, to be killed."""
     process = await asyncio.to_thread(start_service, "consent")
     async with grpc.aio.insecure_channel(process.grpc) as channel:
         yield ConsentDesk(process, ConsentServiceStub(channel))
@@ -149,14 +157,14 @@ async def test_a_purpose_may_name_the_destination(start_router: Any, consent: Co
 
 
 async def test_without_an_answer_of_consent_since_the_start_everything_waits(
-    start_router: Any, consent: ConsentDesk, journey: Any, hook: Any
+    start_router: Any, own_consent: ConsentDesk, journey: Any, hook: Any
 ) -> None:
-    consent.process.kill()
-    router = await start_router({"CDI_CONSENT_TARGET": consent.process.grpc})
+    own_consent.process.kill()
+    router = await start_router({"CDI_CONSENT_TARGET": own_consent.process.grpc})
     await router.apply("free")
     await router.publish(journey(3, 1))
     assert await router.counts("free") == {}
-    await asyncio.to_thread(consent.process.start)
+    await asyncio.to_thread(own_consent.process.start)
     await eventually(lambda: _holds(router.counts("free"), {("delivered", ""): 3}))
 
 
@@ -169,18 +177,18 @@ async def test_events_without_consent_never_ask(router: Any, journey: Any, hook:
 
 
 async def test_consent_away_holds_and_nothing_is_lost(
-    start_router: Any, consent: ConsentDesk, journey: Any, hook: Any, in_order: Any
+    start_router: Any, own_consent: ConsentDesk, journey: Any, hook: Any, in_order: Any
 ) -> None:
-    router = await start_router({"CDI_CONSENT_TARGET": consent.process.grpc})
-    await consent.decide(router.workspace, range(10), granted=True)
+    router = await start_router({"CDI_CONSENT_TARGET": own_consent.process.grpc})
+    await own_consent.decide(router.workspace, range(10), granted=True)
     await router.apply("ads", purposes=["advertising"])
     await router.apply("plain")
-    consent.process.kill()
+    own_consent.process.kill()
     await router.publish(agreed(journey(10, 5)))
     await eventually(lambda: "wait" in _reason(router.process))
     # Also where no purpose is asked for: nobody knows whether the person is suppressed.
     assert hook.taken("ads") == hook.taken("plain") == []
-    await asyncio.to_thread(consent.process.start)
+    await asyncio.to_thread(own_consent.process.start)
     for name in ("ads", "plain"):
         await eventually(lambda name=name: len(hook.taken(name)) == 50)
         assert in_order(hook.taken(name))

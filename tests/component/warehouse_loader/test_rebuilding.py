@@ -219,6 +219,7 @@ async def test_what_arrives_meanwhile_is_there_once_over_kill_9(
     client = await ask(loader)
     await rebuilt(client)
     await eventually(lambda: holds(client, (sent, 2 * sent, 2 * sent, sent)))
+    await eventually(lambda: holds(client, (sent, 2 * sent, 2 * sent, sent), "cdi_archive", "second"))
     for table, key in (*((table, "seq") for table in GRAPH), ("rejected_events", "rejection_id")):
         assert await client.value(f"select count(*) - count(distinct {key}) from {table}") == 0
     assert await rows(client, "id_graph_updates") == await rows(client, "id_graph_updates", "cdi_archive", "second")

@@ -6,15 +6,24 @@ takes longer than a copy, so each service migrates one database per run, and the
 """
 
 import asyncio
+import os
+import shutil
 from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from cdi_cli.embedded import NatsServer, PostgresServer, ServiceProcess
 from cdi_runtime.store.migrations import upgrade
+
+MEMORY: Final = Path("/dev/shm")
+"""A file system in memory, where there is one."""
+
+MEMORY_BYTES: Final = 8 * 1024**3
+"""What must be free there: a whole run writes less than half of it."""
 
 _DATABASE_NUMBERS = count(1)
 
@@ -89,6 +98,15 @@ class StartService:
             process.terminate()
         for process in reversed(self.started):
             process.stop()
+
+
+def pytest_configure() -> None:
+    """Lets tests write into memory where there is enough of it: those that load or spool wait for a disk longer than they work.
+
+    It proves as much: the kernel keeps what a killed process has written, and no test cuts the power.
+    """
+    if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MEMORY_BYTES:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
 def new_database_name() -> str:

@@ -313,7 +313,9 @@ class Connection(asyncio.Protocol):
             transport.write(written(exchange, response, self._state.date, ends=ends))
             if ends:
                 self.close()
-        if crowded and len(waiting) <= _MAX_PIPELINED and not self._ended:
+        if self._ended:
+            return
+        if crowded and len(waiting) <= _MAX_PIPELINED:
             transport.resume_reading()
         if waiting:
             if waiting[0] is self._exchange and self._reception is not None:
