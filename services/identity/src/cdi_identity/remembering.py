@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from itertools import chain, count
+from itertools import count
 from typing import Final
 
 from cdi_identity.domain.identifiers import Identifier
@@ -30,6 +30,7 @@ MAX_WORKSPACES: Final = 1_000
 MAX_RENAMED: Final = 50_000
 """Merged profiles whose successors are remembered, of all workspaces: about 15 MB. After that the workspace with most is begun anew."""
 
+_JOINED: Final = "\0".join
 _NUMBERS: Final = count()
 _NOBODY: Final = (None, b"")
 
@@ -57,7 +58,7 @@ class _Workspace:
 
         Nobody can make a second set with the same digest: that keeps one person's events from another's profile.
         """
-        return blake2b((self.number + "\0".join(chain.from_iterable(identifiers))).encode(), digest_size=DIGEST_BYTES).digest()
+        return blake2b((self.number + _JOINED(map(_JOINED, identifiers))).encode(), digest_size=DIGEST_BYTES).digest()
 
     def canonical(self, profile_id: str) -> str:
         """The profile that stands for it now."""
