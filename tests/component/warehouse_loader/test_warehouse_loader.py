@@ -13,6 +13,7 @@ from cdi_kernel.faults import FailedPrecondition, Fault, InvalidArgument, TooLar
 from cdi_runtime import rpc
 from cdi_runtime.bus import Bus
 from cdi_testing import builders, eventually
+from cdi_warehouse_loader.domain.load_size import GROWTH
 
 
 async def test_every_kind_of_event_is_a_row_with_its_columns(start_loader: Any, enrichment: Any, ask: Any) -> None:
@@ -128,13 +129,13 @@ async def test_hundreds_of_tables_at_once_fit_into_little_memory(start_loader: A
 
 
 async def test_what_waits_is_loaded_in_larger_parts_when_loads_touch_many_tables(start_loader: Any, enrichment: Any, ask: Any) -> None:
-    for part in range(20):
+    for part in range(30):
         await enrichment.publish([builders.track(f"Kind {n}", message_id=f"m{part}-{n}") for n in range(10)])
     client = await ask(start_loader(CDI_LOAD_MAX_EVENTS="10"))
-    await client.loaded(200)
-    assert await client.rows("select count(*), count(distinct id) from tracks") == [[200, 200]]
+    await client.loaded(300)
+    assert await client.rows("select count(*), count(distinct id) from tracks") == [[300, 300]]
     sizes = [events for (events,) in await client.rows("select events from _cdi.loads where tables > 0 order by started_at")]
-    assert (sizes[0], max(sizes)) == (10, 100)
+    assert (sizes[0], max(sizes)) == (10, 10 * GROWTH)
 
 
 async def test_one_message_that_touches_more_tables_than_memory_has_room_for_is_loaded_in_parts(
