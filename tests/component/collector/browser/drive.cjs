@@ -89,6 +89,7 @@ const main = async () => {
       await page.waitForNetworkIdle({ idleTime: 200 });
       const answer = structuredClone(seen);
       await page.close({ runBeforeUnload: true });
+      page = undefined; // It goes in its own time.
       return answer;
     },
   };
