@@ -25,7 +25,7 @@ _Places: TypeAlias = npt.NDArray[np.intp]
 
 
 class OwnerCache:
-    """Profile ids by digests. The system gives its memory page by page, as entries come.
+    """Profile ids by digests. The system gives its memory page by page, as entries come; the pages may be huge ones.
 
     Args:
         capacity: entries, at most. Digests are spread over the sets by chance: of as many as there are slots 90 % find room.
