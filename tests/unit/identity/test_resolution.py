@@ -3,6 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cdi_identity.domain.changes import Changes
 from cdi_identity.domain.decisions import Kind, Reason
 from cdi_identity.domain.rules import Rules, TypeRule, Window
 
@@ -188,7 +189,7 @@ def test_a_batch_done_again_answers_the_same_and_changes_nothing(batch: list[lis
     again = graph.resolve(*observations)
     assert [resolution.profile_id for resolution in again] == [resolution.profile_id for resolution in first]
     assert graph.state() == before
-    assert not graph.last.told
+    assert graph.last == Changes(decisions=graph.last.decisions)
     assert all(decision.kind is Kind.MATCHED for decision in graph.last.decisions)
 
 

@@ -56,7 +56,6 @@ class Changes:
         decisions: in order.
         canonicals: in order; for every merge the parts of the merged profile are entered again.
         learned: profiles that are canonical in the end, with the names of the traits that have another value.
-        recomputed: computed traits that have another value.
         reconciled: pairs of groups of profiles whose separations end.
     """
 
@@ -68,16 +67,10 @@ class Changes:
     decisions: list[Decision] = field(default_factory=list)
     canonicals: list[CanonicalEntry] = field(default_factory=list)
     learned: list[tuple[Profile, Iterable[str]]] = field(default_factory=list)
-    recomputed: list[TraitEntry] = field(default_factory=list)
     reconciled: list[tuple[tuple[str, ...], tuple[str, ...]]] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.created or self.identifiers or self.merges or self.updated or self.decisions)
-
-    @property
-    def told(self) -> bool:
-        """Whether the rest of the suite has to hear of it."""
-        return bool(self.canonicals or self.identifiers or self.learned or self.recomputed)
 
     def traits(self) -> Iterator[TraitEntry]:
         """The traits of persons that have another value now; thousands in a batch, so each is made when it is its turn."""
@@ -85,4 +78,3 @@ class Changes:
             workspace_id, profile_id, values = profile.workspace_id, profile.profile_id, profile.traits
             for name in names:
                 yield TraitEntry(workspace_id, profile_id, name, values[name])
-        yield from self.recomputed

@@ -7,6 +7,7 @@ A message is its fields one after the other, each with its tag in front, and tex
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Final
 
@@ -161,21 +162,23 @@ class Announcements(dict[str, Announcement]):
         self[workspace_id] = begun = Announcement(workspace_id, self._now)
         return begun
 
+    def batch(self, changes: Changes) -> None:
+        """What a batch changed, workspace by workspace: canonicals, then mappings, then traits."""
+        decisions = changes.decisions
+        for entry in changes.canonicals:
+            self[entry.workspace_id].canonical(entry)
+        for identifier, profile, decision in changes.identifiers:
+            self[identifier[0]].mapping(identifier, profile.profile_id, CREATED, decisions[decision].cause.message_id)
+        self.traits(changes.traits())
+
+    def traits(self, entries: Iterable[TraitEntry]) -> None:
+        """Traits that have another value now."""
+        for entry in entries:
+            self[entry.workspace_id].trait(entry, "")
+
     def messages(self) -> list[OutboxMessage]:
         """All of them, ready for the outbox."""
         return [message for announcement in self.values() for message in announcement.messages()]
-
-
-def announced(changes: Changes, now: datetime) -> list[OutboxMessage]:
-    """What is to be told of a batch, workspace by workspace: canonicals, then mappings, then traits."""
-    announcements, decisions = Announcements(now), changes.decisions
-    for entry in changes.canonicals:
-        announcements[entry.workspace_id].canonical(entry)
-    for identifier, profile, decision in changes.identifiers:
-        announcements[identifier[0]].mapping(identifier, profile.profile_id, CREATED, decisions[decision].cause.message_id)
-    for trait in changes.traits():
-        announcements[trait.workspace_id].trait(trait, "")
-    return announcements.messages()
 
 
 def _sized(content: bytes) -> bytes:

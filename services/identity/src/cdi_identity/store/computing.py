@@ -216,8 +216,7 @@ async def _recompute(connection: AsyncConnection, profile_ids: Iterable[str], no
     if not touched:
         return
     announcements = Announcements(moment(now_us))
-    for entry in await recompute(connection, touched, now_us):
-        announcements[entry.workspace_id].trait(entry, "")
+    announcements.traits(await recompute(connection, touched, now_us))
     await enqueue(connection, announcements.messages())
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -16,10 +18,16 @@ from cdi_identity.domain.rules import Rules
 from cdi_identity.domain.separation import Separation, Whole
 from cdi_identity.ports import Lookup
 from cdi_identity.store import decisions, lookups, rules, separations
-from cdi_identity.store.announcing import announced
+from cdi_identity.store.announcing import Announcements
 from cdi_identity.store.computed_values import recompute
 from cdi_identity.store.literals import array, columns, moment, text
 from cdi_runtime.store import enqueue, raw
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+_TURNS_UNTIL_SENT: Final = 2
+"""Of the event loop: in the first one a statement is written, at its end it leaves."""
 
 _PROFILES: Final = """
 SELECT p.profile_id::text, p.workspace_id, p.ordinal, p.traits, c.types, c.numbers, m.ids::text[], m.documents, s.foes
@@ -143,10 +151,15 @@ class PostgresGraphWriter:
 
     async def save(self, changes: Changes, now_us: int) -> None:
         """See ``GraphWriter``."""
-        now = moment(now_us)
+        now, told = moment(now_us), Announcements(moment(now_us))
         driver = raw(self._connection)
-        numbers = await decisions.record(self._connection, changes.decisions, now)
-        await self._insert(changes, numbers, now)
+        # While the server does a statement, what comes after it is made ready here.
+        record = decisions.record(self._connection, changes.decisions, now)
+        numbers, profiles = await _meanwhile(record, partial(_profile_columns, changes.created))
+        insert = self._insert(_INSERT_PROFILES, changes.created, *profiles, now)
+        _, identifiers = await _meanwhile(insert, partial(_identifier_columns, changes.identifiers, numbers))
+        insert = self._insert(_INSERT_IDENTIFIERS, changes.identifiers, *identifiers)
+        await _meanwhile(insert, partial(told.batch, changes))
         if changes.moved:
             merged = [profile.profile_id for profile in changes.moved]
             canonical = [profile.canonical.profile_id for profile in changes.moved]
@@ -164,9 +177,8 @@ class PostgresGraphWriter:
         if changes.merges:
             await self._log(changes, numbers, now)
         if changes.moved:
-            changes.recomputed += await recompute(self._connection, [profile.canonical.profile_id for profile in changes.moved], now_us)
-        if changes.told:
-            await enqueue(self._connection, announced(changes, now))
+            told.traits(await recompute(self._connection, [profile.canonical.profile_id for profile in changes.moved], now_us))
+        await enqueue(self._connection, told.messages())
 
     async def whole(self, workspace_id: str, profile_id: str) -> Whole:
         """See ``GraphWriter``."""
@@ -180,27 +192,10 @@ class PostgresGraphWriter:
         """See ``GraphWriter``."""
         return await decisions.of_message(self._connection, workspace_id, request_id, kind)
 
-    async def _insert(self, changes: Changes, numbers: Sequence[int], now: datetime) -> None:
-        """Fresh profiles and identifiers. A unique violation here would mean that somebody wrote without the lock: a bug."""
-        driver = raw(self._connection)
-        if changes.created:
-            await driver.execute(
-                _INSERT_PROFILES,
-                array([profile.profile_id for profile in changes.created]),
-                array([profile.workspace_id for profile in changes.created]),
-                array(["" if profile.into is None else profile.canonical.profile_id for profile in changes.created]),
-                [len(profile.parts) for profile in changes.created],
-                [profile.rendered() for profile in changes.created],
-                now,
-            )
-        if changes.identifiers:
-            await driver.execute(
-                _INSERT_IDENTIFIERS,
-                *columns([identifier for identifier, _, _ in changes.identifiers]),
-                array([profile.canonical.profile_id for _, profile, _ in changes.identifiers]),
-                array(["" if profile.into is None else profile.profile_id for _, profile, _ in changes.identifiers]),
-                [numbers[decision] for _, _, decision in changes.identifiers],
-            )
+    async def _insert(self, statement: str, rows: Sequence[object], *columns: object) -> None:
+        """Fresh rows, if there are any. A unique violation would mean that somebody wrote without the lock: a bug."""
+        if rows:
+            await raw(self._connection).execute(statement, *columns)
 
     async def _log(self, changes: Changes, numbers: Sequence[int], now: datetime) -> None:
         await raw(self._connection).execute(
@@ -212,3 +207,36 @@ class PostgresGraphWriter:
             [numbers[merge.decision] for merge in changes.merges],
             now,
         )
+
+
+def _profile_columns(created: Sequence[Profile]) -> tuple[object, ...]:
+    """Of ``_INSERT_PROFILES``."""
+    return (
+        array([profile.profile_id for profile in created]),
+        array([profile.workspace_id for profile in created]),
+        array(["" if profile.into is None else profile.canonical.profile_id for profile in created]),
+        [len(profile.parts) for profile in created],
+        [profile.rendered() for profile in created],
+    )
+
+
+def _identifier_columns(added: Sequence[tuple[Identifier, Profile, int]], numbers: Sequence[int]) -> tuple[object, ...]:
+    """Of ``_INSERT_IDENTIFIERS``; the numbers are those of the decisions."""
+    return (
+        *columns([identifier for identifier, _, _ in added]),
+        array([profile.canonical.profile_id for _, profile, _ in added]),
+        array(["" if profile.into is None else profile.profile_id for _, profile, _ in added]),
+        [numbers[decision] for _, _, decision in added],
+    )
+
+
+async def _meanwhile(statement: Coroutine[Any, Any, R], work: Callable[[], T]) -> tuple[R, T]:
+    """Does work here while the server does a statement, and returns what both give; raises what either raises, when both are over."""
+    under_way = asyncio.ensure_future(statement)
+    try:
+        for _ in range(_TURNS_UNTIL_SENT):
+            await asyncio.sleep(0)
+        done = work()
+    finally:
+        answer = await under_way
+    return answer, done
