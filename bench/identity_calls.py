@@ -6,10 +6,12 @@ import asyncio
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import grpc
 
+from bench.http2_calls import Http2Calls, connected
 from cdi.identity.v1 import identity_service_pb2 as pb
 from cdi.identity.v1.profile_pb2 import Identifier
 
@@ -51,9 +53,9 @@ class IdentityCalls:
     """
 
     def __init__(self, address: str) -> None:
+        self._address = address
         self._channel = grpc.aio.insecure_channel(address, options=[("grpc.max_receive_message_length", -1)])
         self._resolve = self._channel.unary_unary(_RESOLVE, request_serializer=None, response_deserializer=None)
-        self._get = self._channel.unary_unary(_GET, request_serializer=None, response_deserializer=None)
 
     async def close(self) -> None:
         """Ends the connection."""
@@ -91,29 +93,15 @@ class IdentityCalls:
         Raises:
             RuntimeError: an answer is not the profile that was asked for.
         """
-        answered, calls = Answered(), set[asyncio.Task[None]]()
-        started = time.perf_counter()
-        count = 0
-        while count < len(questions):
-            while count < min((time.perf_counter() - started) * per_second, len(questions)):
-                call = asyncio.create_task(self._ask(*questions[count], started + count / per_second, answered))
-                calls.add(call)
-                count += 1
-            await asyncio.sleep(_TICK_SECONDS)
-        await asyncio.gather(*calls)
-        answered.seconds = time.perf_counter() - started
-        return answered
-
-    async def _ask(self, payload: bytes, asked: Identifier, due: float, answered: Answered) -> None:
+        asking = _Asking([(payload, identifier.SerializeToString()) for payload, identifier in questions], per_second)
+        calls = await connected(_GET, self._address)
         try:
-            reply = await self._get(payload, timeout=TIMEOUT_SECONDS)
-        except grpc.aio.AioRpcError:
-            answered.refused += 1
-            return
-        answered.latencies.append(time.perf_counter() - due)
-        if asked not in pb.GetProfileResponse.FromString(reply).profile.identifiers:
-            raise RuntimeError("the profile does not have the identifier that it was asked for by")
-        answered.events += 1
+            answered = await asking.run(calls)
+        finally:
+            calls.close()
+        if answered.events + answered.refused < len(questions):
+            raise RuntimeError("a profile does not have the identifier that it was asked for by")
+        return answered
 
     async def _caller(self, waiting: Iterator[bytes], answered: Answered) -> None:
         for payload in waiting:
@@ -128,6 +116,46 @@ class IdentityCalls:
                 answered.created += identity.created
                 answered.merged += len(identity.merged_profile_ids)
                 answered.demoted += len(identity.demoted_identifiers)
+
+
+class _Asking:
+    """An open loop over single profiles.
+
+    Args:
+        questions: requests, each with what its answer has to hold.
+        per_second: how many of them are due.
+    """
+
+    def __init__(self, questions: Sequence[tuple[bytes, bytes]], per_second: float) -> None:
+        self._questions = questions
+        self._per_second = per_second
+        self._answered = Answered()
+        self._left = len(questions)
+        self._over = asyncio.Event()
+
+    async def run(self, calls: Http2Calls) -> Answered:
+        """Asks everything, and waits for all answers."""
+        started = time.perf_counter()
+        count = 0
+        while count < len(self._questions):
+            while count < min((time.perf_counter() - started) * self._per_second, len(self._questions)):
+                payload, sought = self._questions[count]
+                calls.call(payload, partial(self._take, started + count / self._per_second, sought))
+                count += 1
+            await asyncio.sleep(_TICK_SECONDS)
+        await asyncio.wait_for(self._over.wait(), TIMEOUT_SECONDS)
+        self._answered.seconds = time.perf_counter() - started
+        return self._answered
+
+    def _take(self, due: float, sought: bytes, message: bytes | None) -> None:
+        if message is None:
+            self._answered.refused += 1
+        else:
+            self._answered.latencies.append(time.perf_counter() - due)
+            self._answered.events += sought in message
+        self._left -= 1
+        if not self._left:
+            self._over.set()
 
 
 _PLAIN_BYTES: Final = pb.ResolvedIdentity(profile_id="-" * 36).ByteSize()

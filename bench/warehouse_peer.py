@@ -1,7 +1,8 @@
-"""dlt loading NDJSON: ``python bench/warehouse_peer.py duckdb|postgresql SOURCE URL FORMAT``. Says seconds, CPU and rows as JSON. An
-empty FORMAT leaves it to dlt.
+"""dlt loading NDJSON: ``python bench/warehouse_peer.py duckdb|postgresql SOURCE URL FORMAT LAYOUT``. Says seconds, CPU and rows as JSON.
+An empty FORMAT leaves it to dlt.
 
-A table per event, as CDI has it; lists of lists and the like do not occur. No pipeline state is kept between runs.
+LAYOUT ``events`` is a table per event; ``tracks`` has one more row per event in ``tracks``, without its properties, as CDI loads it. Lists
+of lists and the like do not occur. No pipeline state is kept between runs.
 """
 
 from __future__ import annotations
@@ -10,31 +11,33 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from itertools import islice
 from resource import RUSAGE_CHILDREN, RUSAGE_SELF
 from resource import getrusage as resource_usage
 from typing import Any
 
 import dlt
 
+PAGE = 5_000
+"""Events at once, as dlt's own readers give them."""
 
-def events(source: str) -> Iterator[Any]:
-    """The lines, in pages as dlt's own readers give them."""
-    page: list[Any] = []
+
+def events(source: str, layout: str) -> Iterator[Any]:
+    """The lines in pages, each for the tables of its events and, where the layout says so, for ``tracks``."""
     with open(source) as lines:
-        for line in lines:
-            page.append(json.loads(line))
-            if len(page) == 5_000:
-                yield page
-                page = []
-    yield page
+        while page := [json.loads(line) for line in islice(lines, PAGE)]:
+            yield page
+            if layout == "tracks":
+                rows = [{name: value for name, value in event.items() if name != "properties"} for event in page]
+                yield dlt.mark.with_table_name(rows, "tracks")
 
 
 def main() -> None:
     """Loads once."""
-    engine, source, url, file_format = sys.argv[1:]
+    engine, source, url, file_format, layout = sys.argv[1:]
     made = dlt.destinations.duckdb(url.removeprefix("duckdb:///")) if engine == "duckdb" else dlt.destinations.postgres(url)
     pipeline = dlt.pipeline("peer", destination=made, dataset_name="loaded")
-    source_events = dlt.resource(events(source), name="events", table_name=lambda event: event["event"])
+    source_events = dlt.resource(events(source, layout), name="events", table_name=lambda event: event["event"])
     started = time.perf_counter()
     pipeline.run(source_events, loader_file_format=file_format or None)
     seconds = time.perf_counter() - started
@@ -43,7 +46,7 @@ def main() -> None:
 
 
 def rows_of(pipeline: Any) -> int:
-    """Rows in the tables of events, as the database counts them."""
+    """Rows in all tables, as the database counts them."""
     with pipeline.sql_client() as client:
         tables = [table for table in pipeline.default_schema.data_table_names() if "__" not in table]
         return sum(client.execute_sql(f"select count(*) from {table}")[0][0] for table in tables)
