@@ -3,10 +3,10 @@
 The graph grows from 10 thousand to 2 million profiles: the first ones through the service, most others as the rows that it would write
 (``bench.identity_filling``). At every size, in batches of 500: known people, asked from a service that remembers nobody; then everybody
 comes once, and from then on, in turns, known people, who are remembered as far as the service's memory goes, and new people. A second
-service, whose graph stays at 10 thousand, is asked for known people just before it each time: else a machine that changes its speed while
-the graph grows would look like a graph that is not flat. Then single profiles at 1,000 a second, the service alone on one core, in turns
-with an empty gRPC service, and a million pairs of identifiers through the service beside the batch jobs that find the same clusters.
-Rates are medians of the rounds. The room is what Postgres takes at one million.
+service, whose graph has 10 thousand and the new people of its rounds, is asked for the same just before it each time: else a machine that
+changes its speed while the graph grows would look like a graph that is not flat. Then single profiles at 1,000 a second, the service
+alone on one core, in turns with an empty gRPC service, and a million pairs of identifiers through the service beside the batch jobs that
+find the same clusters. Rates are medians of the rounds. The room is what Postgres takes at one million.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LOAD_BATCH: Final = 2_000
 QUESTION_BATCH: Final = 5_000
 SIZES: Final = (10_000, 100_000, 1_000_000, 2_000_000)
 KNOWN_BATCHES: Final = 200
-NEW_BATCHES: Final = 10
+NEW_PEOPLE: Final = 5_000
 PROFILES_PER_SECOND: Final = 1_000
 PROFILE_SECONDS: Final = 3
 MILLION: Final = 1_000_000
@@ -42,7 +42,7 @@ STATE: Final = Path("build/bench/identity-state")
 STRANGERS: Final = 10_000
 SMALL_BUFFERS: Final = "64MB"
 WARMING: Final = 5
-COMPARED: Final = ("looked_up", "known", "visits")
+COMPARED: Final = ("looked_up", "known", "visits", "new_people")
 TITLES: Final[Mapping[str, str]] = {
     "looked_up": "Known people whom a fresh service looks up, each event of another one",
     "known": "Known people who all came before, each event of another one",
@@ -127,6 +127,7 @@ class Growth:
         self._small = small
         self._rounds = rounds
         self.people = 0
+        self._few = SIZES[0]
         self.loads: list[dict[str, Any]] = []
         self.sizes: list[Size] = []
         self.storage: dict[str, int] = {}
@@ -134,12 +135,12 @@ class Growth:
     async def run(self, profiles: int) -> None:
         """Loads and measures up to a number of profiles."""
         empty = self._running.storage_bytes()
-        await self._small.resolve(people.new_people(0, SIZES[0], LOAD_BATCH))
-        self._small.settle()
+        await self._small.resolve(people.new_people(0, self._few, LOAD_BATCH))
         for size in [size for size in SIZES if size < profiles] + [profiles]:
             started = time.perf_counter()
             await self._grow(size)
-            self._running.settle()
+            for graph in (self._small, self._running):
+                graph.settle()
             self.loads.append({"profiles": size, "seconds": round(time.perf_counter() - started, 1)})
             if size in (MILLION, min(profiles, MILLION)):
                 # Only what grew is scaled, when less than a million was asked for.
@@ -153,7 +154,8 @@ class Growth:
     async def _grow(self, size: int) -> None:
         """Up to a number of profiles: those of the smallest size by the service."""
         if not self.people:
-            await self._arrive(min(size, SIZES[0]), LOAD_BATCH, prepared=False)
+            self.people = min(size, SIZES[0])
+            await self._arrive(self._running, 0, self.people, LOAD_BATCH)
             await identity_filling.verify(self._running.url, range(0, self.people, 97))
         if self.people < size:
             first, self.people = self.people, size
@@ -170,7 +172,9 @@ class Growth:
         for number in numbers:
             for phase in ("known", "visits", "identify"):
                 await self._measure_known(found, phase, number)
-            found.rounds["new_people"].append(await self._arrive(NEW_BATCHES * BATCH, BATCH, prepared=True))
+            found.small["new_people"].append(await self._arrive(self._small, self._few, NEW_PEOPLE, BATCH))
+            found.rounds["new_people"].append(await self._arrive(self._running, self.people, NEW_PEOPLE, BATCH))
+            self._few, self.people = self._few + NEW_PEOPLE, self.people + NEW_PEOPLE
         return found
 
     async def _measure_known(self, found: Size, phase: str, number: int) -> None:
@@ -191,13 +195,11 @@ class Growth:
             raise RuntimeError("known people changed the graph")
         return done
 
-    async def _arrive(self, count: int, batch: int, *, prepared: bool) -> Measured:
+    async def _arrive(self, asked: Stand, first: int, count: int, batch: int) -> Measured:
         """New people; each makes one profile."""
-        requests = people.new_people(self.people, count, batch)
-        done = await self._running.resolve(list(requests) if prepared else requests)
+        done = await asked.resolve(list(people.new_people(first, count, batch)))
         if (done.answered.created, done.answered.merged, done.answered.demoted) != (count, 0, 0):
             raise RuntimeError(f"{done.answered.created} profiles for {count} new people")
-        self.people += count
         return done
 
     def _shares(self, phase: str) -> list[float]:
