@@ -1,7 +1,7 @@
 # Everything starts here. Needs Python >= 3.11, make and the package index; all else is set up by the targets.
 #
 #   make demo     the six services on embedded servers, real input, audit and queries
-#   make test     every test, in three processes make check    linters, types, architecture, protocol
+#   make test     every test, in 3 processes     make check    linters, types, architecture, protocol
 #   make up       the suite in the foreground make bench    BENCH=<name>, default whole-way
 #   make protos   regenerate code             make baseline accept the protocol as the new compatibility baseline
 #   make bigquery-emulator   what the tests of BigQuery need, in .venv-bigquery; without it they are skipped
