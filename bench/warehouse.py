@@ -51,7 +51,7 @@ WIDE_SETTINGS: Final = {
 }
 PEER_EVENTS: Final = 50_000
 ROWS_PER_EVENT: Final = 2
-LAYOUTS: Final = {"tracks": 2, "events": 1}
+LAYOUTS: Final = {"tracks": ROWS_PER_EVENT, "events": 1}
 """What dlt loads: rows per event."""
 
 PEER: Final = Path("build/bench/dlt")
