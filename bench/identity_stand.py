@@ -20,6 +20,8 @@ from cdi.identity.v1.profile_pb2 import Identifier
 from cdi_cli.embedded import ChildProcess, NatsServer, PostgresServer, ServiceProcess
 
 PARTS: Final = ("service", "postgres", "generator")
+MAX_WAL_SIZE: Final = "4GB"
+"""Of Postgres: what identity's README says for a graph of millions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,7 @@ async def stand(directory: Path, database: str, shared_buffers: str) -> AsyncIte
     """The three processes, with an empty graph. Postgres flushes before it answers a commit, as in production."""
     async with AsyncExitStack() as stack:
         nats = stack.enter_context(NatsServer(directory / "nats"))
-        postgres = stack.enter_context(PostgresServer(directory / "postgres", shared_buffers=shared_buffers))
+        postgres = stack.enter_context(PostgresServer(directory / "postgres", shared_buffers=shared_buffers, max_wal_size=MAX_WAL_SIZE))
         url = postgres.create_database(database)
         environment = {"CDI_NATS_URL": nats.url, "CDI_DATABASE_URL": url}
         service = ServiceProcess("identity", environment, directory)

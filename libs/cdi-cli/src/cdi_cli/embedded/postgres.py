@@ -30,7 +30,6 @@ _PASSING_FAILURES: Final = ("could not bind", "pre-existing shared memory block"
 _MEMORY_SETTINGS: Final = {
     "max_connections": "100",
     "work_mem": "8MB",
-    "max_wal_size": "512MB",
     "wal_buffers": "4MB",
     "autovacuum_max_workers": "2",
     "max_parallel_workers_per_gather": "0",
@@ -48,13 +47,16 @@ class PostgresServer:
         port: 0 picks a free one at the first start and keeps it.
         durable: False switches fsync off: the end of the process still loses nothing, a power cut may. For tests.
         shared_buffers: memory for pages, in Postgres's notation. The default suits a laptop, not a graph of millions.
+        max_wal_size: log between two checkpoints, in Postgres's notation; the same is true of this default.
     """
 
-    def __init__(self, directory: Path, *, port: int = 0, durable: bool = True, shared_buffers: str = "64MB") -> None:
+    def __init__(
+        self, directory: Path, *, port: int = 0, durable: bool = True, shared_buffers: str = "64MB", max_wal_size: str = "512MB"
+    ) -> None:
         self.directory = directory.resolve()
         self._port = port
         self._durable = durable
-        self._shared_buffers = shared_buffers
+        self._sizes = {"shared_buffers": shared_buffers, "max_wal_size": max_wal_size}
         self.process = self._child()
 
     @property
@@ -157,7 +159,7 @@ class PostgresServer:
             "port": str(self._port),
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": "",
-            "shared_buffers": self._shared_buffers,
+            **self._sizes,
             **_MEMORY_SETTINGS,
         }
         if not self._durable:

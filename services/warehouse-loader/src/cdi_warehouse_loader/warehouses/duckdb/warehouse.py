@@ -28,7 +28,7 @@ from cdi_warehouse_loader.warehouses.base import Options
 from cdi_warehouse_loader.warehouses.changes import changed, changes_of
 from cdi_warehouse_loader.warehouses.duckdb import clean_rooms, consenting, erasure, identity, sql, state
 from cdi_warehouse_loader.warehouses.duckdb.feeding import Feeds
-from cdi_warehouse_loader.warehouses.duckdb.file import connected
+from cdi_warehouse_loader.warehouses.duckdb.file import attach, connected
 from cdi_warehouse_loader.warehouses.duckdb.query import run_query, stream_query
 from cdi_warehouse_loader.warehouses.duckdb.room import Room
 
@@ -49,8 +49,8 @@ def open_warehouse(options: Options) -> DuckDbWarehouse:
     options.path.parent.mkdir(parents=True, exist_ok=True)
     root = connected(options)
     try:
+        attach(root, options.path, "warehouse")
         path = str(options.path).replace("'", "''")
-        root.execute(f"attach '{path}' as warehouse")
         root.execute(f"set global temp_directory = '{path}.tmp'")
         root.execute("set global timezone = 'UTC'")
         root.execute(f"set global checkpoint_threshold = '{options.checkpoint_threshold}'")
