@@ -23,7 +23,7 @@ as fast with hundreds of tables, and the file a quarter as large."""
 _ROW_GROUP_ROWS: Final = 30_720
 """Of a row group, a quarter of DuckDB's default. Folding the log in, DuckDB writes the last row groups of a table anew, with all of their
 rows in memory. A whole one of ``tracks`` is more than the loader gives it, so blocks spill, and those that are not 256 KiB to a file each:
-with the default a row cost three times as much in some stretches of a table of millions, most of it in the file system."""
+with the default a row cost up to five times as much in some stretches of a table of millions, most of it in the file system."""
 
 
 def connected(options: Options) -> duckdb.DuckDBPyConnection:
