@@ -23,7 +23,7 @@ class Endpoint:
     Attributes:
         url: where it listens.
         status: what it answers.
-        arrived: message ids that it answered 200, in order, per anonymous id; repeated deliveries included.
+        arrived: message ids that it answered 200, in order, per anonymous id ("" when there is none); repeated deliveries included.
         refused: number of requests answered otherwise.
     """
 
@@ -38,7 +38,7 @@ class Endpoint:
             self.refused += 1
             return web.Response(status=self.status)
         for event in events:
-            self.arrived[event["anonymousId"]].append(event["messageId"])
+            self.arrived[event.get("anonymousId", "")].append(event["messageId"])
         return web.Response(status=200)
 
 

@@ -23,6 +23,7 @@ from cdi_runtime.bus import Bus, connect
 from cdi_runtime.rpc import channel
 from cdi_testing import eventually
 from cdi_testing.builders import track
+from cdi_testing.promises import WITHDRAWAL_KNOWN_SECONDS
 from tests.e2e.steps import WORKSPACE, WRITE_KEY, Endpoint, first_arrivals, flush, loaded, rows
 
 KEY = {"Authorization": aiohttp.encode_basic_auth(WRITE_KEY, "")}
@@ -171,6 +172,7 @@ async def test_revoked_consent_stops_what_is_already_queued(
         await loaded(shop, "queued", prefix, 40)
         await eventually(lambda: endpoint.refused > 0)
         await withdraw(shop, revoker)
+        await asyncio.sleep(WITHDRAWAL_KNOWN_SECONDS)  # a request of before may be on its way
     finally:
         endpoint.status = 200
     await eventually(lambda: len(first_arrivals(endpoint, stayer)) == 20)

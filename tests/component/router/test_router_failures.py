@@ -15,10 +15,9 @@ from cdi.consent.v1.purpose_pb2 import Decision, Purpose
 from cdi_cli.embedded import ServiceProcess
 from cdi_testing import builders, eventually
 from cdi_testing.plugin import MigratedDatabases, StartService
+from cdi_testing.promises import WITHDRAWAL_KNOWN_SECONDS
 
 DENIED = ("filtered", "consent_denied")
-KNOWN_WITHIN_SECONDS = 4.0
-"""A request that comes later after a withdrawal than this holds nothing of that person: twice what is promised, for a busy machine."""
 
 
 class ConsentDesk:
@@ -97,7 +96,7 @@ async def test_withdrawn_consent_stops_what_is_queued(start_router: Any, consent
     withdrawn = asyncio.get_running_loop().time()
 
     async def back_when_the_withdrawal_is_known(_: Sequence[str]) -> int:
-        return 200 if asyncio.get_running_loop().time() - withdrawn > KNOWN_WITHIN_SECONDS else 503
+        return 200 if asyncio.get_running_loop().time() - withdrawn > WITHDRAWAL_KNOWN_SECONDS else 503
 
     hook.answers["ads"] = back_when_the_withdrawal_is_known
 
@@ -126,7 +125,7 @@ async def test_a_withdrawal_stops_a_round_that_is_under_way(start_router: Any, c
     withdrawn = asyncio.get_running_loop().time()
     await eventually(lambda: _all_ended(router.counts("ads"), 30))
     assert len(hook.taken("ads")) < 30
-    assert max(arrived) - withdrawn < KNOWN_WITHIN_SECONDS
+    assert max(arrived) - withdrawn < WITHDRAWAL_KNOWN_SECONDS
     counts = await router.counts("ads")
     assert counts["filtered", "consent_denied"] == 30 - len(hook.taken("ads"))
 
