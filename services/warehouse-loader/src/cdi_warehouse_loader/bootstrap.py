@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -46,10 +45,6 @@ from cdi_warehouse_loader.settings import MAIN, Settings
 from cdi_warehouse_loader.warehouses import REGISTRY
 from cdi_warehouse_loader.warehouses.base import Options
 
-_GC_THRESHOLDS = (50_000, 20, 50)
-"""A load makes some hundred thousand objects and frees them all: searching them for cycles at Python's usual pace costs a fifth of it."""
-
-
 _RETRY_SECONDS = 1.0
 _log = logger(__name__)
 
@@ -91,7 +86,6 @@ class ReaderLag:
 @asynccontextmanager
 async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterator[None]:
     """Starts the loader. gRPC serves at once; loading begins when this process holds a warehouse, in each by itself."""
-    gc.set_threshold(*_GC_THRESHOLDS)
     pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # the default pool keeps what it once had
     async with AsyncExitStack() as stack:
         connections = _connections(settings, context.name)

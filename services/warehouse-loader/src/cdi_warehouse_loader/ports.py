@@ -257,6 +257,11 @@ class Warehouse(Protocol):
         ...
 
     @property
+    def wants_reopening(self) -> bool:
+        """Whether it keeps so much in memory of what it has loaded that it should be closed and opened again."""
+        ...
+
+    @property
     def catalog(self) -> Catalog:
         """Tables and columns as committed."""
         ...

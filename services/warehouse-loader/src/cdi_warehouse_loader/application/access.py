@@ -23,7 +23,7 @@ MAX_WAITING_READS: Final = 16
 """Queries that may wait for the one that runs."""
 
 _RETRY_SECONDS: Final = 1.0
-_BROKEN_SECONDS: Final = 0.5
+_WATCH_SECONDS: Final = 0.5
 _DOCUMENTS_SECONDS: Final = 1.0
 T = TypeVar("T")
 _log = logger(__name__)
@@ -87,17 +87,20 @@ class Access:
         await self._opened.wait()
 
     async def watch(self) -> None:
-        """Never returns.
+        """Opens the warehouse anew whenever it wants that. Never returns.
 
         Raises:
-            WarehouseBroken: the warehouse must be opened anew, which takes a new process.
+            WarehouseBroken: the warehouse is of no use any more, or could not be opened again, which takes a new process.
         """
         while True:
-            broken = self._held().broken
-            if broken is not None:
-                self._reason = broken
-                raise WarehouseBroken(broken)
-            await asyncio.sleep(_BROKEN_SECONDS)
+            held = self._held()
+            if held.broken is not None:
+                self._reason = held.broken
+                raise WarehouseBroken(held.broken)
+            if held.wants_reopening:
+                await self._anew(lambda: None)
+                _log.info("warehouse.reopened")
+            await asyncio.sleep(_WATCH_SECONDS)
 
     async def write(self, work: Callable[[Warehouse], T]) -> T:
         """Runs work in the thread that loads.
@@ -130,24 +133,7 @@ class Access:
         Raises:
             WarehouseBroken: it could not be opened again, which takes a new process.
         """
-        self._held()
-        loop = asyncio.get_running_loop()
-        idle, over = threading.Event(), threading.Event()
-
-        def hold_queries() -> None:
-            idle.set()
-            over.wait()
-
-        def work() -> None:
-            idle.wait()
-            self._anew()
-
-        queries = loop.run_in_executor(self._reading, hold_queries)
-        try:
-            await loop.run_in_executor(self._loading, work)
-        finally:
-            over.set()
-            await queries
+        await self._anew(self._rewrite)
 
     async def refresh_targets(self) -> None:
         """Reads the documents again after a change."""
@@ -184,10 +170,28 @@ class Access:
             self._warehouse.close()
             self._warehouse = None
 
-    def _anew(self) -> None:
+    async def _anew(self, between: Callable[[], None]) -> None:
+        """Closes the warehouse, does something, and opens it again. Loads go on until the queries of before have ended."""
+        self._held()
+        loop = asyncio.get_running_loop()
+        idle, over = asyncio.Event(), threading.Event()
+
+        def hold_queries() -> None:
+            loop.call_soon_threadsafe(idle.set)
+            over.wait()
+
+        queries = loop.run_in_executor(self._reading, hold_queries)
+        try:
+            await idle.wait()
+            await loop.run_in_executor(self._loading, self._open_anew, between)
+        finally:
+            over.set()
+            await queries
+
+    def _open_anew(self, between: Callable[[], None]) -> None:
         self._held().close()
         try:
-            self._rewrite()
+            between()
         except Unavailable as fault:
             _log.warning("warehouse.rewrite_failed", reason=fault.message)
         try:

@@ -63,6 +63,7 @@ class BigQueryWarehouse:
     clean_rooms: Final = None
     broken: Final = None
     exclusive: Final = False
+    wants_reopening: Final = False
 
     def __init__(self, loading: Connection, reading: Connection, asking: Connection) -> None:
         self._loading, self._reading, self._asking = loading, reading, asking

@@ -67,6 +67,7 @@ class ClickHouseWarehouse:
     clean_rooms: None = None
     broken: str | None = None
     exclusive = False
+    wants_reopening = False
 
     def __init__(self, options: Options, loading: Connection, reading: Connection) -> None:
         self._options = options

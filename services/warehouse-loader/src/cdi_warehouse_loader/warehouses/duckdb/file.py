@@ -20,16 +20,23 @@ _BLOCK_SIZE: Final = 65_536
 """Of a new file, bytes. The log is folded in by whole blocks, of which every table has some: a quarter of DuckDB's default makes that twice
 as fast with hundreds of tables, and the file a quarter as large."""
 
-_ROW_GROUP_ROWS: Final = 30_720
-"""Of a row group, a quarter of DuckDB's default. Folding the log in, DuckDB writes the last row groups of a table anew, with all of their
-rows in memory. A whole one of ``tracks`` is more than the loader gives it, so blocks spill, and those that are not 256 KiB to a file each:
-with the default a row cost up to five times as much in some stretches of a table of millions, most of it in the file system."""
+_ROW_GROUP_ROWS: Final = 10_240
+"""Of a row group, a twelfth of DuckDB's default. Each time that the log is folded in, new rows get row groups of their own, the last of
+them not full; where up to four in a row fit into one less, DuckDB writes them anew, with all of their rows in memory. Four large ones of
+``tracks`` are more than the loader gives it, so blocks spill, and those that are not 256 KiB to a file each: it took up to 3 s."""
 
 
 def connected(options: Options) -> duckdb.DuckDBPyConnection:
-    """A DuckDB that has no file yet."""
+    """A DuckDB that has no file yet. It spills beside the file, also what it replays when that is attached."""
+    spilled = str(_spilled(options.path))
     return duckdb.connect(
-        ":memory:", config={"threads": options.threads, "memory_limit": options.memory_limit, "default_block_size": _BLOCK_SIZE}
+        ":memory:",
+        config={
+            "threads": options.threads,
+            "memory_limit": options.memory_limit,
+            "default_block_size": _BLOCK_SIZE,
+            "temp_directory": spilled,
+        },
     )
 
 
@@ -51,17 +58,16 @@ def rewrite(options: Options) -> None:
     Raises:
         Unavailable: another process has taken the file, or the disk is full; nothing was changed.
     """
-    draft, spilled = options.path.with_name(options.path.name + ".new"), options.path.with_name(options.path.name + ".tmp")
+    draft = _beside(options.path, ".new")
     connection = connected(options)
     try:
         connection.execute("set preserve_insertion_order = false")
-        connection.execute(f"set temp_directory = '{_text(spilled)}'")
         connection.execute(f"attach '{_text(options.path)}' as old (read_only)")
         if _log_of(options.path).exists():
             raise Unavailable("warehouse", "the write-ahead log is not folded in")
         _remove(draft)
         # A process that was killed leaves what it had spilled.
-        shutil.rmtree(spilled, ignore_errors=True)
+        shutil.rmtree(_spilled(options.path), ignore_errors=True)
         attach(connection, draft, "new")
         connection.execute("copy from database old to new")
         connection.execute("delete from new._cdi.unrewritten")
@@ -82,7 +88,15 @@ def _remove(draft: Path) -> None:
 
 
 def _log_of(path: Path) -> Path:
-    return path.with_name(path.name + ".wal")
+    return _beside(path, ".wal")
+
+
+def _spilled(path: Path) -> Path:
+    return _beside(path, ".tmp")
+
+
+def _beside(path: Path, ending: str) -> Path:
+    return path.with_name(path.name + ending)
 
 
 def _sync(directory: Path) -> None:

@@ -37,6 +37,10 @@ _PASSING: Final = (duckdb.IOException, duckdb.TransactionException)
 _FOLD_EVERY: Final = 500
 """Loads between two foldings of progress and outcomes."""
 
+_REOPEN_AFTER_ROWS: Final = 2_000_000
+"""Loaded rows after which the file should be opened anew: of each million, DuckDB keeps 8 MB about their row groups and columns in memory,
+which no later load reads."""
+
 _FATAL: Final = (duckdb.FatalException, duckdb.InternalException)
 
 
@@ -50,8 +54,6 @@ def open_warehouse(options: Options) -> DuckDbWarehouse:
     root = connected(options)
     try:
         attach(root, options.path, "warehouse")
-        path = str(options.path).replace("'", "''")
-        root.execute(f"set global temp_directory = '{path}.tmp'")
         root.execute("set global timezone = 'UTC'")
         root.execute(f"set global checkpoint_threshold = '{options.checkpoint_threshold}'")
         root.execute("set global preserve_insertion_order = false")
@@ -61,7 +63,7 @@ def open_warehouse(options: Options) -> DuckDbWarehouse:
     except Unavailable:
         root.close()
         raise
-    except (duckdb.IOException, *_FATAL) as error:
+    except (*_PASSING, *_FATAL, duckdb.OutOfMemoryException) as error:
         root.close()
         held = "Could not set lock" in str(error)
         text = "another process holds the DuckDB file; waiting until it ends" if held else f"the DuckDB file cannot be opened: {error}"
@@ -80,6 +82,7 @@ class DuckDbWarehouse:
         self._ready: set[str] = set()
         self._room = Room(options.memory_bytes)
         self._unfolded = _FOLD_EVERY
+        self._loaded_rows = 0
         self._root = root
         self._loading, self._querying, self._consenting = root.cursor(), root.cursor(), root.cursor()
         self._feeds = Feeds(self._loading)
@@ -95,6 +98,11 @@ class DuckDbWarehouse:
             if self._loading.execute(sql.HAS_KEYED_PROGRESS).fetchall() == [(True,)]:
                 self._run(sql.TAKE_KEYED_PROGRESS)
         self._read_state()
+
+    @property
+    def wants_reopening(self) -> bool:
+        """See ``ports.Warehouse``."""
+        return self._loaded_rows >= _REOPEN_AFTER_ROWS
 
     def bring_up_to_date(self) -> None:
         """Gives the schemas of an older file what they lack, so that it can be queried before the next load."""
@@ -141,6 +149,7 @@ class DuckDbWarehouse:
                 raise
         if keep:
             self._room.commit()
+            self._loaded_rows += sum(table.row_count for table in done)
             if self._room.is_short():
                 self._fold_in()
             self._unfolded = 1 if self._unfolded >= _FOLD_EVERY else self._unfolded + 1

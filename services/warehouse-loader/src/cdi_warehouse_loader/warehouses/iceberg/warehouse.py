@@ -60,6 +60,7 @@ class IcebergWarehouse:
     clean_rooms = None
     broken = None
     exclusive = False
+    wants_reopening = False
 
     def __init__(self, database: CatalogDatabase, storage: Storage, options: Options) -> None:
         self._lake = Lake(database, storage)

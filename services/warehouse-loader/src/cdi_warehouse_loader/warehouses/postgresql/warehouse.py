@@ -57,6 +57,7 @@ class PostgresWarehouse:
     clean_rooms: Final = None
     broken: Final = None
     exclusive: Final = False
+    wants_reopening: Final = False
 
     def __init__(self, loading: Session, reading: Session, asking: Asking) -> None:
         self._loading, self._reading, self._asking = loading, reading, asking

@@ -67,6 +67,7 @@ class SnowflakeWarehouse:
     clean_rooms: Final = None
     broken: Final = None
     exclusive: Final = False
+    wants_reopening: Final = False
 
     def __init__(self, loading: Session, guard: Session, reading: Session, asking: Asking) -> None:
         self._loading, self._guard, self._reading, self._asking = loading, guard, reading, asking
