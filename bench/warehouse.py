@@ -1,11 +1,11 @@
-"""What loading costs. ``python -m bench.warehouse [--rows 10000000]``
+"""What loading costs. ``python -m bench.warehouse [--rows 10000000] [--copied 100000000]``
 
 One loader on JetStream, one engine at a time. Rows are those of ``tracks`` and of the table of each event: two per event, 40 columns in
-the latter. Phases: the cost of a row while the tables grow, and freshness at 5,000 events/s in these; as fast as it can, in new tables as
-in all that follow; 500 kinds of events with 2,000 columns of their own; freshness; and dlt loading the same events as NDJSON into the same
-engine, as it comes and with its fastest file format: into the same tables, two rows per event, and into those of the events alone, which
-is half the work. CPU is that of whole processes, because the rate falls with whatever else the machine does. Writes
-build/bench/warehouse.json.
+the latter. Phases: the cost of a row while the tables grow, and freshness at 5,000 events/s in these, for DuckDB also when their rows were
+copied many times over (4 GB of disk for 100 million); as fast as it can, in new tables as in all that follow; 500 kinds of events with
+2,000 columns of their own; freshness; and dlt loading the same events as NDJSON into the same engine, as it comes and with its fastest file
+format: into the same tables, two rows per event, and into those of the events alone, which is half the work. CPU is that of whole
+processes, because the rate falls with whatever else the machine does. Writes build/bench/warehouse.json.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import duckdb
 from bench import report
 from bench.meter import Meter
 from bench.traffic import percentile
+from bench.warehouse_copies import multiply
 from bench.warehouse_events import MESSAGE_EVENTS, WORKSPACE, message, raw
 from cdi.warehouse.v1 import warehouse_service_pb2 as pb
 from cdi.warehouse.v1.warehouse_service_pb2_grpc import WarehouseServiceStub
@@ -47,7 +48,10 @@ FRESH_SECONDS: Final = 20
 GROWN_SECONDS: Final = 60
 """DuckDB folds its log in three times in this; what that takes depends on how full the tables' last row groups are."""
 
+FRESHNESS: Final = {"freshness": "new", "freshness_grown": "grown", "freshness_copied": "copied"}
+
 BLOCK_EVENTS: Final = 250_000
+COPIED_BLOCKS: Final = 4
 WIDE_EVENTS: Final = 480_000
 WIDE_SETTINGS: Final = {
     "CDI_DUCKDB_MEMORY_LIMIT": "256MB",
@@ -71,6 +75,7 @@ class Stand:
     bus: Bus
     client: Any
     parts: dict[str, int]
+    loader: ServiceProcess
     published: int = 0
     sequence: int = 0
 
@@ -139,9 +144,9 @@ async def stand(engine: str, directory: Path, *, ahead: tuple[int, str] = (0, "p
             parts["postgres"] = postgres.process.pid
             environment |= {"CDI_DUCKDB_PATH": "", "CDI_WAREHOUSES": json.dumps({"main": postgres.create_database("warehouse")})}
         bus = await stack.enter_async_context(connect(nats.url, "bench"))
-        made = Stand(bus, None, parts)
-        await made.publish(*ahead)
         loader = ServiceProcess("warehouse-loader", environment, directory)
+        made = Stand(bus, None, parts, loader)
+        await made.publish(*ahead)
         stack.enter_context(loader)
         made.parts["loader"] = loader.pid
         made.client = WarehouseServiceStub(await stack.enter_async_context(rpc.channel(loader.grpc, token=TOKEN)))
@@ -193,18 +198,29 @@ async def freshness(on: Stand, seconds: int) -> dict[str, float]:
     return {"p50_ms": round(percentile(waits, 0.5) * 1e3), "p99_ms": round(percentile(waits, 0.99) * 1e3)}
 
 
-async def growing(engine: str, rows: int) -> tuple[list[dict[str, float]], dict[str, float]]:
-    """CPU per row of the loader and its server in each block, while the tables grow; and the freshness when they have grown."""
-    blocks: list[dict[str, float]] = []
+async def growing(engine: str, rows: int, copied: int) -> dict[str, Any]:
+    """CPU per row and memory in each block while the tables grow, and the freshness in these; for DuckDB also with ``copied`` rows."""
     with tempfile.TemporaryDirectory() as directory:
         async with stand(engine, Path(directory)) as on:
-            while on.published * ROWS_PER_EVENT < rows:
-                loading = asyncio.create_task(measured(on, on.published + BLOCK_EVENTS))
-                await on.publish(BLOCK_EVENTS)
-                done = await loading
-                used = {part: cost for part, cost in done.us_per_row.items() if part != "nats"}
-                blocks.append({"rows": on.published * ROWS_PER_EVENT, **used, "loader_mb": done.peak_mb["loader"]})
-            return blocks, await freshness(on, GROWN_SECONDS)
+            blocks = [await block(on) for _ in range(rows // ROWS_PER_EVENT // BLOCK_EVENTS)]
+            found = {"growing": blocks, "freshness_grown": await freshness(on, GROWN_SECONDS)}
+            if engine == "duckdb" and copied:
+                on.loader.stop()
+                added = multiply(Path(directory) / "warehouse.duckdb", copied)
+                on.loader.start()
+                on.parts["loader"] = on.loader.pid
+                await on.follow(on.published)
+                blocks += [await block(on, added) for _ in range(COPIED_BLOCKS)]
+                found["freshness_copied"] = await freshness(on, GROWN_SECONDS)
+            return found
+
+
+async def block(on: Stand, copied: int = 0) -> dict[str, float]:
+    """What a row of the next ``BLOCK_EVENTS`` costs."""
+    loading = asyncio.create_task(measured(on, on.published + BLOCK_EVENTS))
+    await on.publish(BLOCK_EVENTS)
+    done = await loading
+    return {"rows": on.published * ROWS_PER_EVENT + copied, **done.us_per_row, "loader_mb": done.peak_mb["loader"]}
 
 
 def peer_python() -> Path:
@@ -241,11 +257,11 @@ def _run_peer(arguments: Sequence[str], events: int) -> dict[str, float]:
     return {"events_per_second": round(events / told["seconds"]), "cpu_us_per_event": round(told["cpu_seconds"] / events * 1e6, 1)}
 
 
-async def run(engines: Sequence[str], rows: int) -> dict[str, Any]:
+async def run(engines: Sequence[str], rows: int, copied: int) -> dict[str, Any]:
     """All phases, engine by engine."""
     figures: dict[str, Any] = {"workspace": WORKSPACE}
     for engine in engines:
-        blocks, grown = await growing(engine, rows)
+        grown = await growing(engine, rows, copied)
         quick, many = await fast(engine, "plain", FAST_EVENTS), await fast(engine, "wide", WIDE_EVENTS)
         compared = {
             f"{file_format or 'as it comes'}, {layout}": peer(engine, file_format, layout, PEER_EVENTS)
@@ -260,41 +276,47 @@ async def run(engines: Sequence[str], rows: int) -> dict[str, Any]:
             "wide_slower": round(quick.rows_per_second / many.rows_per_second, 2),
             "freshness": await fresh(engine),
             "dlt": {name: {**one, "times": round(quick.events_per_second / one["events_per_second"], 1)} for name, one in compared.items()},
-            "growing": blocks,
-            "freshness_grown": grown,
+            **grown,
         }
         _show(engine, figures[engine])
     return figures
 
 
 def _show(engine: str, found: dict[str, Any]) -> None:
-    blocks = found["growing"]
-    first, last = (sum(cost for part, cost in block.items() if part in ("loader", "postgres")) for block in (blocks[0], blocks[-1]))
-    quick, grown = found["freshness"], found["freshness_grown"]
+    times, blocks = "freshness p50 / p99 ms at 5,000 events/s", found["growing"]
     lines = [
         ("rows/s", f"{found['rows_per_second']:,} (goal {GOALS[engine]:,})"),
         ("CPU µs per row", ", ".join(f"{part} {cost}" for part, cost in found["us_per_row"].items())),
         ("peak memory MB", ", ".join(f"{part} {size}" for part, size in found["peak_mb"].items())),
         ("500 kinds, 2,000 columns: times slower", f"{found['wide_slower']} (limit 2)"),
-        ("freshness p50 / p99 ms at 5,000 events/s", f"{quick['p50_ms']} / {quick['p99_ms']} (limit 2,000)"),
-        (f"the same after {blocks[-1]['rows']:,} rows", f"{grown['p50_ms']} / {grown['p99_ms']} (limit 2,000)"),
+        *(
+            (f"{times}, {tables} tables", f"{found[name]['p50_ms']} / {found[name]['p99_ms']} (limit 2,000)")
+            for name, tables in FRESHNESS.items()
+            if name in found
+        ),
         *(
             (f"dlt, events/s, {name}", f"{one['events_per_second']:,}; {one['times']} times slower (goal 5)")
             for name, one in found["dlt"].items()
         ),
-        (f"CPU µs per row up to {blocks[0]['rows']:,} / {blocks[-1]['rows']:,} rows", f"{first:.1f} / {last:.1f}"),
+        *((f"up to {one['rows']:,} rows: CPU µs per row", _cost(one)) for one in blocks),
     ]
     report.show(f"Loading into {engine}", ("figure", "value"), lines)
+
+
+def _cost(block: dict[str, float]) -> str:
+    parts = ", ".join(f"{part} {block[part]}" for part in ("loader", "postgres", "nats") if part in block)
+    return f"{parts}; loader {block['loader_mb']} MB"
 
 
 def main() -> None:
     """Measures, prints tables and writes the figures."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=2_000_000, help="how far the tables grow")
+    parser.add_argument("--copied", type=int, default=0, help="DuckDB's rows, copied after that")
     parser.add_argument("--engine", choices=ENGINES, action="append", help="only this one")
     asked = parser.parse_args()
     print(f"DuckDB {duckdb.__version__}")
-    figures = asyncio.run(run(asked.engine or ENGINES, asked.rows))
+    figures = asyncio.run(run(asked.engine or ENGINES, asked.rows, asked.copied))
     print(f"written to {report.write('warehouse', figures)}")
 
 
