@@ -31,7 +31,7 @@ def multiply(path: Path, rows: int) -> int:
         connection.execute("USE warehouse")
         connection.execute("SET preserve_insertion_order = false")
         tables = connection.execute(_TABLES, [_COPIED_FROM]).fetchall()
-        before = sum(size for _, size in tables)
+        before: int = sum(size for _, size in tables)
         for table, _ in tables:
             connection.execute(f"CREATE TEMP TABLE piece AS SELECT * FROM {table}")
             for _ in range(rows // before - 1):
