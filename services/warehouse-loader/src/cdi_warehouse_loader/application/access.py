@@ -133,7 +133,7 @@ class Access:
         Raises:
             WarehouseBroken: it could not be opened again, which takes a new process.
         """
-        await self._anew(self._rewrite)
+        await self._anew(self._try_to_rewrite)
 
     async def refresh_targets(self) -> None:
         """Reads the documents again after a change."""
@@ -188,12 +188,15 @@ class Access:
             over.set()
             await queries
 
-    def _open_anew(self, between: Callable[[], None]) -> None:
-        self._held().close()
+    def _try_to_rewrite(self) -> None:
         try:
-            between()
+            self._rewrite()
         except Unavailable as fault:
             _log.warning("warehouse.rewrite_failed", reason=fault.message)
+
+    def _open_anew(self, between: Callable[[], None]) -> None:
+        self._held().close()
+        between()
         try:
             self._warehouse = self._open()
         except Unavailable as fault:
