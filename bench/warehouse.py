@@ -202,7 +202,7 @@ async def growing(engine: str, rows: int, copied: int) -> dict[str, Any]:
     """CPU per row and memory in each block while the tables grow, and the freshness in these; for DuckDB also with ``copied`` rows."""
     with tempfile.TemporaryDirectory() as directory:
         async with stand(engine, Path(directory)) as on:
-            blocks = [await block(on) for _ in range(rows // ROWS_PER_EVENT // BLOCK_EVENTS)]
+            blocks = [await block(on) for _ in range(-(-rows // (ROWS_PER_EVENT * BLOCK_EVENTS)))]
             found = {"growing": blocks, "freshness_grown": await freshness(on, GROWN_SECONDS)}
             if engine == "duckdb" and copied:
                 on.loader.stop()

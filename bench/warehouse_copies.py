@@ -32,9 +32,10 @@ def multiply(path: Path, rows: int) -> int:
         connection.execute("SET preserve_insertion_order = false")
         tables = connection.execute(_TABLES, [_COPIED_FROM]).fetchall()
         before: int = sum(size for _, size in tables)
+        copies = max(rows // before - 1, 0)
         for table, _ in tables:
             connection.execute(f"CREATE TEMP TABLE piece AS SELECT * FROM {table}")
-            for _ in range(rows // before - 1):
+            for _ in range(copies):
                 connection.execute(f"INSERT INTO {table} SELECT * FROM piece")
             connection.execute("DROP TABLE piece")
-        return (rows // before - 1) * before
+        return copies * before
