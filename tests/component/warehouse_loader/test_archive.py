@@ -12,7 +12,7 @@ import pytest
 
 from cdi.consent.v1.consent_service_pb2_grpc import add_ConsentServiceServicer_to_server
 from cdi.warehouse.v1 import warehouse_service_pb2 as pb
-from cdi_kernel.faults import FailedPrecondition, Fault, InvalidArgument, NotFound
+from cdi_kernel.faults import FailedPrecondition, Fault, InvalidArgument, NotFound, Unavailable
 from cdi_runtime import rpc
 from cdi_runtime.bus import Bus
 from cdi_testing import builders, eventually
@@ -34,8 +34,16 @@ def settings(tmp_path: Path) -> dict[str, str]:
 
 
 async def rebuild(client: Any, warehouse: str = "main", table: str = "") -> pb.Rebuild:
+    """Asks until the archive is open and the readers are there."""
     request = pb.RebuildWarehouseRequest(workspace_id=WORKSPACE, warehouse=warehouse, table=table)
-    return (await rpc.call(client.stub.RebuildWarehouse, request, timeout=20.0)).rebuild
+
+    async def begun() -> pb.Rebuild | None:
+        try:
+            return (await rpc.call(client.stub.RebuildWarehouse, request, timeout=20.0)).rebuild
+        except Unavailable:
+            return None
+
+    return await eventually(begun)
 
 
 async def killed_again_and_again(loader: Any, publish: Callable[[int], Awaitable[None]]) -> None:
