@@ -141,9 +141,10 @@ class Traffic:
         await eventually(lambda: self.total > before + number)
 
     async def end(self) -> dict[str, list[str]]:
-        """What was answered 200, per person."""
+        """What was answered 200, per person, when the spool has none of it any more."""
         self._going = False
         await asyncio.gather(*self._tasks)
+        await eventually(lambda: drained(self._collector))
         return {f"u{person}": [f"{number:06d}" for number in range(count)] for person, count in self.answered.items()}
 
     def _send(self, person: int) -> None:
