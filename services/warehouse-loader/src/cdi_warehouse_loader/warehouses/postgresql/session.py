@@ -24,6 +24,9 @@ DEPENDENCY: Final = "warehouse"
 ROW_BYTES: Final = 64 * 1024
 """Bytes of an answer that are read at a time, roughly."""
 
+_SLICE_ROWS: Final = 100
+"""Rows that the driver sends at a time: it writes all rows of a batch before it sends the first, and Postgres would wait for it."""
+
 LOCK_NOT_AVAILABLE: Final = "55P03"
 READ_ONLY: Final = "25006"
 CANCELLED: Final = "57014"
@@ -148,8 +151,9 @@ class Session:
     def copy_in(self, schema: str, table: str, rows: Any) -> None:
         """Copies a record batch into the columns of its names; raises what ``run`` does."""
         columns = [as_copied(column) for column in rows.columns]
+        slices = pa.Table.from_arrays(columns, rows.schema.names).to_reader(_SLICE_ROWS)
         with self._cursor() as cursor:
-            cursor.adbc_ingest(table, pa.RecordBatch.from_arrays(columns, rows.schema.names), mode="append", db_schema_name=schema)
+            cursor.adbc_ingest(table, slices, mode="append", db_schema_name=schema)
 
     @contextlib.contextmanager
     def reading(self, statement: str, *, by_copy: bool = True) -> Iterator[Answer]:
