@@ -132,14 +132,22 @@ async def test_a_reader_that_can_fetch_no_more_does_not_linger(bus: Bus) -> None
         await eventually(lambda: len(recorder.bodies) >= 50)
 
 
-async def test_what_is_fetched_ahead_follows_what_a_batch_may_hold_now(bus: Bus) -> None:
-    most, recorder = 100_000, Recorder()
-    async with running(bus, recorder, spec(linger_seconds=60.0, most_now=lambda: most)) as reader:
-        await publish(bus, 60, payload="x" * 10_000)
-        await eventually(lambda: sum(feed.available for feed in reader._feeds) == 60)
-        assert recorder.bodies == [], "there is room for more, so it lingers"
-        most = 100  # room for half a MiB, which is taken
-        await eventually(lambda: len(recorder.bodies) == 60)
+async def test_a_batch_lingers_for_the_usual_number_and_takes_what_waits_up_to_what_it_may_hold_now(bus: Bus) -> None:
+    begun: list[int] = []
+    first_may_end = asyncio.Event()
+
+    async def handle(messages: Sequence[Message[str]]) -> list[Outcome]:
+        begun.append(len(messages))
+        await first_may_end.wait()
+        return [Done()] * len(messages)
+
+    async with running(bus, handle, spec(linger_seconds=60.0, max_events=10, most_now=lambda: 100_000)) as reader:
+        await publish(bus, 10)
+        await eventually(lambda: begun == [10])
+        await publish(bus, 60, first=10, payload="x" * 10_000)
+        await eventually(lambda: sum(feed.available for feed in reader._feeds) == 60)  # more than is fetched for ten
+        first_may_end.set()
+        await eventually(lambda: begun == [10, 60])
 
 
 async def settled(bus: Bus) -> bool:

@@ -1,6 +1,6 @@
 """How large loads become."""
 
-from cdi_warehouse_loader.domain.load_size import EVENTS_PER_TABLE, GROWTH, LOADS_UNTIL_LARGER, LoadSize
+from cdi_warehouse_loader.domain.load_size import EVENTS_PER_TABLE, GROWTH, LOADS_UNTIL_LARGER, MOST_EVENTS, LoadSize
 
 USUAL = 4_000
 
@@ -19,6 +19,13 @@ def test_a_load_grows_with_its_tables_up_to_a_limit_and_shrinks_with_them() -> N
     assert size.now() == USUAL * GROWTH
     size.loaded(3)
     assert size.now() == USUAL
+
+
+def test_no_load_grows_beyond_what_saves_anything() -> None:
+    for usual in (MOST_EVENTS // 2, MOST_EVENTS, MOST_EVENTS + 1):
+        size = LoadSize(usual)
+        size.loaded(5_000)
+        assert size.now() == max(usual, MOST_EVENTS)
 
 
 def test_what_memory_had_no_room_for_is_not_tried_soon_again() -> None:

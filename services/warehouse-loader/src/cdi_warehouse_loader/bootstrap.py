@@ -37,7 +37,7 @@ from cdi_warehouse_loader.application.rebuilding import Rebuilding
 from cdi_warehouse_loader.application.serving import Serving
 from cdi_warehouse_loader.clients import ConsentPurposes, EnrichmentPlans, NoPlans, NoPurposes
 from cdi_warehouse_loader.domain.load import DEFAULT_TARGET, StreamPartition
-from cdi_warehouse_loader.domain.load_size import LoadSize
+from cdi_warehouse_loader.domain.load_size import ENOUGH_EVENTS, LoadSize
 from cdi_warehouse_loader.noise import OpenDpNoise
 from cdi_warehouse_loader.servicer.clean_rooms import CleanRoomServicer
 from cdi_warehouse_loader.servicer.warehouses import WarehouseServicer
@@ -105,7 +105,7 @@ async def bootstrap(settings: Settings, context: ServiceContext) -> AsyncIterato
             access = connection.access
             rules = PurposeRules(ConsentPurposes(consent) if consent else NoPurposes(), access)
             plans = Plans(EnrichmentPlans(enrichment) if enrichment else NoPlans(), access)
-            size = LoadSize(settings.load_max_events)
+            size = LoadSize(settings.load_max_events or REGISTRY[connection.kind].load_events)
             loading = Loading(access, rules, plans, SystemClock(), size)
             works = {
                 "loading": _load(settings, context, connection, loading, size, bus),
@@ -175,7 +175,8 @@ async def _load(settings: Settings, context: ServiceContext, connection: Connect
     await _learn_erasures(access, bus)
     handlers = consumer.Consumer(loading)
     linger = settings.load_linger_seconds
-    events = consumer.events_spec(context.name, reader, settings.partitions, size, linger)
+    enough = settings.load_max_events or ENOUGH_EVENTS
+    events = consumer.events_spec(context.name, reader, settings.partitions, enough, size, linger)
     async with (
         reading(bus, events, handlers.events, context) as enriched,
         reading(bus, consumer.rejected_spec(context.name, reader, linger), handlers.rejected, context) as rejected,

@@ -37,7 +37,7 @@ class Settings(ServiceSettings):
         archive: the connection that keeps everything that was accepted, besides what it is loaded with; empty: none does.
         load_linger_seconds: how long an event may wait for more to share its load; the first part of the freshness.
         load_max_events: events in one load, the measure of the loader's memory; one that touches hundreds of tables may hold twenty times
-            as many.
+            as many, up to 80,000. None: what suits the engine, and a load waits for no more than 4,000.
         query_seconds: time that one query may take.
         partner_address: where only clean rooms are served, ``host:port``; announced as ``partners``. Empty: they are at the gRPC address
             only.
@@ -56,7 +56,7 @@ class Settings(ServiceSettings):
     duckdb_threads: int = Field(default=1, ge=1, le=64)
     checkpoint_threshold: str = Field(default="64MB", pattern=r"^\d+(\.\d+)?[KMG]i?B$")
     load_linger_seconds: float = Field(default=0.75, ge=0.0, le=60.0)
-    load_max_events: int = Field(default=4_000, ge=1, le=100_000)
+    load_max_events: int | None = Field(default=None, ge=1, le=100_000)
     query_seconds: float = Field(default=10.0, gt=0.0, le=600.0)
     partner_address: str = ""
     admin_token_hashes: Listed = ()

@@ -75,14 +75,16 @@ class FeedSpec:
         reader: durable base name.
         partition: of the topology.
         filter_subject: the partition's subject.
-        max_bytes: says how many may be fetched and not taken; a larger message comes alone, and an overlapping pull request may bring as
-            many again.
+        usual_bytes: how many are usually fetched and not taken.
+        max_bytes: says how many may be now, no fewer; a larger message comes alone, and an overlapping pull request may bring as many
+            again.
     """
 
     stream: StreamName
     reader: str
     partition: int
     filter_subject: str
+    usual_bytes: int
     max_bytes: Callable[[], int]
 
 
@@ -102,6 +104,7 @@ class PartitionFeed:
         self._stream = spec.stream
         self._consumer = durable(spec.reader, spec.partition)
         self._filter = spec.filter_subject
+        self._usual_bytes = spec.usual_bytes
         self._max_bytes = spec.max_bytes
         self._arrived = arrived
         self._subscription: Subscription | None = None
@@ -145,8 +148,8 @@ class PartitionFeed:
 
     @property
     def full(self) -> bool:
-        """Little or nothing more comes before something is taken: ``_pull`` asks again when half of the room is free."""
-        return len(self._fetched) + self._in_hand >= MAX_FETCHED_MESSAGES or self._fetched_bytes > self._max_bytes() // 2
+        """Waiting brings little: more than half of what is usually fetched is there, and ``_pull`` may not ask for the rest."""
+        return len(self._fetched) + self._in_hand >= MAX_FETCHED_MESSAGES or self._fetched_bytes > self._usual_bytes // 2
 
     @property
     def in_hand(self) -> int:

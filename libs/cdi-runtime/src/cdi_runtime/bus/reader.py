@@ -69,11 +69,11 @@ class ReaderSpec(Generic[T]):
         decode: payload → body; a ``DecodeError`` or ``ValueError`` makes the message a dead letter.
         partitions: of the installation; ``None`` for a stream without partitions, which has one consumer over all its subjects.
         lanes: partition ``p`` is handled in lane ``p % lanes``. A lane handles one batch at a time; lanes run concurrently.
-        max_events: events in one batch, unless a single message holds more. What is fetched ahead follows it.
+        max_events: events in one batch, unless a single message holds more. A batch that has them lingers no more.
         linger_seconds: how long a message may wait for a fuller batch.
         start: where a consumer that does not exist yet begins.
         stop_rule: when rejected messages stop the reader.
-        most_now: says what counts in place of ``max_events`` for the next batch, where that changes.
+        most_now: says how many the next batch may hold, if more than ``max_events`` wait already. What is fetched ahead follows it.
     """
 
     service: str
@@ -147,10 +147,11 @@ class Reader(Generic[T]):
         subject = subjects if self.spec.partitions is None else subjects.replace("*", str(partition))
         of_lane = -(-(self.spec.partitions or 1) // lanes)
 
-        def fetch_bytes() -> int:
-            return min(max(self._most_events() // of_lane * _BYTES_PER_EVENT, _MIN_FETCH_BYTES), _MAX_FETCH_BYTES)
+        def room(events: int) -> int:
+            return min(max(events // of_lane * _BYTES_PER_EVENT, _MIN_FETCH_BYTES), _MAX_FETCH_BYTES)
 
-        spec = FeedSpec(self.spec.stream, self.spec.reader, partition, subject, fetch_bytes)
+        usual_bytes = room(self.spec.max_events)
+        spec = FeedSpec(self.spec.stream, self.spec.reader, partition, subject, usual_bytes, lambda: room(self._most_events()))
         return PartitionFeed(self._bus, spec, self._arrivals[partition % lanes].set)
 
     async def _run_lane(self, lane: int) -> None:
@@ -169,7 +170,7 @@ class Reader(Generic[T]):
 
     async def _linger(self, feeds: Sequence[PartitionFeed]) -> None:
         """Waits for a fuller batch, but no message longer than ``linger_seconds`` in all: what came during the last batch has waited."""
-        while sum(feed.available_events for feed in feeds) < self._most_events() and not self._stopping.is_set():
+        while sum(feed.available_events for feed in feeds) < self.spec.max_events and not self._stopping.is_set():
             oldest_at = min((feed.oldest_at for feed in feeds if feed.available), default=0.0)
             left = oldest_at + self.spec.linger_seconds - asyncio.get_running_loop().time()
             if left <= 0 or any(feed.full for feed in feeds):

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
+ENOUGH_EVENTS: Final = 4_000
+"""A load that has so many waits for no more: what it costs whatever its size is a small part by then."""
+
 EVENTS_PER_TABLE: Final = 160
 """Events that a load may hold for each table that the one before has touched."""
 
@@ -16,6 +19,9 @@ LOADS_UNTIL_LARGER: Final = 100
 
 GROWTH: Final = 20
 """A load holds at most so many times what is usual, the measure of the loader's memory."""
+
+MOST_EVENTS: Final = 80_000
+"""No load grows beyond this, however many are usual: at five hundred tables more would save little, and take memory."""
 
 
 class LoadSize:
@@ -26,7 +32,7 @@ class LoadSize:
     """
 
     def __init__(self, usual: int) -> None:
-        self._limit = usual * GROWTH
+        self._limit = max(usual, min(usual * GROWTH, MOST_EVENTS))
         self._usual = usual
         self._most = self._limit
         self._now = usual

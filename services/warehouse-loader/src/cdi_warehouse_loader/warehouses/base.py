@@ -49,6 +49,11 @@ class Options:
 class Engine(Protocol):
     """A kind of warehouse. Both calls block."""
 
+    @property
+    def load_events(self) -> int:
+        """Events that a load may hold which touches few tables, where so many wait and the settings do not say otherwise."""
+        ...
+
     def open(self, options: Options) -> Warehouse:
         """Opens a warehouse, and makes what it needs for itself.
 
