@@ -426,3 +426,14 @@ def test_a_large_answer_that_is_cut_does_not_keep_the_session(place: Place) -> N
         answer = warehouse.query(endless)
         assert (len(answer.values), answer.truncated) == (5, True)
     assert rows(warehouse, "select 1") == [[1]]
+
+
+def test_rows_that_are_sent_in_slices_come_as_they_are(place: Place) -> None:
+    """More rows than a slice has, with nulls and bits wherever a slice may begin."""
+    warehouse = place.open()
+    values = [{"b": n % 3 == 0, "n": n, "x": n / 4, "t": f"text {n}"} for n in range(350)]
+    sent = [{name: value for at, (name, value) in enumerate(one.items()) if (n + at) % 5} for n, one in enumerate(values)]
+    load(warehouse, *(builders.track("Sliced", message_id=f"m{n:03}", properties=one) for n, one in enumerate(sent)))
+    found = rows(warehouse, "select id, b, n, x, t from main.sliced order by id")
+    assert found == [[f"m{n:03}", *(one.get(name) for name in ("b", "n", "x", "t"))] for n, one in enumerate(sent)]
+    assert rows(warehouse, "select id from main.tracks order by id") == [[one[0]] for one in found]
