@@ -142,11 +142,13 @@ async def test_a_batch_lingers_for_the_usual_number_and_takes_what_waits_up_to_w
         return [Done()] * len(messages)
 
     async with running(bus, handle, spec(linger_seconds=60.0, max_events=10, most_now=lambda: 100_000)) as reader:
-        await publish(bus, 10)
-        await eventually(lambda: begun == [10])
-        await publish(bus, 60, first=10, payload="x" * 10_000)
-        await eventually(lambda: sum(feed.available for feed in reader._feeds) == 60)  # more than is fetched for ten
-        first_may_end.set()
+        try:
+            await publish(bus, 10)
+            await eventually(lambda: begun == [10])
+            await publish(bus, 60, first=10, payload="x" * 10_000)
+            await eventually(lambda: sum(feed.available for feed in reader._feeds) == 60)  # more than is fetched for ten
+        finally:
+            first_may_end.set()  # the reader drains when it is left
         await eventually(lambda: begun == [10, 60])
 
 

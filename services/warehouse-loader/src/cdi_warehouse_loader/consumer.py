@@ -47,7 +47,15 @@ class Consumer:
 def events_spec(service: str, reader: str, partitions: int, enough: int, size: LoadSize, linger_seconds: float) -> ReaderSpec[BatchView]:
     """All owned partitions in one lane: one commit holds all that has arrived."""
     return ReaderSpec(
-        service, reader, StreamName.ENRICHED, read_batch, partitions, 1, enough, linger_seconds=linger_seconds, most_now=size.now
+        service,
+        reader,
+        StreamName.ENRICHED,
+        read_batch,
+        partitions,
+        lanes=1,
+        max_events=enough,
+        linger_seconds=linger_seconds,
+        most_now=size.now,
     )
 
 
